@@ -1,0 +1,43 @@
+# The door. Every target does all the set-up it needs; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TRAIN := algo=trpo env=Hopper-v4 total_steps=500_000
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test test-slow check tensorboard clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$(printf '\t') read -r name text; do \
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+install: $(INSTALLED) ## set up .venv with the tested versions, and the package in it
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+train: install ## train TRPO on Hopper-v4, about two minutes; ARGS="algo=ppo env=CartPole-v1" overrides
+	$(BIN)/trpo-train $(TRAIN) $(ARGS)
+
+test: install ## the tests, under ten minutes on two cores
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install ## the tests that take longer: learning over seeds, a clean installation
+	$(BIN)/python -m pytest -m slow
+
+check: install ## format, lint, types and the fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow" -q
+
+tensorboard: install ## look at every run under runs/
+	$(BIN)/tensorboard --logdir runs
+
+clean: ## remove the virtual environment and caches; runs stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,84 @@
+"""TRPO, the natural gradient and the Euclidean ball: one trust-region update a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from trpo_cli.algos import Metrics
+from trpo_cli.algos.policy_gradient import PolicyGradient
+from trpo_cli.data import Batch
+from trpo_cli.ranges import Count, Fraction, Index, NonNegative, Positive
+from trpo_cli.surrogates import importance_sampled
+from trpo_cli.trust_region.problem import Problem
+from trpo_cli.trust_region.step import Outcome
+from trpo_cli.trust_region.update import Metric, StepRule, update
+
+
+@dataclass(kw_only=True, eq=False)
+class TrustRegion(PolicyGradient):
+    """The recombinations in the table of `trpo_cli.trust_region.update`."""
+
+    generator: torch.Generator
+    metric: Metric
+    step: StepRule
+    delta: Positive  # the radius: nats of KL, or half a squared length where the metric is the identity
+    cg_iterations: Count
+    cg_tolerance: NonNegative
+    damping: NonNegative
+    damping_retries: Index
+    fvp_fraction: Fraction  # of the batch, drawn anew each update, for the Fisher-vector products
+
+    def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
+        result = update(
+            self.problem(batch),
+            metric=self.metric,
+            step=self.step,
+            delta=self.delta,
+            cg_iterations=self.cg_iterations,
+            cg_tolerance=self.cg_tolerance,
+            damping=self.damping,
+            damping_retries=self.damping_retries,
+        )
+        if result.outcome is Outcome.ACCEPTED:
+            vector_to_parameters(result.theta, self.policy.parameters())
+        return result.outcome, {f"trust_region/{name}": value for name, value in result.metrics.items()}
+
+    def problem(self, batch: Batch) -> Problem:
+        """The batch as a constrained problem in the policy's flat parameters."""
+        distribution = self.policy.distribution
+        sample = self._metric_states(batch)
+
+        def objective(theta: Tensor) -> Tensor:
+            return importance_sampled(
+                distribution.log_prob(self.outputs(theta, batch.observation), batch.action), batch
+            )
+
+        return Problem(
+            theta_old=parameters_to_vector(self.policy.parameters()).detach(),
+            objective=objective,
+            kl=lambda theta: distribution.kl(batch.old_parameters, self.outputs(theta, batch.observation)),
+            weight=batch.weight,
+            metric_outputs=lambda theta: self.outputs(theta, sample.observation),
+            metric_kl=lambda parameters: distribution.kl(sample.old_parameters, parameters),
+            metric_fisher=lambda vector: distribution.fisher(sample.old_parameters, vector),
+            metric_weight=sample.weight / sample.weight.mean(),
+        )
+
+    def _metric_states(self, batch: Batch) -> Batch:
+        """The part of the batch that the Fisher-vector products run on."""
+        if self.fvp_fraction == 1:
+            return batch
+        count = max(1, round(self.fvp_fraction * len(batch)))
+        return batch.select(torch.randperm(len(batch), generator=self.generator)[:count])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.generator.set_state(state["generator"])

@@ -1,0 +1,143 @@
+"""What the commands share: where the configuration lies, our own help, and errors said in a few lines."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from trpo_cli.errors import UserError, nearest
+
+_PACKAGE = Path(__file__).resolve().parent
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+"""The configuration: inside the package in a wheel, beside it in a source tree."""
+
+GROUPS = ("algo", "env", "sampler", "policy", "critic", "experiment")
+HELP = """\
+trpo-train: trust-region policy optimisation
+
+usage: trpo-train [GROUP=OPTION ...] [KEY=VALUE ...]
+
+Groups and their options (first choose parts, then set their keys):
+{groups}
+
+Parts of an algorithm are chosen with a slash:
+{parts}
+
+Keys at the root:
+  seed=0                      of everything random
+  total_steps=1000000         environment steps
+  eval.every=100000           environment steps between evaluations of the likeliest action; 0 for none
+  eval.episodes=10            in each evaluation
+  checkpoint.every=1          iterations between checkpoints
+  checkpoint.keep=3           checkpoints to keep
+  plugins=[]                  packages of your own that configurations may build from
+  hydra.run.dir=DIR           where the run is written; default runs/ENV/ALGO/TIME_seedSEED
+
+Examples:
+  trpo-train algo=trpo env=Hopper-v4
+  trpo-train algo=ppo env=CartPole-v1 total_steps=200000 seed=3
+  trpo-train env=Walker2d-v4 algo.delta=0.02 algo/advantage=monte_carlo critic=linear
+  trpo-train env=gym env.id=CliffWalking-v1 env.kwargs={{is_slippery:true}}
+  trpo-train -m algo=trpo,npg,ppo seed=0,1,2
+
+Options:
+  --help                      this text
+  --cfg job                   print the composed configuration, with every key, and run nothing
+  --config-dir DIR            add a directory with groups of your own
+  -m, --multirun              run every combination of comma-separated values
+  --hydra-help                all options of Hydra
+"""
+
+
+def options(folder: Path) -> list[str]:
+    """The options of one group: the names of its YAML files."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def print_help() -> bool:
+    """Print our help if the command line asks for it; True if it did."""
+    if not {"-h", "--help"} & set(sys.argv[1:]):
+        return False
+    subgroups = [folder for folder in sorted((CONF / "algo").iterdir()) if folder.is_dir() and folder.name != "tuned"]
+    print(
+        HELP.format(
+            groups="\n".join(_listed(name, options(CONF / name)) for name in GROUPS),
+            parts="\n".join(_listed(f"algo/{folder.name}", options(folder)) for folder in subgroups),
+        ),
+        end="",
+    )
+    return True
+
+
+def _listed(name: str, values: list[str]) -> str:
+    """One group on as many lines as it needs."""
+    lines, line = [], f"  {name:16}"
+    for value in values:
+        if len(line) + len(value) > 110:
+            lines.append(line)
+            line = " " * 18
+        line += f" {value}"
+    return "\n".join([*lines, line])
+
+
+def reported(command: Callable[[], None]) -> Callable[[], None]:
+    """Run a command; an error the user can mend becomes a few lines on standard error and exit status 1.
+
+    Anything else is a fault of the program and keeps its traceback, as everything does under HYDRA_FULL_ERROR=1.
+    """
+
+    @functools.wraps(command)
+    def main() -> None:
+        if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
+            return command()
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, instead of printing them its own way
+        try:
+            command()
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        except (HydraException, OmegaConfBaseException) as error:
+            sys.exit(f"error: {explained(error)}\ntrpo-train --help lists the groups, --cfg job every key")
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return main
+
+
+def explained(error: Exception) -> str:
+    """What a mistake in an override comes down to, with the nearest name that would fit."""
+    match error:
+        case MissingConfigException(missing_cfg_file=str(missing), options=list(known)):
+            group, _, name = missing.rpartition("/")
+            hint = nearest(name, known) or f"; there are: {', '.join(known)}"
+            return f"{group}: no option '{name}'{hint}"
+        case OverrideParseException():
+            return f"'{error.override}' cannot be read: {str(error).splitlines()[0]}"
+        case ConfigCompositionException(__cause__=OmegaConfBaseException() as cause) if cause.full_key:
+            return explained(cause)
+        case OmegaConfBaseException(full_key=str(full_key), parent_node=parent) if full_key and hasattr(parent, "keys"):
+            name = full_key.rpartition(".")[2]
+            if name in parent:
+                return f"{full_key}: {str(error).splitlines()[0]}"
+            known = [str(key) for key in parent]
+            hint = nearest(name, known) or f"; there are: {', '.join(known)}"
+            return f"{full_key}: no such key{hint}"
+        case _:
+            return str(error).splitlines()[0]
+
+
+@contextlib.contextmanager
+def discard_empty(directory: Path) -> Iterator[None]:
+    """On an error, remove `directory` and its empty parents: Hydra makes them before anything is checked."""
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(OSError):
+            os.removedirs(directory)
+        raise

@@ -1,0 +1,138 @@
+"""State-value estimates V(s), which advantages are measured against; fitted after the advantages were taken."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from trpo_cli.policies import Policy
+from trpo_cli.policies.mlp import Activation, hidden_layers, orthogonal
+from trpo_cli.ranges import Count, NonNegative, Positive
+from trpo_cli.schedules import Decay, decayed
+
+
+class Critic(nn.Module, ABC):
+    """A module whose forward pass is V(s)."""
+
+    @abstractmethod
+    def forward(self, observation: Tensor) -> Tensor:
+        """V(s) (B,), differentiable where the critic has parameters."""
+
+    @torch.no_grad()
+    def predict(self, observation: Tensor) -> Tensor:
+        """V(s) (B,)."""
+        return self(observation)  # type: ignore[no-any-return]
+
+    @abstractmethod
+    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
+        """Move V(s) (B, O) towards `return_` (B,); `progress` in [0, 1] is the fraction of training done.
+
+        A fit that would leave a parameter that is not finite changes nothing.
+        """
+
+
+class ZeroCritic(Critic):
+    """V = 0 everywhere: no baseline."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return observation.new_zeros(len(observation))
+
+    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
+        pass
+
+
+class LinearCritic(Critic):
+    """Ridge regression on the observation, its square and a constant (Duan et al. 2016, less the time features)."""
+
+    def __init__(self, observation_size: int, *, ridge: Positive) -> None:
+        super().__init__()
+        self.ridge = ridge
+        self.weights: Tensor
+        self.register_buffer("weights", torch.zeros(2 * observation_size + 1, dtype=torch.float64))
+
+    @staticmethod
+    def _features(observation: Tensor) -> Tensor:
+        x = observation.double()
+        return torch.cat([x, x.square(), x.new_ones(len(x), 1)], dim=-1)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return (self._features(observation) @ self.weights).to(observation.dtype)
+
+    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
+        x = self._features(observation)
+        gram = x.T @ x + self.ridge * torch.eye(x.shape[-1], dtype=x.dtype)
+        weights, failed = torch.linalg.solve_ex(gram, x.T @ return_.double())
+        if not failed and weights.isfinite().all():
+            self.weights.copy_(weights)
+
+
+class MLPCritic(Critic):
+    """A fully connected network, fitted by minibatches of Adam on the squared error."""
+
+    def __init__(
+        self,
+        observation_size: int,
+        generator: torch.Generator,
+        *,
+        hidden_sizes: list[Count],
+        activation: Activation,
+        learning_rate: Positive,
+        decay: Decay,
+        epochs: Count,
+        minibatch_size: Count,
+    ) -> None:
+        super().__init__()
+        self.trunk = hidden_layers(observation_size, hidden_sizes, activation)
+        self.head = orthogonal(nn.Linear(hidden_sizes[-1] if hidden_sizes else observation_size, 1), 1.0)
+        self.generator = generator
+        self.learning_rate, self.decay = learning_rate, decay
+        self.epochs, self.minibatch_size = epochs, minibatch_size
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.head(self.trunk(observation)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
+        before = copy.deepcopy((self.state_dict(), self.optimizer.state_dict()))
+        self.optimizer.param_groups[0]["lr"] = decayed(self.learning_rate, self.decay, progress)
+        for _ in range(self.epochs):
+            order = torch.randperm(len(return_), generator=self.generator)
+            for rows in order.split(self.minibatch_size):
+                loss = mse_loss(self(observation[rows]), return_[rows])
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+        if not all(parameter.isfinite().all() for parameter in self.parameters()):
+            self.load_state_dict(before[0])
+            self.optimizer.load_state_dict(before[1])
+
+
+class SharedCritic(Critic):
+    """A value head on the policy's own hidden layers; only a first-order algorithm fits it, jointly with the policy.
+
+    The trunk belongs to the policy, so it is neither a parameter here nor saved twice.
+    """
+
+    def __init__(self, policy: Policy, *, coefficient: NonNegative) -> None:
+        super().__init__()
+        self.coefficient = coefficient
+        self.head = orthogonal(nn.Linear(policy.trunk_size, 1), 1.0)
+        self._trunk = [policy.trunk]  # in a list, so that torch does not count it among this module's parameters
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.head(self._trunk[0](observation)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
+        """Nothing is left to fit: the update of the policy did it."""
+
+
+def explained_variance(value: Tensor, return_: Tensor) -> float | None:
+    """1 - Var(return - value) / Var(return): 1 is perfect, 0 as good as a constant; None if all returns are equal."""
+    variance = return_.double().var()
+    ratio = ((return_.double() - value.double()).var() / variance).item()
+    return 1.0 - ratio if math.isfinite(ratio) else None

@@ -1,0 +1,126 @@
+"""Action distributions as pure functions of their parameters.
+
+A distribution here is a family: it knows its layout, and every method takes the parameters (B, P) that a policy gave
+for B states. The Fisher matrix of the family in its own parameters is the M of F = J^T M J (seed 004, equation 36).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Distribution(Protocol):
+    """What a policy's family of distributions can do. B states, P parameters a state, A action numbers."""
+
+    network_size: int  # parameters that depend on the state: what a network has to give
+
+    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        """Actions (B, A)."""
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        """The likeliest actions (B, A)."""
+
+    def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor:
+        """log pi(a|s) (B,), in nats."""
+
+    def kl(self, old: Tensor, new: Tensor) -> Tensor:
+        """D_KL(old || new) (B,), in nats."""
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """Entropy (B,), in nats."""
+
+    def fisher(self, parameters: Tensor, vector: Tensor) -> Tensor:
+        """M v (B, P): the Hessian of `kl` in its second argument, at equal arguments, times `vector` (B, P)."""
+
+
+class DiagonalGaussian:
+    """Independent normal actions (seed 003, section 5). Parameters (B, 2A): means, then log standard deviations."""
+
+    def __init__(self, size: int) -> None:
+        self.network_size = size
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = parameters.split(self.network_size, dim=-1)
+        return mean, log_std
+
+    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        mean, log_std = self._split(parameters)
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+        return mean + log_std.exp() * noise
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        return self._split(parameters)[0]
+
+    def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor:
+        mean, log_std = self._split(parameters)
+        standard = (action - mean) * (-log_std).exp()
+        return -(0.5 * standard.square() + log_std + 0.5 * LOG_2PI).sum(-1)
+
+    def kl(self, old: Tensor, new: Tensor) -> Tensor:
+        old_mean, old_log_std = self._split(old)
+        new_mean, new_log_std = self._split(new)
+        scaled = (2 * (old_log_std - new_log_std)).exp() + ((old_mean - new_mean) * (-new_log_std).exp()).square()
+        return (new_log_std - old_log_std + 0.5 * (scaled - 1)).sum(-1)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        _, log_std = self._split(parameters)
+        return (log_std + 0.5 * (LOG_2PI + 1)).sum(-1)
+
+    def fisher(self, parameters: Tensor, vector: Tensor) -> Tensor:
+        _, log_std = self._split(parameters)
+        mean_part, log_std_part = self._split(vector)
+        return torch.cat([mean_part * (-2 * log_std).exp(), 2 * log_std_part], dim=-1)
+
+
+class Categorical:
+    """A product of independent categoricals, one a factor of the action (seed 004, section 1.6).
+
+    Parameters (B, sum of sizes): the logits of each factor in turn. Actions (B, number of factors) int64.
+    Log-probabilities, KLs and entropies of the factors add; one factor is the ordinary categorical.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = tuple(int(size) for size in sizes)
+        self.network_size = sum(self.sizes)
+
+    def _log_probs(self, parameters: Tensor) -> list[Tensor]:
+        """Normalised log-probabilities of each factor: a list of (B, size)."""
+        return [logits.log_softmax(-1) for logits in parameters.split(self.sizes, dim=-1)]
+
+    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        # Inverse transform: one uniform number a factor, so that the noise does not depend on the probabilities.
+        factors = []
+        for log_p in self._log_probs(parameters):
+            cumulative = log_p.exp().cumsum(-1)
+            uniform = torch.rand((*log_p.shape[:-1], 1), generator=generator, dtype=log_p.dtype)
+            index = torch.searchsorted(cumulative, uniform * cumulative[..., -1:], right=True)
+            factors.append(index.clamp(max=log_p.shape[-1] - 1))
+        return torch.cat(factors, dim=-1)
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        return torch.stack([log_p.argmax(-1) for log_p in self._log_probs(parameters)], dim=-1)
+
+    def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor:
+        factors = zip(self._log_probs(parameters), action.unbind(-1), strict=True)
+        return torch.stack([log_p.gather(-1, a[:, None]).squeeze(-1) for log_p, a in factors]).sum(0)
+
+    def kl(self, old: Tensor, new: Tensor) -> Tensor:
+        factors = zip(self._log_probs(old), self._log_probs(new), strict=True)
+        return torch.stack([(p.exp() * (p - q)).sum(-1) for p, q in factors]).sum(0)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        return torch.stack([-(p.exp() * p).sum(-1) for p in self._log_probs(parameters)]).sum(0)
+
+    def fisher(self, parameters: Tensor, vector: Tensor) -> Tensor:
+        factors = []
+        for log_p, v in zip(self._log_probs(parameters), vector.split(self.sizes, dim=-1), strict=True):
+            p = log_p.exp()
+            factors.append(p * (v - (p * v).sum(-1, keepdim=True)))  # (diag(p) - p p^T) v
+        return torch.cat(factors, dim=-1)

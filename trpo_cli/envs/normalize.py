@@ -1,0 +1,98 @@
+"""Running statistics of observations and rewards, owned by the run and saved with it.
+
+They change only between rollouts, so within one iteration the policy is one fixed function and its KL means what it
+says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+EPSILON = 1e-8
+
+
+class RunningMoments:
+    """Mean and variance of a stream of vectors of length `size`, merged batch by batch (Chan et al. 1979)."""
+
+    def __init__(self, size: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(size)
+        self.variance = np.ones(size)
+
+    def update(self, batch: Floats) -> None:
+        """Add the rows of `batch` (K, size)."""
+        count, mean, variance = len(batch), batch.mean(0), batch.var(0)
+        total = self.count + count
+        shift = mean - self.mean
+        squares = self.variance * self.count + variance * count + shift**2 * self.count * count / total
+        self.mean = self.mean + shift * count / total
+        self.variance = squares / total
+        self.count = total
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": self.mean.tolist(), "variance": self.variance.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+        self.mean, self.variance = np.array(state["mean"]), np.array(state["variance"])
+
+
+class ObservationNormalizer:
+    """(o - mean) / std of all observations before this rollout, clipped to +-`clip`; the identity if not `enabled`."""
+
+    def __init__(self, size: int, enabled: bool, clip: float) -> None:
+        self.moments = RunningMoments(size)
+        self.enabled, self.clip = enabled, clip
+
+    def __call__(self, observation: Floats) -> NDArray[np.float32]:
+        """(..., size) -> the same shape. Before the first `update`, mean 0 and standard deviation 1."""
+        if self.enabled:
+            observation = (observation - self.moments.mean) / np.sqrt(self.moments.variance + EPSILON)
+            observation = observation.clip(-self.clip, self.clip)
+        return observation.astype(np.float32)
+
+    def update(self, observation: Floats) -> None:
+        """Learn from the raw observations (T, N, size) of a rollout."""
+        if self.enabled:
+            self.moments.update(observation.reshape(-1, observation.shape[-1]))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.moments.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.moments.load_state_dict(state)
+
+
+class RewardScaler:
+    """Rewards divided by the standard deviation of the running discounted return, clipped to +-`clip`.
+
+    The mean is left alone: shifting rewards would change the task. The identity when not `enabled`.
+    """
+
+    def __init__(self, num_envs: int, gamma: float, enabled: bool, clip: float) -> None:
+        self.moments = RunningMoments(1)
+        self.running_return = np.zeros(num_envs)
+        self.gamma, self.enabled, self.clip = gamma, enabled, clip
+
+    def __call__(self, reward: Floats, done: NDArray[np.bool_]) -> Floats:
+        """Learn from the rewards (T, N) of a rollout, where `done` (T, N) ends an episode, and return them scaled."""
+        if not self.enabled:
+            return reward
+        returns = np.empty_like(reward)
+        for t in range(len(reward)):
+            returns[t] = self.running_return = self.gamma * self.running_return + reward[t]
+            self.running_return = np.where(done[t], 0.0, self.running_return)
+        self.moments.update(returns.reshape(-1, 1))
+        scaled: Floats = reward / np.sqrt(self.moments.variance + EPSILON)
+        return scaled.clip(-self.clip, self.clip)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"moments": self.moments.state_dict(), "running_return": self.running_return.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.moments.load_state_dict(state["moments"])
+        self.running_return = np.array(state["running_return"])

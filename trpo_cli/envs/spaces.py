@@ -1,0 +1,68 @@
+"""Between Gymnasium's spaces and the vectors that policies read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from trpo_cli.distributions import Categorical, DiagonalGaussian, Distribution
+from trpo_cli.errors import ConfigError
+
+Floats = NDArray[np.float64]
+Encoder = Callable[[NDArray[Any]], Floats]
+Decoder = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def observation_encoder(space: spaces.Space[Any], env_id: str) -> tuple[int, Encoder]:
+    """The size O of the encoded observation, and the function (N, ...) -> (N, O): Box flattened, Discrete one-hot.
+
+    Raises `ConfigError` for any other space.
+    """
+    match space:
+        case spaces.Box():
+            size = int(np.prod(space.shape))
+            return size, lambda batch: batch.reshape(len(batch), size).astype(np.float64)
+        case spaces.Discrete():
+            one_hot, start = np.eye(int(space.n)), int(space.start)
+            return int(space.n), lambda batch: one_hot[batch - start]
+        case _:
+            raise ConfigError(
+                f"env.id: the observations of {env_id} are {_name(space)}; supported are Box (flattened) and Discrete "
+                "(one-hot).\nA gymnasium.wrappers.FlattenObservation around the environment may help."
+            )
+
+
+def action_decoder(space: spaces.Space[Any], env_id: str) -> tuple[Distribution, Decoder]:
+    """The policy's distribution for a space, and the function from its actions (N, A) to the environment's (N, ...).
+
+    Box actions are clipped to the bounds here and nowhere else. Raises `ConfigError` for an unsupported space.
+    """
+    match space:
+        case spaces.Box() if np.issubdtype(space.dtype, np.floating):
+            low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
+            gaussian = DiagonalGaussian(int(np.prod(shape)))
+            return gaussian, lambda a: np.clip(a.reshape(len(a), *shape), low, high).astype(dtype)
+        case spaces.Discrete():
+            return Categorical([int(space.n)]), lambda a: a[:, 0] + space.start
+        case spaces.MultiDiscrete():
+            offset, shape = space.start, space.shape
+            return Categorical(space.nvec.flatten().tolist()), lambda a: (a.reshape(len(a), *shape) + offset).astype(
+                space.dtype
+            )
+        case spaces.MultiBinary():
+            shape = space.shape
+            return Categorical([2] * int(np.prod(shape))), lambda a: a.reshape(len(a), *shape).astype(space.dtype)
+        case _:
+            raise ConfigError(
+                f"env.id: the actions of {env_id} are {_name(space)}; supported are Box (of floats), Discrete, "
+                "MultiDiscrete and MultiBinary."
+            )
+
+
+def _name(space: spaces.Space[Any]) -> str:
+    text = str(space)
+    return text if len(text) <= 80 else f"{type(space).__name__}(...)"

@@ -1,0 +1,37 @@
+"""What can go wrong in a way the user can mend: said in a few lines, without a traceback, with exit status 1."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Base of every error whose message alone tells the user what to do."""
+
+
+class ConfigError(UserError):
+    """A key, value or combination of the configuration that does not fit."""
+
+
+class EnvironmentFault(UserError):
+    """An environment returned something no learner can use, or raised."""
+
+
+class TrainingError(UserError):
+    """Training cannot go on from here; the last checkpoint is intact."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing, damaged or of an unknown version."""
+
+
+class RunDirectoryError(UserError):
+    """A run directory that cannot be used as asked."""
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the known name closest to `given`, or nothing when none is close."""
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6)
+    return f"; did you mean '{names[close[0]]}'?" if close else ""

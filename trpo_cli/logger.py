@@ -1,0 +1,149 @@
+"""One row of metrics an iteration -> `metrics.csv`, TensorBoard, and a line for whoever watches."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger("trpo_cli")
+
+COLUMNS = (
+    "env_steps",
+    "rollout/episode_return_mean",
+    "rollout/episode_length_mean",
+    "rollout/episodes",
+    "policy/kl",
+    "policy/max_kl",
+    "policy/entropy",
+    "policy/surrogate_improvement",
+    "trust_region/cg_residual",
+    "trust_region/curvature",
+    "trust_region/predicted_improvement",
+    "trust_region/backtracks",
+    "trust_region/accepted",
+    "trust_region/outcome",
+    "critic/explained_variance",
+    "critic/loss",
+    "eval/episode_return_mean",
+    "eval/episode_return_std",
+    "eval/episode_length_mean",
+    "time/steps_per_second",
+    "time/sample_seconds",
+    "time/update_seconds",
+)
+"""In every `metrics.csv`, in this order, whatever the algorithm; an algorithm's own columns follow."""
+
+
+class Logger:
+    """Writes rows until it is closed. A missing value is an empty cell, and no point in TensorBoard."""
+
+    def __init__(self, directory: Path, total_steps: int) -> None:
+        self._file = (directory / "metrics.csv").open("w", newline="", encoding="utf-8")
+        self._csv: csv.DictWriter[str] | None = None
+        self._tensorboard = SummaryWriter(str(directory / "tensorboard"))
+        self._watch = TerminalProgress(total_steps) if sys.stderr.isatty() else PlainProgress(total_steps)
+
+    def write(self, row: Mapping[str, float | None]) -> None:
+        """Write one row. Every row has the columns of the first, or `ValueError` is raised."""
+        if self._csv is None:
+            extra = [name for name in row if name not in COLUMNS]
+            self._csv = csv.DictWriter(self._file, [*COLUMNS, *extra])
+            self._csv.writeheader()
+        self._csv.writerow({name: _cell(value) for name, value in row.items()})
+        self._file.flush()
+        step = int(row["env_steps"] or 0)
+        for name, value in row.items():
+            if value is not None and name != "env_steps":
+                self._tensorboard.add_scalar(name, value, step)
+        self._watch.show(row)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watch.close()
+        self._tensorboard.close()
+        self._file.close()
+
+
+def _cell(value: float | None) -> str:
+    """Counts without a decimal point, nothing for None, everything else so that it reads back exactly."""
+    if value is None:
+        return ""
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _summary(row: Mapping[str, float | None]) -> str:
+    return "  ".join(
+        (
+            f"return {_number(row['rollout/episode_return_mean'], '.1f')}",
+            f"kl {_number(row['policy/kl'], '.4f')}",
+            f"{_number(row['time/steps_per_second'], ',.0f')} steps/s",
+        )
+    )
+
+
+class TerminalProgress:
+    """A live progress line on standard error; log records appear above it."""
+
+    def __init__(self, total_steps: int) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.completed:>9,.0f} / {task.total:,.0f} steps"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+        )
+        self._task = self._progress.add_task("starting", total=total_steps)
+        self._handler = RichHandler(console=console, show_path=False, level=logging.WARNING)
+        log.addHandler(self._handler)
+        self._progress.start()
+
+    def show(self, row: Mapping[str, float | None]) -> None:
+        self._progress.update(self._task, completed=row["env_steps"], description=_summary(row))
+
+    def close(self) -> None:
+        self._progress.stop()
+        log.removeHandler(self._handler)
+
+
+class PlainProgress:
+    """A log line every few seconds, for files and pipes."""
+
+    INTERVAL = 5.0  # seconds
+
+    def __init__(self, total_steps: int) -> None:
+        self._total, self._start, self._last = total_steps, time.monotonic(), 0.0
+        self._handler = logging.StreamHandler()
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        log.addHandler(self._handler)
+
+    def show(self, row: Mapping[str, float | None]) -> None:
+        now, steps = time.monotonic(), row["env_steps"] or 0.0
+        if now - self._last < self.INTERVAL and steps < self._total:
+            return
+        self._last = now
+        left = (now - self._start) * max(0.0, self._total / steps - 1)
+        log.info("%s / %s steps  %s  %.0f s left", f"{steps:,.0f}", f"{self._total:,}", _summary(row), left)
+
+    def close(self) -> None:
+        log.removeHandler(self._handler)

@@ -1,0 +1,20 @@
+"""The ranges a setting may lie in, as types: a signature is the schema of its configuration.
+
+`build.py` checks every configured value against the annotation of the parameter that receives it.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+
+Positive = Annotated[float, Gt(0), Lt(inf)]
+NonNegative = Annotated[float, Ge(0), Lt(inf)]
+Finite = Annotated[float, Gt(-inf), Lt(inf)]
+UnitInterval = Annotated[float, Ge(0), Le(1)]
+Fraction = Annotated[float, Gt(0), Le(1)]
+Shrink = Annotated[float, Gt(0), Lt(1)]
+Count = Annotated[int, Ge(1)]
+Index = Annotated[int, Ge(0)]

@@ -1,0 +1,57 @@
+"""Returns and lengths of episodes, as the environment pays them: never normalised, never discounted."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+WINDOW = 100  # finished episodes that the reported means are taken over
+
+
+class EpisodeStatistics:
+    """Follows the episodes of N environments."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.running_return = np.zeros(num_envs)
+        self.running_length = np.zeros(num_envs, dtype=np.int64)
+        self.returns: deque[float] = deque(maxlen=WINDOW)
+        self.lengths: deque[int] = deque(maxlen=WINDOW)
+        self.finished = 0
+
+    def add(self, reward: NDArray[Any], done: NDArray[np.bool_]) -> None:
+        """One step: `reward` (N,), and which episodes ended with it."""
+        self.running_return += reward
+        self.running_length += 1
+        for index in np.flatnonzero(done):
+            self.returns.append(float(self.running_return[index]))
+            self.lengths.append(int(self.running_length[index]))
+            self.finished += 1
+        self.running_return[done] = 0
+        self.running_length[done] = 0
+
+    def metrics(self) -> dict[str, float | None]:
+        """Means over the last `WINDOW` finished episodes, None before the first; `rollout/episodes` counts them all."""
+        return {
+            "rollout/episode_return_mean": float(np.mean(self.returns)) if self.returns else None,
+            "rollout/episode_length_mean": float(np.mean(self.lengths)) if self.lengths else None,
+            "rollout/episodes": float(self.finished),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "running_return": self.running_return.tolist(),
+            "running_length": self.running_length.tolist(),
+            "returns": list(self.returns),
+            "lengths": list(self.lengths),
+            "finished": self.finished,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.running_return = np.array(state["running_return"])
+        self.running_length = np.array(state["running_length"], dtype=np.int64)
+        self.returns = deque(state["returns"], maxlen=WINDOW)
+        self.lengths = deque(state["lengths"], maxlen=WINDOW)
+        self.finished = state["finished"]

@@ -1,0 +1,96 @@
+"""Single path sampling (seed 004, section 1.4.1): follow the policy, and keep what it saw and did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from trpo_cli.data import Rollout
+from trpo_cli.envs.environments import Environments
+from trpo_cli.envs.make import Task
+from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
+from trpo_cli.errors import ConfigError
+from trpo_cli.policies import Policy
+from trpo_cli.ranges import Count, UnitInterval
+from trpo_cli.samplers.episodes import EpisodeStatistics
+from trpo_cli.seeding import environment_seeds, torch_generator
+
+
+class SinglePath:
+    """`steps_per_iteration` environment steps a rollout, over `num_envs` environments side by side."""
+
+    def __init__(
+        self, task: Task, seed: int, gamma: UnitInterval, *, num_envs: Count, steps_per_iteration: Count
+    ) -> None:
+        """Make and reset the environments. `gamma` is for the scale of the rewards.
+
+        Raises `ConfigError` if the steps do not divide evenly among the environments.
+        """
+        if steps_per_iteration % num_envs:
+            near = max(1, round(steps_per_iteration / num_envs)) * num_envs
+            raise ConfigError(
+                f"sampler.steps_per_iteration: {steps_per_iteration} is not a multiple of "
+                f"sampler.num_envs = {num_envs}; {near} is"
+            )
+        self.environments = Environments(task, num_envs, environment_seeds(seed, "environments", num_envs))
+        self.horizon = steps_per_iteration // num_envs
+        self.generator = torch_generator(seed, "actions")
+        size = self.environments.observation_size
+        self.normalizer = ObservationNormalizer(size, task.normalize_observation, task.observation_clip)
+        self.reward_scaler = RewardScaler(num_envs, gamma, task.normalize_reward, task.reward_clip)
+        self.episodes = EpisodeStatistics(num_envs)
+        self.env_steps = 0
+
+    @torch.no_grad()
+    def collect(self, policy: Policy) -> Rollout:
+        horizon, envs, size = self.horizon, self.environments, self.environments.observation_size
+        raw = np.empty((horizon, envs.num_envs, size))
+        reward = np.empty((horizon, envs.num_envs))
+        terminated, truncated = np.empty_like(reward, dtype=bool), np.empty_like(reward, dtype=bool)
+        time = np.empty_like(reward, dtype=np.int64)
+        actions, cut_off = [], [np.empty((0, size))]
+        for t in range(horizon):
+            raw[t], time[t] = envs.observation, self.episodes.running_length
+            parameters = policy(torch.from_numpy(self.normalizer(raw[t])))
+            action = policy.distribution.sample(parameters, self.generator)
+            actions.append(action)
+            observation, reward[t], terminated[t], truncated[t] = envs.step(action.numpy())
+            ended = terminated[t] | truncated[t]
+            self.episodes.add(reward[t], ended)
+            if ended.any():
+                cut_off.append(observation[truncated[t]])
+                envs.restart(ended)
+        self.env_steps += reward.size
+        rollout = Rollout(
+            observation=torch.from_numpy(self.normalizer(raw)),
+            action=torch.stack(actions),
+            reward=torch.from_numpy(self.reward_scaler(reward, terminated | truncated)).float(),
+            terminated=torch.from_numpy(terminated),
+            truncated=torch.from_numpy(truncated),
+            time=torch.from_numpy(time),
+            truncated_observation=torch.from_numpy(self.normalizer(np.concatenate(cut_off))),
+            last_observation=torch.from_numpy(self.normalizer(envs.observation)),
+        )
+        self.normalizer.update(raw)
+        return rollout
+
+    def metrics(self) -> dict[str, float | None]:
+        return {"env_steps": float(self.env_steps), **self.episodes.metrics()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "env_steps": self.env_steps,
+            "generator": self.generator.get_state(),
+            "normalizer": self.normalizer.state_dict(),
+            "reward_scaler": self.reward_scaler.state_dict(),
+            "episodes": self.episodes.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.env_steps = state["env_steps"]
+        self.generator.set_state(state["generator"])
+        self.normalizer.load_state_dict(state["normalizer"])
+        self.reward_scaler.load_state_dict(state["reward_scaler"])
+        self.episodes.load_state_dict(state["episodes"])

@@ -1,0 +1,256 @@
+"""trpo-train: compose the configuration, build the parts, then collect -> estimate -> update -> log -> save.
+
+READ FIRST. The mathematics of an iteration is in `algos/policy_gradient.py`, that of a step in
+`trust_region/update.py`. torch is imported inside the functions, so that `--help` and shell completion answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from trpo_cli.cli import CONF, discard_empty, print_help, reported
+from trpo_cli.errors import ConfigError, RunDirectoryError
+from trpo_cli.ranges import Count, Index
+from trpo_cli.schedules import due
+
+if TYPE_CHECKING:
+    from trpo_cli.algos import Algorithm, Metrics
+    from trpo_cli.critics import Critic
+    from trpo_cli.envs.make import Task
+    from trpo_cli.envs.normalize import ObservationNormalizer
+    from trpo_cli.logger import Logger
+    from trpo_cli.policies import Policy
+    from trpo_cli.run import Run
+    from trpo_cli.samplers import Sampler
+    from trpo_cli.signals import StopRequest
+
+log = logging.getLogger("trpo_cli")
+PART_GROUPS = ("algo", "sampler", "policy", "critic", "env")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Of the evaluations during training."""
+
+    every: Index  # environment steps; 0 for none
+    episodes: Count
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """Of the files under `checkpoints/`."""
+
+    every: Count  # iterations
+    keep: Count
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The root of the configuration, but for the parts."""
+
+    seed: Index
+    total_steps: Count
+    plugins: list[str]
+    eval: EvaluationSettings
+    checkpoint: CheckpointSettings
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a run is made of."""
+
+    task: Task
+    sampler: Sampler
+    policy: Policy
+    critic: Critic
+    algorithm: Algorithm
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        names = ("sampler", "policy", "critic", "algorithm")
+        return {name: getattr(self, name).state_dict() for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        for name in state:
+            getattr(self, name).load_state_dict(state[name])
+
+
+def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
+    """The parts that a resolved configuration describes. Raises `ConfigError` before any environment step."""
+    import torch
+
+    from trpo_cli.build import build
+    from trpo_cli.seeding import sequence, torch_generator
+
+    def part(group: str, **context: Any) -> Any:
+        return build(node[group], group, settings.plugins, **context)
+
+    torch.set_num_threads(1)  # the tensors are small, and sums then do not depend on the number of cores
+    seed = settings.seed
+    task = part("env")
+    sampler = part("sampler", task=task, seed=seed, gamma=node["algo"].get("gamma"))
+    envs = sampler.environments
+    torch.manual_seed(int(sequence(seed, "initial parameters").generate_state(1)[0]))
+    policy = part("policy", observation_size=envs.observation_size, distribution=envs.distribution)
+    critic = part(
+        "critic", observation_size=envs.observation_size, policy=policy, generator=torch_generator(seed, "critic")
+    )
+    algorithm = part(
+        "algo", sampler=sampler, policy=policy, critic=critic, generator=torch_generator(seed, "algorithm")
+    )
+    return Parts(task, sampler, policy, critic, algorithm)
+
+
+def train(cfg: DictConfig, directory: Path) -> None:
+    """One run in `directory`, from its configuration to its summary."""
+    from trpo_cli.build import fill
+    from trpo_cli.logger import Logger
+    from trpo_cli.run import Run
+    from trpo_cli.signals import StopRequest
+
+    log.setLevel(logging.INFO)
+    node: Any = OmegaConf.to_container(cfg, resolve=True)
+    settings: Settings = fill(Settings, {key: value for key, value in node.items() if key not in PART_GROUPS})
+    import_plugins(settings.plugins)
+    parts = build_parts(node, settings)
+    with (
+        Run(directory, OmegaConf.to_yaml(cfg, resolve=True), settings.checkpoint.keep) as run,
+        Logger(directory, settings.total_steps) as logger,
+        StopRequest() as stop,
+    ):
+        log.info("training on %s, writing to %s", parts.task.id, directory)
+        summary = loop(settings, parts, run, logger, stop)
+        run.finish(summary)
+    farewell(parts.task, summary, directory)
+
+
+def loop(settings: Settings, parts: Parts, run: Run, logger: Logger, stop: StopRequest) -> dict[str, Any]:
+    """Iterate until `total_steps`; returns what was reached. Raises `SystemExit` after a signal, all saved."""
+    start, steps, iterations, total = time.monotonic(), 0, 0, settings.total_steps
+    best, row = None, {}
+    run.save(parts.state_dict(), steps)
+    while steps < total:
+        row = parts.algorithm.iterate(steps / total)
+        before, steps, iterations = steps, int(row["env_steps"] or 0), iterations + 1
+        last = steps >= total
+        row["time/steps_per_second"] = (steps - before) / (
+            (row["time/sample_seconds"] or 0) + (row["time/update_seconds"] or 0)
+        )
+        row |= evaluation(
+            settings, parts, due(settings.eval.every, before, steps) or (last and settings.eval.every > 0)
+        )
+        logger.write(row)
+        best = max((r for r in (best, row["rollout/episode_return_mean"]) if r is not None), default=None)
+        if last or stop.status is not None or due(settings.checkpoint.every, iterations - 1, iterations):
+            run.save(parts.state_dict(), steps)
+        if stop.status is not None:
+            log.warning("stopped by a signal after %s steps; checkpoint saved", f"{steps:,}")
+            raise SystemExit(stop.status)
+    seconds = time.monotonic() - start
+    return {
+        "env_steps": steps,
+        "iterations": iterations,
+        "final_training_return": row["rollout/episode_return_mean"],
+        "best_training_return": best,
+        "final_evaluation_return": row["eval/episode_return_mean"],
+        "wall_seconds": seconds,
+        "steps_per_second": steps / seconds,
+    }
+
+
+def evaluation(settings: Settings, parts: Parts, wanted: bool) -> Metrics:
+    """The `eval/*` part of a row, empty unless `wanted`."""
+    from trpo_cli.evaluate import METRICS, evaluate
+
+    if not wanted:
+        return dict.fromkeys(METRICS)
+    return evaluate(parts.task, parts.policy, parts.sampler.normalizer, settings.eval.episodes, settings.seed).metrics()
+
+
+def farewell(task: Task, summary: dict[str, Any], directory: Path) -> None:
+    """Say what was reached, where it lies, and how to look at it."""
+    place = relative(directory)
+    reached = [
+        f"{name} {summary[key]:.1f}"
+        for name, key in (
+            ("training return", "final_training_return"),
+            ("best", "best_training_return"),
+            ("evaluation return", "final_evaluation_return"),
+        )
+        if summary[key] is not None
+    ]
+    print(f"{task.id}: {', '.join(reached) or 'no episode ended'} after {summary['env_steps']:,} steps")
+    print(f"{summary['wall_seconds']:.0f} s, {summary['steps_per_second']:,.0f} steps a second; the run is in {place}")
+    print(f"look at it:  tensorboard --logdir {place}")
+    print(f"play it:     trpo-eval {place}")
+
+
+def relative(path: Path) -> Path:
+    """`path` from the working directory where it lies below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def load_policy(directory: Path, plugins: Sequence[str]) -> tuple[Task, Policy, ObservationNormalizer, int]:
+    """The task, policy and frozen observation statistics of a run's newest checkpoint, and the steps it was trained
+    for.
+
+    Raises `RunDirectoryError` or `CheckpointError` if there is nothing whole to load.
+    """
+    from trpo_cli import checkpoint
+    from trpo_cli.build import build
+    from trpo_cli.envs.environments import Environments
+    from trpo_cli.envs.normalize import ObservationNormalizer
+
+    if not (directory / "config.yaml").is_file():
+        raise RunDirectoryError(f"{directory} is no run directory: it has no config.yaml")
+    node: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
+    import_plugins(plugins)
+    task = build(node["env"], "env", plugins)
+    probe = Environments(task, 1, [0])
+    policy = build(
+        node["policy"],
+        "policy",
+        plugins,
+        observation_size=probe.observation_size,
+        distribution=probe.distribution,
+    )
+    probe.close()
+    normalizer = ObservationNormalizer(probe.observation_size, task.normalize_observation, task.observation_clip)
+    state = checkpoint.load(checkpoint.newest(directory / "checkpoints"))
+    policy.load_state_dict(state["policy"])
+    normalizer.load_state_dict(state["sampler"]["normalizer"])
+    return task, policy, normalizer, state["sampler"]["env_steps"]
+
+
+def import_plugins(plugins: Sequence[str]) -> None:
+    """Import the user's packages, which may register environments. Raises `ConfigError` for one that is not there."""
+    for name in plugins:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(f"plugins: '{name}' cannot be imported: {error}") from error
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def _job(cfg: DictConfig) -> None:
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    with discard_empty(directory):
+        train(cfg, directory)
+
+
+@reported
+def main() -> None:
+    """The command `trpo-train`."""
+    if not print_help():
+        _job()

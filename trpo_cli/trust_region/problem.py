@@ -1,0 +1,40 @@
+"""The constrained problem of one update, as pure functions of a flat parameter vector theta (seed 004, equation 28).
+
+    maximise objective(theta)  subject to  D_KL(theta_old || theta) <= delta
+
+Nothing here holds state, so a candidate that is rejected leaves nothing to undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MatVec = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """D parameters, S states, P distribution parameters a state; `metric_*` fields may use fewer states than `kl`.
+
+    Weights have mean one over their states.
+    """
+
+    theta_old: Tensor  # (D,)
+    objective: Callable[[Tensor], Tensor]  # theta (D,) -> the surrogate, a scalar to maximise
+    kl: Callable[[Tensor], Tensor]  # theta (D,) -> D_KL(old || theta) in each state (S,), in nats
+    weight: Tensor  # (S,), of each state in the mean KL
+    metric_outputs: Callable[[Tensor], Tensor]  # theta (D,) -> distribution parameters (S', P)
+    metric_kl: Callable[[Tensor], Tensor]  # distribution parameters (S', P) -> D_KL(old || new) (S',)
+    metric_fisher: MatVec  # (S', P) -> (S', P): M v, the Fisher matrix of each state's distribution
+    metric_weight: Tensor  # (S',)
+
+    def value_and_gradient(self) -> tuple[float, Tensor]:
+        """The objective at theta_old and its gradient (D,) there."""
+        theta = self.theta_old.detach().requires_grad_()
+        value = self.objective(theta)
+        (gradient,) = torch.autograd.grad(value, theta)
+        return value.item(), gradient

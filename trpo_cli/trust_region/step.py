@@ -1,0 +1,106 @@
+"""How far to go along a direction: each rule takes the problem, the direction and the radius delta."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from trpo_cli.ranges import Count, Positive, Shrink
+from trpo_cli.trust_region.problem import Problem
+
+Constraint = Callable[[Tensor, Tensor], Tensor]
+
+
+class Outcome(IntEnum):
+    """Why an update was accepted, or why theta stayed bit for bit what it was (`trust_region/outcome`)."""
+
+    ACCEPTED = 0
+    ZERO_GRADIENT = 1
+    NON_FINITE_GRADIENT = 2
+    NON_FINITE_LOSS = 3
+    BAD_CURVATURE = 4
+    NO_IMPROVEMENT = 5
+    CONSTRAINT_VIOLATED = 6
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Where to go: x with A x = g."""
+
+    x: Tensor  # (D,)
+    slope: float  # g^T x, the predicted improvement of a step of length one
+    curvature: float  # x^T A x, of the undamped metric
+
+
+@dataclass(frozen=True)
+class Step:
+    """The outcome of a step; `theta` is None unless it was accepted."""
+
+    outcome: Outcome
+    length: float  # beta, of the last candidate
+    theta: Tensor | None = None  # (D,)
+    backtracks: int = 0
+
+
+def _judged(problem: Problem, theta: Tensor, length: float) -> Step:
+    """Accept `theta` if the objective and the KL are finite there."""
+    with torch.no_grad():
+        finite = problem.objective(theta).isfinite() and problem.kl(theta).isfinite().all()
+    return Step(Outcome.ACCEPTED, length, theta) if finite else Step(Outcome.NON_FINITE_LOSS, length)
+
+
+def full_length(direction: Direction, delta: float) -> float:
+    """beta = sqrt(2 delta / x^T A x): where the quadratic model of the KL reaches delta (seed 004, section 1.5.2)."""
+    return math.sqrt(2 * delta / direction.curvature)
+
+
+def fixed(problem: Problem, direction: Direction, delta: float, *, multiplier: Positive) -> Step:
+    """theta + multiplier x: the natural gradient with a fixed multiplier, a baseline of the TRPO paper.
+
+    It knows no radius: `delta` has no say in it.
+    """
+    return _judged(problem, problem.theta_old + multiplier * direction.x, multiplier)
+
+
+def normalised(problem: Problem, direction: Direction, delta: float) -> Step:
+    """theta + x sqrt(2 delta / x^T A x): seed 002's natural gradient, and with A = I its Euclidean ball."""
+    length = full_length(direction, delta)
+    return _judged(problem, problem.theta_old + length * direction.x, length)
+
+
+def line_search(
+    problem: Problem,
+    direction: Direction,
+    delta: float,
+    *,
+    constraint: Constraint,
+    shrink: Shrink,
+    max_backtracks: Count,
+) -> Step:
+    """Shrink the full step until the surrogate improves and the constraint holds (the TRPO paper, appendix C).
+
+    Candidates are beta, shrink beta, shrink^2 beta, ...: `max_backtracks` of them after the first. The constraint is
+    tested on the true KL(old || new), never on its quadratic model.
+    """
+    length = full_length(direction, delta)
+    outcome = Outcome.NON_FINITE_LOSS
+    with torch.no_grad():
+        start = problem.objective(problem.theta_old)
+        for backtracks in range(max_backtracks + 1):
+            theta = problem.theta_old + length * direction.x
+            objective, kl = problem.objective(theta), constraint(problem.kl(theta), problem.weight)
+            if not (objective.isfinite() and kl.isfinite()):
+                outcome = Outcome.NON_FINITE_LOSS
+            elif not objective > start:
+                outcome = Outcome.NO_IMPROVEMENT
+            elif not kl.item() <= delta:
+                outcome = Outcome.CONSTRAINT_VIOLATED
+            else:
+                return Step(Outcome.ACCEPTED, length, theta, backtracks)
+            length *= shrink
+    return Step(outcome, length, backtracks=max_backtracks)
