@@ -34,10 +34,8 @@ def build(node: Any, path: str, plugins: Sequence[str] = (), **context: Any) -> 
         )
     target = locate(node["_target_"], f"{path}._target_", plugins)
     given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-    parameters = dict(inspect.signature(target).parameters)
     partial = bool(node.get("_partial_", False))
-    if partial:  # positional parameters are for whoever calls it
-        parameters = {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    parameters = _parameters(target, partial)
     known = [name for name in parameters if name not in context]
     _refuse_unknown(given, known, f"{path}.")
     annotations = _annotations(target)
@@ -100,6 +98,12 @@ def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]
     if not callable(found) or home.partition(".")[0] not in allowed:
         raise ConfigError(f"{path}: '{target}' is no class or function of {', '.join(allowed)}")
     return found  # type: ignore[no-any-return]
+
+
+def _parameters(target: Callable[..., Any], partial: bool) -> dict[str, inspect.Parameter]:
+    """What a node may set: every named parameter, but of a partial call the positional ones are for whoever calls it."""
+    kinds = {inspect.Parameter.KEYWORD_ONLY} | (set() if partial else {inspect.Parameter.POSITIONAL_OR_KEYWORD})
+    return {name: p for name, p in inspect.signature(target).parameters.items() if p.kind in kinds}
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
@@ -54,6 +54,14 @@ Options:
   -m, --multirun              run every combination of comma-separated values
   --hydra-help                all options of Hydra
 """
+
+
+OPEN = "env.kwargs"  # a mapping whose keys are the environment's own
+
+
+def opened(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with those of `env.kwargs` allowed to add keys: `++` is Hydra's word for it."""
+    return [f"++{text}" if text.startswith((f"{OPEN}=", f"{OPEN}.")) else text for text in overrides]
 
 
 def options(folder: Path) -> list[str]:

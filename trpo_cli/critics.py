@@ -16,6 +16,9 @@ from trpo_cli.ranges import Count, NonNegative, Positive
 from trpo_cli.schedules import Decay, decayed
 
 
+EPSILON = 1e-6  # keeps equal returns from dividing by zero
+
+
 class Critic(nn.Module, ABC):
     """A module whose forward pass is V(s)."""
 
@@ -72,7 +75,14 @@ class LinearCritic(Critic):
 
 
 class MLPCritic(Critic):
-    """A fully connected network, fitted by minibatches of Adam on the squared error."""
+    """A fully connected network, fitted by minibatches of Adam on the squared error.
+
+    The network predicts returns standardised by the mean and deviation of the last batch, V = mean + std * network, so
+    that one learning rate suits rewards of any scale.
+    """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -89,25 +99,33 @@ class MLPCritic(Critic):
         super().__init__()
         self.trunk = hidden_layers(observation_size, hidden_sizes, activation)
         self.head = orthogonal(nn.Linear(hidden_sizes[-1] if hidden_sizes else observation_size, 1), 1.0)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
         self.generator = generator
         self.learning_rate, self.decay = learning_rate, decay
         self.epochs, self.minibatch_size = epochs, minibatch_size
         self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate)
 
     def forward(self, observation: Tensor) -> Tensor:
+        return self.mean + self.std * self._standardised(observation)
+
+    def _standardised(self, observation: Tensor) -> Tensor:
         return self.head(self.trunk(observation)).squeeze(-1)  # type: ignore[no-any-return]
 
     def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
         before = copy.deepcopy((self.state_dict(), self.optimizer.state_dict()))
         self.optimizer.param_groups[0]["lr"] = decayed(self.learning_rate, self.decay, progress)
+        self.mean.copy_(return_.mean())
+        self.std.copy_(return_.std() + EPSILON)
+        target = (return_ - self.mean) / self.std
         for _ in range(self.epochs):
             order = torch.randperm(len(return_), generator=self.generator)
             for rows in order.split(self.minibatch_size):
-                loss = mse_loss(self(observation[rows]), return_[rows])
+                loss = mse_loss(self._standardised(observation[rows]), target[rows])
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
-        if not all(parameter.isfinite().all() for parameter in self.parameters()):
+        if not all(value.isfinite().all() for value in self.state_dict().values()):
             self.load_state_dict(before[0])
             self.optimizer.load_state_dict(before[1])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from trpo_cli.cli import CONF, discard_empty, print_help, reported
+from trpo_cli.cli import CONF, discard_empty, opened, print_help, reported
 from trpo_cli.errors import ConfigError, RunDirectoryError
 from trpo_cli.ranges import Count, Index
 from trpo_cli.schedules import due
@@ -253,4 +254,5 @@ def _job(cfg: DictConfig) -> None:
 def main() -> None:
     """The command `trpo-train`."""
     if not print_help():
+        sys.argv[1:] = opened(sys.argv[1:])
         _job()

@@ -48,9 +48,9 @@ class Step:
 
 
 def _judged(problem: Problem, theta: Tensor, length: float) -> Step:
-    """Accept `theta` if the objective and the KL are finite there."""
+    """Accept `theta` if it, the objective and the KL are finite."""
     with torch.no_grad():
-        finite = problem.objective(theta).isfinite() and problem.kl(theta).isfinite().all()
+        finite = all(x.isfinite().all() for x in (theta, problem.objective(theta), problem.kl(theta)))
     return Step(Outcome.ACCEPTED, length, theta) if finite else Step(Outcome.NON_FINITE_LOSS, length)
 
 
@@ -94,7 +94,7 @@ def line_search(
         for backtracks in range(max_backtracks + 1):
             theta = problem.theta_old + length * direction.x
             objective, kl = problem.objective(theta), constraint(problem.kl(theta), problem.weight)
-            if not (objective.isfinite() and kl.isfinite()):
+            if not all(x.isfinite().all() for x in (theta, objective, kl)):
                 outcome = Outcome.NON_FINITE_LOSS
             elif not objective > start:
                 outcome = Outcome.NO_IMPROVEMENT

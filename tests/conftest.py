@@ -1,0 +1,79 @@
+"""Shared by the tests: composed configurations, built parts, and the real commands run in this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from trpo_cli import evaluate, train
+from trpo_cli.build import fill
+from trpo_cli.cli import CONF, opened
+
+TESTS = Path(__file__).parent
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Finished]
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """The resolved configuration of these overrides, without Hydra's own node."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        node: Any = OmegaConf.to_container(compose("train", opened(overrides)), resolve=True)
+    return node
+
+
+def built(*overrides: str) -> train.Parts:
+    """The parts of a run with these overrides."""
+    node = composed(*overrides)
+    settings = {key: value for key, value in node.items() if key not in train.PART_GROUPS}
+    return train.build_parts(node, fill(train.Settings, settings))
+
+
+def _command(main: Callable[[], None], name: str, monkeypatch: Any, capsys: Any, directory: Path) -> Command:
+    def run(*arguments: str) -> Finished:
+        monkeypatch.chdir(directory)
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        monkeypatch.setattr(os, "environ", os.environ.copy())
+        capsys.readouterr()
+        status: Any = 0
+        message = ""
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+            message = end.code if isinstance(end.code, str) else ""
+        out, err = capsys.readouterr()
+        return Finished(status, out, err + message)
+
+    return run
+
+
+@pytest.fixture
+def trpo_train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run `trpo-train ARGUMENTS` in `tmp_path`."""
+    return _command(train.main, "trpo-train", monkeypatch, capsys, tmp_path)
+
+
+@pytest.fixture
+def trpo_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run `trpo-eval ARGUMENTS` in `tmp_path`."""
+    return _command(evaluate.main, "trpo-eval", monkeypatch, capsys, tmp_path)

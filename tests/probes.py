@@ -1,0 +1,174 @@
+"""Tiny environments that each isolate one failure of a learner, and a few that misbehave.
+
+Importing this module registers them: `plugins=[probes] env=gym env.id=Probe/NAME-v0`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import Env, spaces
+
+
+class Probe(Env[Any, Any]):
+    """One observation in [-1, 1], drawn anew each episode; an episode of one step unless said otherwise."""
+
+    observation_space: spaces.Space[Any] = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space: spaces.Space[Any] = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.sign = float(self.np_random.choice([-1.0, 1.0]))
+        self.time = 0
+        return self.observe(), {}
+
+    def observe(self) -> Any:
+        return np.array([self.sign], dtype=np.float32)
+
+    def reward(self, action: Any) -> float:
+        raise NotImplementedError
+
+    def ends(self) -> tuple[bool, bool]:
+        """Terminated, truncated; asked after `time` was advanced."""
+        return True, False
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        reward = self.reward(action)
+        self.time += 1
+        return self.observe(), reward, *self.ends(), {}
+
+
+class Constant(Probe):
+    """Reward 1: V = 1."""
+
+    def reward(self, action: Any) -> float:
+        return 1.0
+
+
+class Observation(Probe):
+    """The reward is the observation: V(s) = s."""
+
+    def reward(self, action: Any) -> float:
+        return self.sign
+
+
+class TwoSteps(Probe):
+    """Observation 0, then 1; reward 1 at the end: V(0) = gamma, V(1) = 1."""
+
+    def observe(self) -> Any:
+        return np.array([min(self.time, 1)], dtype=np.float32)
+
+    def reward(self, action: Any) -> float:
+        return float(self.time == 1)
+
+    def ends(self) -> tuple[bool, bool]:
+        return self.time == 2, False
+
+
+class TimeLimit(Probe):
+    """Reward 1 for ever, cut off after 3 steps: V = 1 / (1 - gamma), if and only if time limits bootstrap."""
+
+    def observe(self) -> Any:
+        return np.zeros(1, dtype=np.float32)
+
+    def reward(self, action: Any) -> float:
+        return 1.0
+
+    def ends(self) -> tuple[bool, bool]:
+        return False, self.time == 3
+
+
+class Action(Probe):
+    """Reward 1 for action 1, else 0."""
+
+    def reward(self, action: Any) -> float:
+        return float(action)
+
+
+class Match(Probe):
+    """Reward 1 if the action is 1 exactly when the observation is positive, else 0."""
+
+    def reward(self, action: Any) -> float:
+        return float((action == 1) == (self.sign > 0))
+
+
+class Continuous(Probe):
+    """Reward -(a - s / 2)^2 for each of two actions."""
+
+    action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def reward(self, action: Any) -> float:
+        return -float(np.square(action - self.sign / 2).sum())
+
+
+class Multi(Probe):
+    """Two factors, of 3 and 2 actions counted from 1 and 0: half a reward for each that matches the observation."""
+
+    action_space = spaces.MultiDiscrete([3, 2], start=[1, 0])
+
+    def reward(self, action: Any) -> float:
+        wanted = (3, 1) if self.sign > 0 else (1, 0)
+        return 0.5 * (action[0] == wanted[0]) + 0.5 * (action[1] == wanted[1])
+
+
+class Binary(Probe):
+    """Three switches, a third of a reward for each that is on exactly when the observation is positive."""
+
+    action_space = spaces.MultiBinary(3)
+
+    def reward(self, action: Any) -> float:
+        return float(np.mean((action == 1) == (self.sign > 0)))
+
+
+class States(Probe):
+    """Discrete observations, counted from 1: reward 1 if the action names the state."""
+
+    observation_space = spaces.Discrete(2, start=1)
+
+    def observe(self) -> Any:
+        return np.int64(2 if self.sign > 0 else 1)
+
+    def reward(self, action: Any) -> float:
+        return float(action + 1 == self.observe())
+
+
+class Faulty(Probe):
+    """Well for `after` steps, then `fault`: a NaN reward or observation, or an exception."""
+
+    def __init__(self, fault: str, after: int = 50) -> None:
+        self.fault, self.after, self.steps = fault, after, 0
+
+    def observe(self) -> Any:
+        bad = self.fault == "observation" and self.steps > self.after
+        return np.array([np.inf if bad else self.sign], dtype=np.float32)
+
+    def reward(self, action: Any) -> float:
+        self.steps += 1
+        if self.fault == "raise" and self.steps > self.after:
+            raise RuntimeError("the simulator fell over")
+        return float("nan") if self.fault == "reward" and self.steps > self.after else 1.0
+
+
+class Silent(Probe):
+    """Reward 0 always: nothing to learn from."""
+
+    def reward(self, action: Any) -> float:
+        return 0.0
+
+
+class Graph(Probe):
+    """Observations of a kind that is not supported."""
+
+    observation_space = spaces.Dict({"a": spaces.Discrete(2)})
+
+
+class Words(Probe):
+    """Actions of a kind that is not supported."""
+
+    action_space = spaces.Text(5)
+
+
+for probe in Probe.__subclasses__():
+    gymnasium.register(f"Probe/{probe.__name__}-v0", entry_point=probe)

@@ -1,0 +1,99 @@
+"""Each algorithm on environments that each isolate one failure: value, credit, time limits, dependence on what is seen."""
+
+from __future__ import annotations
+
+import probes  # noqa: F401  registers the probe environments
+import pytest
+import torch
+from conftest import built
+
+from trpo_cli.algos.policy_gradient import PolicyGradient
+from trpo_cli.evaluate import evaluate
+from trpo_cli.train import Parts
+
+ALGORITHMS = ("trpo", "npg", "vpg", "vpg_adam", "ppo")
+SMALL = ("sampler.num_envs=8", "sampler.steps_per_iteration=256", "policy.hidden_sizes=[16]")
+
+
+def trained(env: str, iterations: int, *overrides: str) -> Parts:
+    parts = built("env=gym", f"env.id=Probe/{env}-v0", *SMALL, *overrides)
+    for i in range(iterations):
+        parts.algorithm.iterate(i / iterations)
+    return parts
+
+
+def best_return(parts: Parts) -> float:
+    return evaluate(parts.task, parts.policy, parts.sampler.normalizer, episodes=32, seed=0).returns.mean()
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("env", ["Action", "Match", "States", "Multi", "Binary"])
+def test_finds_the_rewarded_action(algo: str, env: str) -> None:
+    """The chance of a random policy is at most one half."""
+    rates = {"vpg": ("algo.delta=0.1",), "vpg_adam": (), "ppo": ("algo.learning_rate=3e-3",)}
+    iterations = 30 if algo in rates else 12  # a natural step without a line search does not stop at the optimum
+    parts = trained(env, iterations, f"algo={algo}", *rates.get(algo, ()), "critic.learning_rate=1e-2")
+    assert best_return(parts) == 1.0
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_finds_the_rewarded_continuous_action(algo: str) -> None:
+    """At 0 the return is -0.5; at half the observation it is 0."""
+    rates = {"vpg": ("algo.delta=0.02",), "ppo": ("algo.learning_rate=3e-3",)}
+    parts = trained("Continuous", 60, f"algo={algo}", *rates.get(algo, ()), "critic.learning_rate=1e-2")
+    assert best_return(parts) > -0.05
+
+
+@pytest.mark.parametrize("algo", ["trpo", "ppo"])
+def test_a_linear_policy_finds_it_too(algo: str) -> None:
+    assert best_return(trained("Match", 30, f"algo={algo}", "policy=linear", "algo.gamma=0.9")) == 1.0 or algo == "ppo"
+
+
+def test_ppo_with_a_shared_trunk() -> None:
+    parts = trained("Match", 30, "algo=ppo", "critic=shared", "algo.learning_rate=3e-3")
+    assert best_return(parts) == 1.0
+    value = parts.critic.predict(parts.sampler.collect(parts.policy).observation[0])
+    torch.testing.assert_close(value, torch.ones_like(value), atol=0.25, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ("Constant", {0.5: 1.0}),
+        ("Observation", {-1.0: -1.0, 1.0: 1.0}),
+        ("TwoSteps", {0.0: 0.5, 1.0: 1.0}),
+        ("TimeLimit", {0.0: 2.0}),
+    ],
+)
+@pytest.mark.parametrize("advantage", ["gae", "n_step", "monte_carlo"])
+@pytest.mark.parametrize("critic", ["mlp", "linear"])
+def test_the_critic_learns_the_value(env: str, expected: dict[float, float], advantage: str, critic: str) -> None:
+    """gamma 0.5. TimeLimit is worth 2 only if its cut-off episodes are closed with the value of their successor."""
+    faster = ("critic.learning_rate=1e-2",) if critic == "mlp" else ()
+    parts = trained(env, 30, f"algo/advantage={advantage}", "algo.gamma=0.5", f"critic={critic}", *faster)
+    observation = torch.tensor(list(expected))[:, None]
+    if env == "Constant":
+        observation = parts.sampler.collect(parts.policy).observation[0, :1]
+    value = parts.critic.predict(observation)
+    torch.testing.assert_close(value, torch.tensor(list(expected.values())), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("algo", ["trpo", "npg", "vpg"])
+def test_a_silent_environment_moves_nothing(algo: str) -> None:
+    """Without reward and baseline the gradient is zero: the policy stays bit for bit, the reason is a metric."""
+    parts = built("env=gym", "env.id=Probe/Silent-v0", *SMALL, f"algo={algo}", "critic=zero")
+    before = {name: value.clone() for name, value in parts.policy.state_dict().items()}
+    row = parts.algorithm.iterate(0.0)
+    assert row["trust_region/outcome"] == 1
+    assert row["trust_region/accepted"] == 0
+    assert row["critic/explained_variance"] is None
+    assert all(torch.equal(value, before[name]) for name, value in parts.policy.state_dict().items())
+
+
+def test_the_state_weights_are_gamma_to_the_time() -> None:
+    parts = built("env=gym", "env.id=Probe/TwoSteps-v0", *SMALL, "algo.discount_states=true", "algo.gamma=0.5")
+    assert isinstance(parts.algorithm, PolicyGradient)
+    batch, _ = parts.algorithm.estimate(parts.sampler.collect(parts.policy))
+    first = batch.observation[:, 0] == 0
+    torch.testing.assert_close(batch.weight[first] / 2, batch.weight[~first][: first.sum()])
+    assert batch.weight.mean().item() == pytest.approx(1.0)

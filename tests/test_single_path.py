@@ -1,0 +1,122 @@
+"""Single-path sampling: every step where it belongs, ends told apart, episodes carried over, faults named."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import probes  # noqa: F401  registers the probe environments
+import pytest
+import torch
+from conftest import built
+
+from trpo_cli.errors import ConfigError, EnvironmentFault
+from trpo_cli.samplers.single_path import SinglePath
+from trpo_cli.train import Parts
+
+RAW = ("env.normalize_observation=false", "env.normalize_reward=false")
+
+
+def parts(env_id: str, num_envs: int, steps: int, *more: str) -> Parts:
+    sizes = (f"sampler.num_envs={num_envs}", f"sampler.steps_per_iteration={steps}")
+    return built("env=gym", f"env.id={env_id}", *sizes, *more)
+
+
+def test_a_rollout_is_what_a_plain_loop_sees() -> None:
+    """Replay the actions in environments made by hand: observations, rewards and ends agree, through resets."""
+    run = parts("CartPole-v1", 3, 300, "env.max_episode_steps=20")
+    assert isinstance(run.sampler, SinglePath)
+    rollouts = [run.sampler.collect(run.policy) for _ in range(2)]
+    action = torch.cat([r.action for r in rollouts])[..., 0]
+    seeds = built_seeds(3)
+    truncations = 0
+    for i in range(3):
+        env = gymnasium.make("CartPole-v1", max_episode_steps=20)
+        observation, _ = env.reset(seed=seeds[i])
+        time = 0
+        for t in range(200):
+            rollout, row = rollouts[t // 100], t % 100
+            np.testing.assert_array_equal(rollout.observation[row, i], observation)
+            assert rollout.time[row, i] == time
+            observation, reward, terminated, truncated, _ = env.step(int(action[t, i]))
+            time += 1
+            assert rollout.reward[row, i] == reward
+            assert rollout.terminated[row, i] == terminated
+            assert rollout.truncated[row, i] == (truncated and not terminated)
+            if rollout.truncated[row, i]:
+                truncations += 1
+                position = int(rollout.truncated[:row].sum() + rollout.truncated[row, :i].sum())
+                np.testing.assert_array_equal(rollout.truncated_observation[position], observation)
+            if terminated or truncated:
+                observation, _ = env.reset()
+                time = 0
+            if row == 99:
+                np.testing.assert_array_equal(rollout.last_observation[i], observation)
+    assert truncations > 0
+
+
+def built_seeds(count: int) -> list[int]:
+    from trpo_cli.seeding import environment_seeds
+
+    return environment_seeds(0, "environments", count)
+
+
+def test_a_step_is_never_both_terminated_and_truncated() -> None:
+    run = parts("Probe/Constant-v0", 2, 20, "env.max_episode_steps=1")
+    rollout = run.sampler.collect(run.policy)
+    assert rollout.terminated.all()
+    assert not rollout.truncated.any()
+    assert rollout.truncated_observation.shape == (0, 1)
+
+
+def test_statistics_are_learnt_between_rollouts_only() -> None:
+    run = parts("Pendulum-v1", 2, 40, "env.normalize_observation=true", "env.normalize_reward=true")
+    first, second = run.sampler.collect(run.policy), run.sampler.collect(run.policy)
+    assert first.observation[..., :2].abs().max() <= 1  # cosine and sine, as they are
+    mean, variance = first.observation.flatten(0, 1).mean(0), first.observation.flatten(0, 1).var(0, correction=0)
+    np.testing.assert_allclose(run.sampler.normalizer.moments.count, 80)
+    raw = second.observation * (variance + 1e-8).sqrt() + mean
+    assert raw[..., :2].abs().max() <= 1 + 1e-5
+    torch.testing.assert_close(raw[0], first.last_observation, atol=1e-4, rtol=1e-4)
+
+
+def test_returns_are_unnormalised_and_over_the_last_hundred_episodes() -> None:
+    run = parts("Probe/TwoSteps-v0", 2, 1000, "env.normalize_reward=true")
+    run.sampler.collect(run.policy)
+    metrics = run.sampler.metrics()
+    assert metrics["rollout/episode_return_mean"] == 1.0
+    assert metrics["rollout/episode_length_mean"] == 2.0
+    assert metrics["rollout/episodes"] == 500
+    assert metrics["env_steps"] == 1000
+
+
+def test_before_the_first_end_there_is_no_return() -> None:
+    run = parts("CartPole-v1", 2, 2)
+    run.sampler.collect(run.policy)
+    assert run.sampler.metrics()["rollout/episode_return_mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("reward", r"Probe/Faulty-v0: reward is not finite at step 51 of environment 0: nan"),
+        ("observation", r"Probe/Faulty-v0: observation is not finite at step 51 of environment 0: \[inf\]"),
+        ("raise", r"Probe/Faulty-v0 raised at step 50 of each environment: RuntimeError: the simulator fell over"),
+    ],
+)
+def test_faults_name_environment_step_and_values(fault: str, said: str) -> None:
+    run = parts("Probe/Faulty-v0", 2, 200, f"env.kwargs={{fault: {fault}}}")
+    with pytest.raises(EnvironmentFault, match=said):
+        run.sampler.collect(run.policy)
+
+
+def test_an_action_that_is_not_finite_is_a_fault() -> None:
+    run = parts("Pendulum-v1", 2, 20)
+    with torch.no_grad():
+        run.policy.log_std.fill_(float("nan"))
+    with pytest.raises(EnvironmentFault, match=r"Pendulum-v1: action is not finite at step 0 of environment 0"):
+        run.sampler.collect(run.policy)
+
+
+def test_steps_that_do_not_divide_are_refused_with_the_nearest_that_do() -> None:
+    with pytest.raises(ConfigError, match=r"steps_per_iteration: 100 is not a multiple of sampler.num_envs = 3; 99 is"):
+        parts("CartPole-v1", 3, 100)

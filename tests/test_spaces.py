@@ -1,0 +1,67 @@
+"""Spaces: what goes to the environment is in its space, what it shows reaches the policy whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from trpo_cli.distributions import DiagonalGaussian
+from trpo_cli.envs.spaces import action_decoder, observation_encoder
+from trpo_cli.errors import ConfigError
+
+ACTIONS: list[spaces.Space[Any]] = [
+    spaces.Box(-0.5, 2.0, (3,), np.float32),
+    spaces.Box(np.array([[-1.0, 0.0]]), np.array([[0.0, 9.0]]), dtype=np.float64),
+    spaces.Discrete(4),
+    spaces.Discrete(3, start=-1),
+    spaces.MultiDiscrete([3, 2, 5]),
+    spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[1, 0], [0, 2]]),
+    spaces.MultiBinary(4),
+    spaces.MultiBinary([2, 2]),
+]
+
+
+@pytest.mark.parametrize("space", ACTIONS, ids=str)
+def test_every_sampled_action_is_in_its_space(space: spaces.Space[Any]) -> None:
+    distribution, decode = action_decoder(space, "Some-v0")
+    size = 2 * distribution.network_size if isinstance(distribution, DiagonalGaussian) else distribution.network_size
+    parameters = torch.randn(200, size, generator=torch.Generator().manual_seed(0))
+    actions = decode(distribution.sample(parameters, torch.Generator().manual_seed(1)).numpy())
+    for action in actions:
+        assert space.contains(action.astype(np.int64) if isinstance(space, spaces.Discrete) else action), action
+
+
+def test_discrete_actions_reach_every_value() -> None:
+    distribution, decode = action_decoder(spaces.MultiDiscrete([2, 3], start=[5, -1]), "Some-v0")
+    drawn = decode(distribution.sample(torch.zeros(500, 5), torch.Generator().manual_seed(0)).numpy())
+    assert {tuple(row) for row in drawn} == {(a, b) for a in (5, 6) for b in (-1, 0, 1)}
+
+
+def test_box_actions_are_clipped_here() -> None:
+    _, decode = action_decoder(spaces.Box(-1.0, 1.0, (2,), np.float32), "Some-v0")
+    np.testing.assert_array_equal(decode(np.array([[-3.0, 0.25]])), np.array([[-1.0, 0.25]], np.float32))
+
+
+def test_observations_are_flattened_or_one_hot() -> None:
+    size, encode = observation_encoder(spaces.Box(0, 255, (2, 3), np.uint8), "Some-v0")
+    assert size == 6
+    np.testing.assert_array_equal(encode(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))[1], np.arange(6, 12))
+    size, encode = observation_encoder(spaces.Discrete(3, start=1), "Some-v0")
+    assert size == 3
+    np.testing.assert_array_equal(encode(np.array([1, 3])), np.array([[1, 0, 0], [0, 0, 1]]))
+
+
+@pytest.mark.parametrize("space", [spaces.Dict({"a": spaces.Discrete(2)}), spaces.Tuple([spaces.Discrete(2)])])
+def test_other_observations_are_refused_with_what_is_supported(space: spaces.Space[Any]) -> None:
+    with pytest.raises(ConfigError, match=r"Some-v0 are .*supported are Box .* and Discrete"):
+        observation_encoder(space, "Some-v0")
+
+
+@pytest.mark.parametrize("space", [spaces.Text(3), spaces.Box(0, 9, (2,), np.int64)], ids=str)
+def test_other_actions_are_refused_with_what_is_supported(space: spaces.Space[Any]) -> None:
+    with pytest.raises(ConfigError, match=r"Some-v0 are .*supported are Box .*MultiBinary"):
+        action_decoder(space, "Some-v0")
