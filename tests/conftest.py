@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,7 +51,6 @@ def _command(main: Callable[[], None], name: str, monkeypatch: Any, capsys: Any,
     def run(*arguments: str) -> Finished:
         monkeypatch.chdir(directory)
         monkeypatch.setattr(sys, "argv", [name, *arguments])
-        monkeypatch.setattr(os, "environ", os.environ.copy())
         capsys.readouterr()
         status: Any = 0
         message = ""

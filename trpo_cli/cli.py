@@ -56,6 +56,7 @@ Options:
 """
 
 
+FULL_ERROR = "HYDRA_FULL_ERROR"
 OPEN = "env.kwargs"  # a mapping whose keys are the environment's own
 
 
@@ -103,17 +104,21 @@ def reported(command: Callable[[], None]) -> Callable[[], None]:
 
     @functools.wraps(command)
     def main() -> None:
-        if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
+        if os.environ.get(FULL_ERROR, "0") != "0":
             return command()
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, instead of printing them its own way
+        os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, instead of printing them its own way
         try:
             command()
         except UserError as error:
             sys.exit(f"error: {error}")
         except (HydraException, OmegaConfBaseException) as error:
             sys.exit(f"error: {explained(error)}\ntrpo-train --help lists the groups, --cfg job every key")
+        except OSError as error:
+            sys.exit(f"error: {error.filename}: {error.strerror}")
         except KeyboardInterrupt:
             sys.exit(130)
+        finally:
+            del os.environ[FULL_ERROR]
 
     return main
 
@@ -121,6 +126,9 @@ def reported(command: Callable[[], None]) -> Callable[[], None]:
 def explained(error: Exception) -> str:
     """What a mistake in an override comes down to, with the nearest name that would fit."""
     match error:
+        case OmegaConfBaseException() if "Missing mandatory value: " in str(error):
+            key = str(error).partition("Missing mandatory value: ")[2].split()[0]
+            return f"{key}: has no default; give it with {key}=VALUE"
         case MissingConfigException(missing_cfg_file=str(missing), options=list(known)):
             group, _, name = missing.rpartition("/")
             hint = nearest(name, known) or f"; there are: {', '.join(known)}"
@@ -142,10 +150,15 @@ def explained(error: Exception) -> str:
 
 @contextlib.contextmanager
 def discard_empty(directory: Path) -> Iterator[None]:
-    """On an error, remove `directory` and its empty parents: Hydra makes them before anything is checked."""
+    """On an error, remove `directory` and its parents below the working directory, as far as they are empty.
+
+    Hydra makes them before anything is checked.
+    """
     try:
         yield
     except Exception:
-        with contextlib.suppress(OSError):
-            os.removedirs(directory)
+        below = [parent for parent in directory.parents if Path.cwd() in parent.parents]
+        with contextlib.suppress(OSError):  # the first that is not empty ends it
+            for path in (directory, *below):
+                path.rmdir()
         raise

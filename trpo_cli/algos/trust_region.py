@@ -11,7 +11,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from trpo_cli.algos import Metrics
 from trpo_cli.algos.policy_gradient import PolicyGradient
+from trpo_cli.critics import SharedCritic
 from trpo_cli.data import Batch
+from trpo_cli.errors import ConfigError
 from trpo_cli.ranges import Count, Fraction, Index, NonNegative, Positive
 from trpo_cli.surrogates import importance_sampled
 from trpo_cli.trust_region.problem import Problem
@@ -32,6 +34,13 @@ class TrustRegion(PolicyGradient):
     damping: NonNegative
     damping_retries: Index
     fvp_fraction: Fraction  # of the batch, drawn anew each update, for the Fisher-vector products
+
+    def __post_init__(self) -> None:
+        if isinstance(self.critic, SharedCritic):
+            raise ConfigError(
+                "critic: shared hidden layers would move outside the trust region when the critic is fitted; "
+                "critic=shared goes with algo=ppo or algo=vpg_adam"
+            )
 
     def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
         result = update(

@@ -33,6 +33,9 @@ class Task:
         return SyncVectorEnv([self._make_one] * num_envs, autoreset_mode=AutoresetMode.DISABLED, copy=False)
 
     def _make_one(self) -> gymnasium.Env[Any, Any]:
+        if ":" in self.id:  # Gymnasium would import the module
+            module, _, name = self.id.partition(":")
+            raise ConfigError(f"env.id: no package is named in an id; say plugins=[{module}] env.id={name}")
         try:
             with warnings.catch_warnings():
                 # The user asked for this version by name; that a newer one exists is no news.

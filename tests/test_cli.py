@@ -1,0 +1,270 @@
+"""The real commands, briefly: every algorithm on every kind of action, the run directory, and what mistakes answer."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TESTS, Command
+
+from trpo_cli import checkpoint
+from trpo_cli.cli import CONF, GROUPS, options
+
+SHORT = ("total_steps=256", "sampler.num_envs=2", "sampler.steps_per_iteration=128", "eval.every=128", "eval.episodes=2")
+PROBE = ("plugins=[probes]", "env=gym")
+ENVIRONMENTS = {
+    "continuous": ("env=Pendulum-v1", "env.max_episode_steps=20"),
+    "discrete": ("env=CartPole-v1",),
+    "multi-discrete": (*PROBE, "env.id=Probe/Multi-v0"),
+    "multi-binary": (*PROBE, "env.id=Probe/Binary-v0"),
+}
+FILES = {"config.yaml", "metrics.csv", "tensorboard", "checkpoints", "train.log", "summary.json"}
+TRAIN = [sys.executable, "-c", "from trpo_cli.train import main; main()"]
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("actions", ENVIRONMENTS)
+@pytest.mark.parametrize("algo", options(CONF / "algo"))
+def test_every_algorithm_on_every_kind_of_action(
+    trpo_train: Command, trpo_eval: Command, tmp_path: Path, algo: str, actions: str
+) -> None:
+    done = trpo_train(f"algo={algo}", *ENVIRONMENTS[actions], *SHORT, "hydra.run.dir=run")
+    assert done.status == 0, done.err
+    assert "tensorboard --logdir run" in done.out
+    run = tmp_path / "run"
+    assert {path.name for path in run.iterdir()} == FILES
+    assert [row["env_steps"] for row in rows(run)] == ["128", "256"]
+    assert len(list((run / "checkpoints").iterdir())) == 3
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["env_steps"] == 256
+    assert summary["final_evaluation_return"] == float(rows(run)[-1]["eval/episode_return_mean"])
+    played = trpo_eval("run", "--episodes", "2", *(["--plugins", "probes"] if "gym" in str(ENVIRONMENTS[actions]) else []))
+    assert played.status == 0, played.err
+    assert f"return {summary['final_evaluation_return']:.2f} ±" in played.out
+
+
+def test_the_default_directory_names_task_algorithm_time_and_seed(trpo_train: Command, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert trpo_train("env=CartPole-v1", *SHORT, "seed=7").status == 0
+    first, second = sorted((tmp_path / "runs" / "CartPole-v1" / "trpo").iterdir())
+    assert first.name.endswith("_seed7")
+    assert {path.name for path in second.iterdir()} == FILES
+
+
+@pytest.mark.parametrize("algo", options(CONF / "algo"))
+def test_the_same_seed_gives_the_same_bits(trpo_train: Command, tmp_path: Path, algo: str) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        done = trpo_train(f"algo={algo}", "env=Hopper-v4", *SHORT, f"seed={seed}", f"hydra.run.dir={name}")
+        assert done.status == 0, done.err
+    a, b, c = (checkpoint.load(checkpoint.newest(tmp_path / name / "checkpoints")) for name in "abc")
+    for part in ("policy", "critic"):
+        assert all(torch.equal(value, b[part][name]) for name, value in a[part].items())
+    assert a["sampler"]["normalizer"] == b["sampler"]["normalizer"]
+    assert any(not torch.equal(value, c["policy"][name]) for name, value in a["policy"].items())
+
+
+def test_evaluation_does_not_disturb_training(trpo_train: Command, tmp_path: Path) -> None:
+    for name, every in (("a", 0), ("b", 128)):
+        trpo_train("env=Hopper-v4", *SHORT, f"eval.every={every}", f"hydra.run.dir={name}")
+    a, b = (checkpoint.load(checkpoint.newest(tmp_path / name / "checkpoints")) for name in "ab")
+    assert all(torch.equal(value, b["policy"][name]) for name, value in a["policy"].items())
+    assert {row["eval/episode_return_mean"] for row in rows(tmp_path / "a")} == {""}
+
+
+def test_a_run_is_never_overwritten(trpo_train: Command, tmp_path: Path) -> None:
+    assert trpo_train("env=CartPole-v1", *SHORT, "hydra.run.dir=run").status == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    again = trpo_train("env=CartPole-v1", *SHORT, "hydra.run.dir=run", "seed=1")
+    assert again.status == 1
+    assert "run holds a run already; choose another directory" in again.err
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_only_the_last_checkpoints_are_kept(trpo_train: Command, tmp_path: Path) -> None:
+    trpo_train("env=CartPole-v1", *SHORT, "total_steps=768", "checkpoint.keep=2", "hydra.run.dir=run")
+    names = [f"step_{steps:012d}.safetensors" for steps in (640, 768)]
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == names
+
+
+def test_trust_region_diagnostics_are_true(trpo_train: Command, tmp_path: Path) -> None:
+    trpo_train("env=Hopper-v4", *SHORT, "total_steps=2048", "sampler.steps_per_iteration=256", "hydra.run.dir=run")
+    for row in rows(tmp_path / "run"):
+        number = {name: float(value) for name, value in row.items() if value}
+        assert number["trust_region/accepted"] == 1
+        assert 0 < number["policy/kl"] <= 0.01
+        assert number["policy/max_kl"] >= number["policy/kl"]
+        assert number["policy/surrogate_improvement"] > 0
+        shrunk = 0.8 ** number["trust_region/backtracks"]
+        assert number["trust_region/step_length"] == pytest.approx(
+            shrunk * (2 * 0.01 / number["trust_region/curvature"]) ** 0.5, rel=1e-5
+        )
+        assert number["trust_region/predicted_improvement"] > 0
+        assert 0 <= number["trust_region/cg_residual"] < 1
+        rate = 256 / (number["time/sample_seconds"] + number["time/update_seconds"])
+        assert number["time/steps_per_second"] == pytest.approx(rate)
+
+
+MISTAKES = {
+    ("algo=trop",): "algo: no option 'trop'; did you mean 'trpo'?",
+    ("env=Hoper-v4",): "env: no option 'Hoper-v4'; did you mean 'Hopper-v4'?",
+    ("critic=quadratic",): "critic: no option 'quadratic'; there are: linear, mlp, shared, zero",
+    ("algoo=trpo",): "algoo: no such key; did you mean 'algo'?",
+    ("sede=1",): "sede: no such key; did you mean 'seed'?",
+    ("algo.detla=0.01",): "algo.detla: no such key; did you mean 'delta'?",
+    ("algo=ppo", "algo.delta=0.01"): "algo.delta: no such key",
+    ("+algo.detla=0.01",): "algo.detla: no such key; did you mean 'delta'?",
+    ("+colour=red",): "colour: no such key; known are: seed, total_steps",
+    ("algo=trpo", "algo.delta=-1"): "algo.delta: got -1; it should be greater than 0",
+    ("algo.delta=small",): "algo.delta: got 'small'; it should be a valid number",
+    ("algo.gamma=1.5",): "algo.gamma: got 1.5; it should be less than or equal to 1",
+    ("algo.advantage=gae",): "algo.advantage: got 'gae'; a part is chosen from its group, with a slash: algo/advantage=NAME",
+    ("algo/advantage=gea",): "algo/advantage: no option 'gea'; did you mean 'gae'?",
+    ("seed=a",): "seed: got 'a'; it should be a valid integer",
+    ("total_steps=0",): "total_steps: got 0; it should be greater than or equal to 1",
+    ("sampler.num_envs=many",): "sampler.num_envs: got 'many'; it should be a valid integer",
+    ("sampler.num_envs=3",): "sampler.steps_per_iteration: 2048 is not a multiple of sampler.num_envs = 3; 2049 is",
+    ("policy.hidden_sizes=[0]",): "policy.hidden_sizes[0]: got [0]; it should be greater than or equal to 1",
+    ("policy.activation=tahn",): "policy.activation: got 'tahn'; it should be 'tanh', 'relu', 'elu' or 'silu'",
+    ("critic=shared",): "critic=shared goes with algo=ppo",
+    ("env=gym",): "env.id: has no default; give it with env.id=VALUE",
+    ("env=gym", "env.id=Hoper-v4"): "env.id: no environment is registered as 'Hoper-v4'; did you mean 'Hopper-v4'?",
+    ("env=gym", "env.id=nowhere:Thing-v0"): "say plugins=[nowhere] env.id=Thing-v0",
+    ("env.kwargs={wings: 2}",): "env.id: Hopper-v4 cannot be made with {'wings': 2}",
+    (*PROBE, "env.id=Probe/Graph-v0"): "are Dict('a': Discrete(2)); supported are Box",
+    (*PROBE, "env.id=Probe/Words-v0"): "supported are Box (of floats), Discrete, MultiDiscrete and MultiBinary",
+    ("plugins=[no_such_package]",): "plugins: 'no_such_package' cannot be imported",
+    ("policy._target_=os.system",): "policy._target_: 'os.system' is not in an allowed package",
+    ("seed=[1",): "'seed=[1' cannot be read",
+    ("hydra.run.dir=/proc/nowhere",): "/proc/nowhere: No such file or directory",
+}
+
+
+@pytest.mark.parametrize("overrides", MISTAKES, ids=" ".join)
+def test_a_mistake_is_said_in_a_few_lines(trpo_train: Command, tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    """Exit status 1, nothing trained, no directory left behind, no traceback."""
+    done = trpo_train(*overrides)
+    assert done.status == 1
+    assert MISTAKES[overrides] in done.err
+    assert len(done.err.splitlines()) <= 6
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_faults_end_the_run_and_leave_it_loadable(trpo_train: Command, trpo_eval: Command, tmp_path: Path) -> None:
+    done = trpo_train(*PROBE, "env.id=Probe/Faulty-v0", "env.kwargs={fault: reward, after: 100}", *SHORT, "hydra.run.dir=run")
+    assert done.status == 1
+    assert "Probe/Faulty-v0: reward is not finite at step 101 of environment 0: nan" in done.err
+    assert len(rows(tmp_path / "run")) == 1
+    assert "EnvironmentFault" in (tmp_path / "run" / "train.log").read_text()
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert trpo_eval("run", "--episodes", "1", "--plugins", "probes").status == 0
+
+
+def test_too_many_rejected_updates_end_the_run(trpo_train: Command, tmp_path: Path) -> None:
+    done = trpo_train(
+        *PROBE, "env.id=Probe/Silent-v0", "critic=zero", "algo.max_rejected=2", *SHORT, "total_steps=9999", "hydra.run.dir=run"
+    )
+    assert done.status == 1
+    assert "2 updates in a row were rejected, the last for: zero gradient" in done.err
+    assert [row["trust_region/outcome"] for row in rows(tmp_path / "run")] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nowhere",), "nowhere is no run directory: it has no config.yaml"),
+        (("run", "--episodes", "0"), "argument --episodes: 0 is not at least 1"),
+        (("run",), "holds no checkpoint"),
+    ],
+)
+def test_mistakes_in_evaluation(trpo_train: Command, trpo_eval: Command, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    trpo_train("env=CartPole-v1", *SHORT, "hydra.run.dir=run")
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.unlink()
+    done = trpo_eval(*arguments)
+    assert done.status in (1, 2)
+    assert said in done.err
+
+
+def test_sampled_evaluation_differs_and_repeats(trpo_train: Command, trpo_eval: Command) -> None:
+    trpo_train("env=Pendulum-v1", *SHORT, "hydra.run.dir=run")
+    mode, first, second = trpo_eval("run"), trpo_eval("run", "--sample"), trpo_eval("run", "--sample")
+    assert first.out == second.out
+    assert first.out.splitlines()[1] != mode.out.splitlines()[1]
+    assert trpo_eval("run", "--seed", "1").out != mode.out
+
+
+def test_multirun_gives_each_job_its_directory(trpo_train: Command, tmp_path: Path) -> None:
+    done = trpo_train("-m", "env=CartPole-v1", *SHORT, "seed=0,1", "algo=trpo,ppo", "hydra.sweep.dir=sweep")
+    assert done.status == 0, done.err
+    runs = {path.parent.name for path in (tmp_path / "sweep").rglob("summary.json")}
+    assert len(runs) == 4
+    assert all("algo=" in name and "seed=" in name for name in runs)
+
+
+def test_help_is_ours_and_complete(trpo_train: Command, tmp_path: Path) -> None:
+    done = trpo_train("--help")
+    assert done.status == 0
+    for group in GROUPS:
+        for name in options(CONF / group):
+            assert f" {name}" in done.out
+    assert "algo/advantage" in done.out
+    assert "powered by" not in done.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_composed_configuration_is_printed(trpo_train: Command, tmp_path: Path) -> None:
+    done = trpo_train("--cfg", "job", "algo=ppo", "env=HalfCheetah-v4")
+    assert done.status == 0
+    assert "clip: 0.2" in done.out
+    assert "id: HalfCheetah-v4" in done.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_users_own_yaml(trpo_train: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "env").mkdir(parents=True)
+    (tmp_path / "mine" / "env" / "Short-v0.yaml").write_text("defaults: [CartPole-v1, _self_]\nmax_episode_steps: 10\n")
+    done = trpo_train("--config-dir", "mine", "env=Short-v0", *SHORT, "hydra.run.dir=run")
+    assert done.status == 0, done.err
+    assert float(rows(tmp_path / "run")[-1]["rollout/episode_length_mean"]) <= 10
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_after_a_checkpoint(tmp_path: Path, number: int, status: int) -> None:
+    command = [*TRAIN, "env=CartPole-v1", "checkpoint.every=1000", "hydra.run.dir=run"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (metrics.exists() and len(rows(tmp_path / "run")) > 2):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert "stopped by a signal" in err
+    newest = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    assert checkpoint.load(newest)["sampler"]["env_steps"] == int(rows(tmp_path / "run")[-1]["env_steps"]) > 0
+
+
+def test_the_command_is_installed_and_quiet(tmp_path: Path) -> None:
+    """The console script itself, from another working directory, with standard error no terminal."""
+    script = Path(sys.executable).with_name("trpo-train")
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONWARNINGS": "error::UserWarning"}
+    done = subprocess.run(
+        [script, "env=Hopper-v4", *SHORT, "hydra.run.dir=run"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "256 / 256 steps" in done.stderr
+    assert "Warning" not in done.stderr
