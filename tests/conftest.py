@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from trpo_cli import evaluate, train
+from trpo_cli import evaluate, report, train
 from trpo_cli.build import fill
 from trpo_cli.cli import CONF, opened
 
@@ -75,3 +75,9 @@ def trpo_train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 def trpo_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     """Run `trpo-eval ARGUMENTS` in `tmp_path`."""
     return _command(evaluate.main, "trpo-eval", monkeypatch, capsys, tmp_path)
+
+
+@pytest.fixture
+def trpo_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run `trpo-report ARGUMENTS` in `tmp_path`."""
+    return _command(report.main, "trpo-report", monkeypatch, capsys, tmp_path)

@@ -51,7 +51,10 @@ def test_a_partial_waits_for_its_positional_arguments() -> None:
         ({**LINEAR, "ridge": float("nan")}, r"critic.ridge: got nan"),
         ({**LINEAR, "ridge": True}, r"critic.ridge: got True"),
         ({"_target_": LINEAR["_target_"]}, r"critic.ridge: missing; trpo_cli.critics.LinearCritic needs it"),
-        ({**MLP, "hidden_sizes": [64, 0]}, r"critic.hidden_sizes\[1\]: got \[64, 0\]; it should be greater than or equal to 1"),
+        (
+            {**MLP, "hidden_sizes": [64, 0]},
+            r"critic.hidden_sizes\[1\]: got \[64, 0\]; it should be greater than or equal to 1",
+        ),
         ({**MLP, "hidden_sizes": 64}, r"critic.hidden_sizes: got 64; it should be a valid list"),
         ({**MLP, "activation": "tahn"}, r"critic.activation: got 'tahn'; it should be 'tanh', 'relu', 'elu' or 'silu'"),
         ({**GAE, "gamma": 0.5}, r"critic.gamma: no such key"),

@@ -17,7 +17,11 @@ def state() -> dict[str, object]:
     parameter.sum().backward()
     optimizer.step()
     return {
-        "policy": {"weight": parameter.detach(), "transposed": torch.arange(6).reshape(2, 3).T, "scalar": torch.tensor(7.5)},
+        "policy": {
+            "weight": parameter.detach(),
+            "transposed": torch.arange(6).reshape(2, 3).T,
+            "scalar": torch.tensor(7.5),
+        },
         "optimizer": optimizer.state_dict(),
         "generator": torch.Generator().manual_seed(3).get_state(),
         "big": 2**127 + 1,

@@ -18,7 +18,13 @@ from conftest import TESTS, Command
 from trpo_cli import checkpoint
 from trpo_cli.cli import CONF, GROUPS, options
 
-SHORT = ("total_steps=256", "sampler.num_envs=2", "sampler.steps_per_iteration=128", "eval.every=128", "eval.episodes=2")
+SHORT = (
+    "total_steps=256",
+    "sampler.num_envs=2",
+    "sampler.steps_per_iteration=128",
+    "eval.every=128",
+    "eval.episodes=2",
+)
 PROBE = ("plugins=[probes]", "env=gym")
 ENVIRONMENTS = {
     "continuous": ("env=Pendulum-v1", "env.max_episode_steps=20"),
@@ -50,7 +56,9 @@ def test_every_algorithm_on_every_kind_of_action(
     summary = json.loads((run / "summary.json").read_text())
     assert summary["env_steps"] == 256
     assert summary["final_evaluation_return"] == float(rows(run)[-1]["eval/episode_return_mean"])
-    played = trpo_eval("run", "--episodes", "2", *(["--plugins", "probes"] if "gym" in str(ENVIRONMENTS[actions]) else []))
+    played = trpo_eval(
+        "run", "--episodes", "2", *(["--plugins", "probes"] if "gym" in str(ENVIRONMENTS[actions]) else [])
+    )
     assert played.status == 0, played.err
     assert f"return {summary['final_evaluation_return']:.2f} ±" in played.out
 
@@ -129,7 +137,9 @@ MISTAKES = {
     ("algo=trpo", "algo.delta=-1"): "algo.delta: got -1; it should be greater than 0",
     ("algo.delta=small",): "algo.delta: got 'small'; it should be a valid number",
     ("algo.gamma=1.5",): "algo.gamma: got 1.5; it should be less than or equal to 1",
-    ("algo.advantage=gae",): "algo.advantage: got 'gae'; a part is chosen from its group, with a slash: algo/advantage=NAME",
+    (
+        "algo.advantage=gae",
+    ): "algo.advantage: got 'gae'; a part is chosen from its group, with a slash: algo/advantage=NAME",
     ("algo/advantage=gea",): "algo/advantage: no option 'gea'; did you mean 'gae'?",
     ("seed=a",): "seed: got 'a'; it should be a valid integer",
     ("total_steps=0",): "total_steps: got 0; it should be greater than or equal to 1",
@@ -164,7 +174,9 @@ def test_a_mistake_is_said_in_a_few_lines(trpo_train: Command, tmp_path: Path, o
 
 
 def test_faults_end_the_run_and_leave_it_loadable(trpo_train: Command, trpo_eval: Command, tmp_path: Path) -> None:
-    done = trpo_train(*PROBE, "env.id=Probe/Faulty-v0", "env.kwargs={fault: reward, after: 100}", *SHORT, "hydra.run.dir=run")
+    done = trpo_train(
+        *PROBE, "env.id=Probe/Faulty-v0", "env.kwargs={fault: reward, after: 100}", *SHORT, "hydra.run.dir=run"
+    )
     assert done.status == 1
     assert "Probe/Faulty-v0: reward is not finite at step 101 of environment 0: nan" in done.err
     assert len(rows(tmp_path / "run")) == 1
@@ -175,7 +187,13 @@ def test_faults_end_the_run_and_leave_it_loadable(trpo_train: Command, trpo_eval
 
 def test_too_many_rejected_updates_end_the_run(trpo_train: Command, tmp_path: Path) -> None:
     done = trpo_train(
-        *PROBE, "env.id=Probe/Silent-v0", "critic=zero", "algo.max_rejected=2", *SHORT, "total_steps=9999", "hydra.run.dir=run"
+        *PROBE,
+        "env.id=Probe/Silent-v0",
+        "critic=zero",
+        "algo.max_rejected=2",
+        *SHORT,
+        "total_steps=9999",
+        "hydra.run.dir=run",
     )
     assert done.status == 1
     assert "2 updates in a row were rejected, the last for: zero gradient" in done.err
@@ -190,7 +208,9 @@ def test_too_many_rejected_updates_end_the_run(trpo_train: Command, tmp_path: Pa
         (("run",), "holds no checkpoint"),
     ],
 )
-def test_mistakes_in_evaluation(trpo_train: Command, trpo_eval: Command, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_mistakes_in_evaluation(
+    trpo_train: Command, trpo_eval: Command, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
     trpo_train("env=CartPole-v1", *SHORT, "hydra.run.dir=run")
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         path.unlink()
@@ -263,7 +283,11 @@ def test_the_command_is_installed_and_quiet(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("trpo-train")
     environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONWARNINGS": "error::UserWarning"}
     done = subprocess.run(
-        [script, "env=Hopper-v4", *SHORT, "hydra.run.dir=run"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [script, "env=Hopper-v4", *SHORT, "hydra.run.dir=run"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "256 / 256 steps" in done.stderr

@@ -17,9 +17,19 @@ from trpo_cli.train import PART_GROUPS, Settings, build_parts
 
 ALGORITHMS = options(CONF / "algo")
 TASKS = [name for name in options(CONF / "env") if name != "gym"]
-MUJOCO = (
-    "Ant HalfCheetah Hopper Humanoid HumanoidStandup InvertedDoublePendulum InvertedPendulum Pusher Reacher Swimmer Walker2d"
-).split()
+MUJOCO = [
+    "Ant",
+    "HalfCheetah",
+    "Hopper",
+    "Humanoid",
+    "HumanoidStandup",
+    "InvertedDoublePendulum",
+    "InvertedPendulum",
+    "Pusher",
+    "Reacher",
+    "Swimmer",
+    "Walker2d",
+]
 SMALL = ("sampler.num_envs=2", "sampler.steps_per_iteration=64")
 
 
@@ -47,14 +57,18 @@ def test_every_algorithm_takes_every_critic_and_policy(algo: str, critic: str, p
     assert parts.algorithm.iterate(0.5).keys() == first.keys()
 
 
-@pytest.mark.parametrize("part", [path.relative_to(CONF / "algo") for path in (CONF / "algo").glob("[!t]*/*.yaml")], ids=str)
+@pytest.mark.parametrize(
+    "part", [path.relative_to(CONF / "algo") for path in (CONF / "algo").glob("[!t]*/*.yaml")], ids=str
+)
 def test_every_part_of_an_algorithm_builds(part: Path) -> None:
     algo = "ppo" if part.parent.name == "surrogate" else "trpo"
     parts = built(f"algo={algo}", f"algo/{part.parent}={part.stem}", "env=CartPole-v1", *SMALL)
     parts.algorithm.iterate(0.0)
 
 
-@pytest.mark.parametrize("path", list((CONF / "algo" / "tuned").rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize(
+    "path", list((CONF / "algo" / "tuned").rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_every_tuned_difference_differs(path: Path) -> None:
     """A file of differences that changes nothing would be a dead one."""
     tuned = composed(f"algo={path.parent.name}", f"env={path.stem}")
@@ -134,6 +148,8 @@ def test_every_knob_turns_something(base: tuple[str, ...], path: tuple[str, ...]
     for key in path[:-1]:
         holder = holder[key]
     old = holder[path[-1]]
-    holder[path[-1]] = CHANGES.get(path[-1], (not old) if isinstance(old, bool) else type(old)(old * 0.5 + 1) if old else 0.3)
+    holder[path[-1]] = CHANGES.get(
+        path[-1], (not old) if isinstance(old, bool) else type(old)(old * 0.5 + 1) if old else 0.3
+    )
     assert outcome(node) == outcome(node)
     assert outcome(changed) != outcome(node)

@@ -72,9 +72,7 @@ def test_decay_ends_learning(observation: torch.Tensor) -> None:
 
 
 def test_shared_critic_owns_its_head_alone(observation: torch.Tensor) -> None:
-    policy = MLPPolicy(
-        2, Categorical([2]), hidden_sizes=[8], activation="relu", output_gain=1.0, initial_log_std=0.0
-    )
+    policy = MLPPolicy(2, Categorical([2]), hidden_sizes=[8], activation="relu", output_gain=1.0, initial_log_std=0.0)
     critic = SharedCritic(policy, coefficient=0.5)
     assert set(critic.state_dict()) == {"head.weight", "head.bias"}
     (gradient,) = torch.autograd.grad(critic(observation).sum(), policy.trunk[0].weight)

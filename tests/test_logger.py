@@ -10,12 +10,26 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from trpo_cli.logger import COLUMNS, Logger
 
-CONTRACT = (
-    "env_steps rollout/episode_return_mean rollout/episode_length_mean rollout/episodes policy/kl policy/max_kl "
-    "policy/entropy policy/surrogate_improvement trust_region/cg_residual trust_region/curvature "
-    "trust_region/predicted_improvement trust_region/backtracks trust_region/accepted critic/explained_variance "
-    "critic/loss time/steps_per_second time/sample_seconds time/update_seconds"
-).split()
+CONTRACT = [
+    "env_steps",
+    "rollout/episode_return_mean",
+    "rollout/episode_length_mean",
+    "rollout/episodes",
+    "policy/kl",
+    "policy/max_kl",
+    "policy/entropy",
+    "policy/surrogate_improvement",
+    "trust_region/cg_residual",
+    "trust_region/curvature",
+    "trust_region/predicted_improvement",
+    "trust_region/backtracks",
+    "trust_region/accepted",
+    "critic/explained_variance",
+    "critic/loss",
+    "time/steps_per_second",
+    "time/sample_seconds",
+    "time/update_seconds",
+]
 
 
 def row(**changes: float | None) -> dict[str, float | None]:

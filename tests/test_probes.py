@@ -1,4 +1,4 @@
-"""Each algorithm on environments that each isolate one failure: value, credit, time limits, dependence on what is seen."""
+"""Each algorithm on environments that each isolate one failure: value, credit, time limits, what is seen and done."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ def column(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)[:, None]
 
 
-# Six steps of one environment. Step 1 terminates; step 3 is truncated, its successor worth 8; the batch ends after step 5,
-# whose successor is worth 4.
+# Six steps of one environment. Step 1 terminates; step 3 is truncated, its successor worth 8; the batch ends
+# after step 5, whose successor is worth 4.
 REWARD = column(1, 2, 3, 4, 5, 6)
 VALUE = column(1, 1, 2, 2, 1, 3)
 NEXT_VALUE = column(1, 99, 2, 8, 3, 4)  # 99 follows the termination and must not count
@@ -41,7 +41,13 @@ def test_monte_carlo_by_hand() -> None:
 def test_two_steps_by_hand() -> None:
     # 1 + 2/2; 2 (ended); 3 + 4/2 + 8/4; 4 + 8/2 (cut off); 5 + 6/2 + 4/4; 6 + 4/2 (batch ends)
     torch.testing.assert_close(n_step(*TRAJECTORY, GAMMA, n=2), column(2, 2, 7, 8, 9, 8) - VALUE)
-    three_in_a_row = (column(1, 2, 3), column(0, 0, 0), column(10, 20, 40), column(0, 0, 0).bool(), column(0, 0, 0).bool())
+    three_in_a_row = (
+        column(1, 2, 3),
+        column(0, 0, 0),
+        column(10, 20, 40),
+        column(0, 0, 0).bool(),
+        column(0, 0, 0).bool(),
+    )
     # 1 + 2/2 + 20/4; 2 + 3/2 + 40/4; 3 + 40/2
     torch.testing.assert_close(n_step(*three_in_a_row, GAMMA, n=2), column(7, 13.5, 23))
 
@@ -56,7 +62,7 @@ def test_many_steps_are_monte_carlo() -> None:
 
 @given(seed=st.integers(0, 2**31), gamma=st.floats(0, 1), lam=st.floats(0, 0.99))
 def test_gae_is_the_exponential_average_of_n_step(seed: int, gamma: float, lam: float) -> None:
-    """Schulman et al. 2016, equation 16: (1 - lam) sum lam^(n-1) A^(n); beyond the horizon every A^(n) is Monte Carlo."""
+    """Schulman et al. 2016, equation 16: (1 - lam) sum lam^(n-1) A^(n); past the horizon A^(n) is Monte Carlo."""
     generator = torch.Generator().manual_seed(seed)
     steps, envs = 6, 3
     reward, value, next_value = torch.randn(3, steps, envs, generator=generator, dtype=torch.float64)

@@ -32,7 +32,11 @@ def softmax_problem(states: int = 6, seed: int = 0, scale: float = 1.0) -> Probl
 
     def outputs(theta: Tensor) -> Tensor:
         hidden = (features * theta[:4]).tanh()
-        return torch.einsum("sf,fhk,h->sk", hidden, mixing, theta[4:6].sin()) + theta[6] * features[:, :3] + theta[7] * features[:, 1:]
+        return (
+            torch.einsum("sf,fhk,h->sk", hidden, mixing, theta[4:6].sin())
+            + theta[6] * features[:, :3]
+            + theta[7] * features[:, 1:]
+        )
 
     old = outputs(theta).log_softmax(-1)
 
@@ -121,7 +125,7 @@ def test_conjugate_gradient_solves() -> None:
 
 
 def test_every_iterate_is_the_best_of_its_krylov_space() -> None:
-    """After k steps x minimises x^T A x / 2 - b^T x over span(b, Ab, ..., A^(k-1) b): aliased storage would break this."""
+    """After k steps x minimises x^T A x / 2 - b^T x over span(b, Ab, ..., A^(k-1) b): shared storage breaks this."""
     a, b = positive_definite(12)
     for k in range(1, 6):
         krylov = torch.linalg.qr(torch.stack([torch.linalg.matrix_power(a, i) @ b for i in range(k)], dim=1)).Q
@@ -194,7 +198,9 @@ def test_normalised_step_is_seed_002() -> None:
     damped = fisher + 1e-3 * torch.eye(8, dtype=torch.float64)
     u = torch.linalg.solve(damped, gradient)
     result = solved(problem, step=normalised, damping=1e-3, cg_iterations=50, cg_tolerance=1e-14)
-    torch.testing.assert_close(result.theta, problem.theta_old + u * math.sqrt(0.02 / (u @ fisher @ u)), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(
+        result.theta, problem.theta_old + u * math.sqrt(0.02 / (u @ fisher @ u)), rtol=1e-6, atol=1e-8
+    )
 
 
 def test_euclidean_ball_is_seed_002() -> None:
@@ -241,7 +247,11 @@ START = softmax_problem().theta_old
 NAN = torch.tensor(float("nan"), dtype=torch.float64)
 FAILURES: dict[str, tuple[Problem, dict[str, Any], Outcome]] = {
     "zero gradient": (broken(objective=lambda t: 0.0 * t.sum()), {}, Outcome.ZERO_GRADIENT),
-    "gradient not finite": (broken(objective=lambda t: (t - t).clamp(min=0).sqrt().sum()), {}, Outcome.NON_FINITE_GRADIENT),
+    "gradient not finite": (
+        broken(objective=lambda t: (t - t).clamp(min=0).sqrt().sum()),
+        {},
+        Outcome.NON_FINITE_GRADIENT,
+    ),
     "loss not finite": (broken(objective=lambda t: t.sum() * NAN), {}, Outcome.NON_FINITE_LOSS),
     "negative curvature": (broken(metric_fisher=lambda v: -v), {}, Outcome.BAD_CURVATURE),
     "zero curvature": (broken(metric_fisher=lambda v: 0 * v), {}, Outcome.BAD_CURVATURE),

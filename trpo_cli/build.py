@@ -101,7 +101,7 @@ def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]
 
 
 def _parameters(target: Callable[..., Any], partial: bool) -> dict[str, inspect.Parameter]:
-    """What a node may set: every named parameter, but of a partial call the positional ones are for whoever calls it."""
+    """What a node may set: every named parameter; of a partial call, not the positional ones: its caller has those."""
     kinds = {inspect.Parameter.KEYWORD_ONLY} | (set() if partial else {inspect.Parameter.POSITIONAL_OR_KEYWORD})
     return {name: p for name, p in inspect.signature(target).parameters.items() if p.kind in kinds}
 

@@ -15,7 +15,6 @@ from trpo_cli.policies.mlp import Activation, hidden_layers, orthogonal
 from trpo_cli.ranges import Count, NonNegative, Positive
 from trpo_cli.schedules import Decay, decayed
 
-
 EPSILON = 1e-6  # keeps equal returns from dividing by zero
 
 

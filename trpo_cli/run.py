@@ -34,14 +34,12 @@ class Run:
             with open(directory / "config.yaml", "x", encoding="utf-8") as file:
                 file.write(config)
             self.checkpoints.mkdir()
-            self._handler = logging.FileHandler(directory / "train.log", encoding="utf-8")
         except FileExistsError as error:
             raise RunDirectoryError(
                 f"{directory} holds a run already; choose another directory with hydra.run.dir=DIR"
             ) from error
         except OSError as error:
             raise RunDirectoryError(f"{directory}: cannot be written: {error.strerror}") from error
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def save(self, state: dict[str, Any], env_steps: int) -> None:
         """Write a checkpoint, then drop the oldest beyond `keep`."""
@@ -58,6 +56,8 @@ class Run:
         os.replace(temporary, self.directory / "summary.json")
 
     def __enter__(self) -> Self:
+        self._handler = logging.FileHandler(self.directory / "train.log", encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(self._handler)
         return self
 

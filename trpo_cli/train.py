@@ -10,7 +10,7 @@ import importlib
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,8 +113,8 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
     return Parts(task, sampler, policy, critic, algorithm)
 
 
-def train(cfg: DictConfig, directory: Path) -> None:
-    """One run in `directory`, from its configuration to its summary."""
+def train(cfg: DictConfig, choices: Mapping[str, str], directory: Path) -> None:
+    """One run in `directory`, from its configuration to its summary; `choices` names the option of each group."""
     from trpo_cli.build import fill
     from trpo_cli.logger import Logger
     from trpo_cli.run import Run
@@ -126,7 +126,7 @@ def train(cfg: DictConfig, directory: Path) -> None:
     import_plugins(settings.plugins)
     parts = build_parts(node, settings)
     with (
-        Run(directory, OmegaConf.to_yaml(cfg, resolve=True), settings.checkpoint.keep) as run,
+        Run(directory, OmegaConf.to_yaml({"choices": choices, **node}), settings.checkpoint.keep) as run,
         Logger(directory, settings.total_steps) as logger,
         StopRequest() as stop,
     ):
@@ -245,9 +245,10 @@ def import_plugins(plugins: Sequence[str]) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def _job(cfg: DictConfig) -> None:
-    directory = Path(HydraConfig.get().runtime.output_dir)
+    runtime = HydraConfig.get().runtime
+    directory = Path(runtime.output_dir)
     with discard_empty(directory):
-        train(cfg, directory)
+        train(cfg, {group: runtime.choices[group] for group in PART_GROUPS}, directory)
 
 
 @reported
