@@ -1,0 +1,63 @@
+"""Every command of the README is run, shortened, in the order it stands there; every file it links to is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.partition(" #")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+SHORT = ("total_steps=64", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.episodes=1", "eval.every=64")
+
+
+def test_the_readme_opens_with_the_two_commands() -> None:
+    assert COMMANDS[:2] == ["make train", "make test"]
+
+
+def test_every_command(trpo_train: Command, trpo_eval: Command, trpo_report: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "env").mkdir(parents=True)
+    (yaml,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "mine" / "env" / "ShortPole-v0.yaml").write_text(yaml)
+    for command in COMMANDS:
+        program, *arguments = shlex.split(command)
+        if program == "trpo-train":
+            shown = {"--help", "--cfg"} & set(arguments)
+            done = trpo_train(*arguments, *(() if shown else SHORT))
+        elif program == "trpo-eval":
+            done = trpo_eval(*arguments)
+        elif program == "trpo-report":
+            done = trpo_report(*arguments)
+        else:
+            other(program, arguments, tmp_path)
+            continue
+        assert done.status == 0, f"{command}\n{done.err}"
+
+
+def other(program: str, arguments: list[str], directory: Path) -> None:
+    """Commands that would train for minutes or serve for ever: what they name is there, and they begin well."""
+    if program == "make":
+        subprocess.run(["make", "-n", *arguments], cwd=ROOT, check=True, capture_output=True)
+    elif program == "tensorboard":
+        assert (directory / arguments[1]).is_dir()
+        subprocess.run([Path(sys.executable).with_name(program), "--version"], check=True, capture_output=True)
+    elif program == "pip":  # test_packaging installs for real
+        assert all((ROOT / name).exists() for name in arguments if not name.startswith("-") and name != "install")
+    else:
+        pytest.fail(f"no test knows how to run {program}")
+
+
+def test_every_link_leads_somewhere() -> None:
+    for text in (README, (ROOT / "runs" / "README.md").read_text(encoding="utf-8")):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (ROOT / target).exists(), target
