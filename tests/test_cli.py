@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -276,6 +279,28 @@ def test_a_signal_ends_the_run_after_a_checkpoint(tmp_path: Path, number: int, s
     assert "stopped by a signal" in err
     newest = checkpoint.newest(tmp_path / "run" / "checkpoints")
     assert checkpoint.load(newest)["sampler"]["env_steps"] == int(rows(tmp_path / "run")[-1]["env_steps"]) > 0
+
+
+def test_a_terminal_gets_one_live_line(tmp_path: Path) -> None:
+    """On a pseudo-terminal: steps, return, KL, steps a second and time left, and no log lines between them."""
+    controller, terminal = pty.openpty()
+    command = [*TRAIN, "env=CartPole-v1", *SHORT, "hydra.run.dir=run"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=terminal, stdout=subprocess.DEVNULL, env=environment
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # the far end was closed
+            while piece := os.read(controller, 4096):
+                shown += piece
+        os.close(controller)
+    assert process.returncode == 0
+    text = shown.decode()
+    assert "256 / 256 steps" in text
+    assert re.search(r"return \d+\.\d  kl 0\.\d{4}  [\d,]+ steps/s", text)
+    assert "left" in text
+    assert "training on" not in text
 
 
 def test_the_command_is_installed_and_quiet(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,7 @@ class MLPCritic(Critic):
     """A fully connected network, fitted by minibatches of Adam on the squared error.
 
     The network predicts returns standardised by the mean and deviation of the last batch, V = mean + std * network, so
-    that one learning rate suits rewards of any scale.
+    that one learning rate suits rewards of any scale. V follows each batch's scale before the fit corrects the rest.
     """
 
     mean: Tensor
@@ -91,7 +92,7 @@ class MLPCritic(Critic):
         hidden_sizes: list[Count],
         activation: Activation,
         learning_rate: Positive,
-        decay: Decay,
+        learning_rate_decay: Decay,
         epochs: Count,
         minibatch_size: Count,
     ) -> None:
@@ -101,7 +102,7 @@ class MLPCritic(Critic):
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
         self.generator = generator
-        self.learning_rate, self.decay = learning_rate, decay
+        self.learning_rate, self.learning_rate_decay = learning_rate, learning_rate_decay
         self.epochs, self.minibatch_size = epochs, minibatch_size
         self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate)
 
@@ -112,10 +113,10 @@ class MLPCritic(Critic):
         return self.head(self.trunk(observation)).squeeze(-1)  # type: ignore[no-any-return]
 
     def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
-        before = copy.deepcopy((self.state_dict(), self.optimizer.state_dict()))
-        self.optimizer.param_groups[0]["lr"] = decayed(self.learning_rate, self.decay, progress)
+        before = copy.deepcopy(self.state_dict())
+        self.optimizer.param_groups[0]["lr"] = decayed(self.learning_rate, self.learning_rate_decay, progress)
         self.mean.copy_(return_.mean())
-        self.std.copy_(return_.std() + EPSILON)
+        self.std.copy_(return_.std(correction=0) + EPSILON)
         target = (return_ - self.mean) / self.std
         for _ in range(self.epochs):
             order = torch.randperm(len(return_), generator=self.generator)
@@ -124,9 +125,16 @@ class MLPCritic(Critic):
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
-        if not all(value.isfinite().all() for value in self.state_dict().values()):
-            self.load_state_dict(before[0])
-            self.optimizer.load_state_dict(before[1])
+        if not all(parameter.isfinite().all() for parameter in self.parameters()):
+            self.load_state_dict(before)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the next fit depends on beside the weights; part of `state_dict`."""
+        return {"optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
 
 
 class SharedCritic(Critic):

@@ -1,4 +1,4 @@
-"""What changes over training, and when: named conditions and decays."""
+"""What changes over training, and when: named conditions, and the decay of learning rates and radii."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from trpo_cli.cli import CONF, discard_empty, opened, print_help, reported
 from trpo_cli.errors import ConfigError, RunDirectoryError
-from trpo_cli.ranges import Count, Index
+from trpo_cli.ranges import Count, NonNegativeInt
 from trpo_cli.schedules import due
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ PART_GROUPS = ("algo", "sampler", "policy", "critic", "env")
 class EvaluationSettings:
     """Of the evaluations during training."""
 
-    every: Index  # environment steps; 0 for none
+    every: NonNegativeInt  # environment steps; 0 for none
     episodes: Count
 
 
@@ -59,7 +59,7 @@ class CheckpointSettings:
 class Settings:
     """The root of the configuration, but for the parts."""
 
-    seed: Index
+    seed: NonNegativeInt
     total_steps: Count
     plugins: list[str]
     eval: EvaluationSettings

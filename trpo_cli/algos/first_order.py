@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,8 @@ class FirstOrder(PolicyGradient):
     generator: torch.Generator
     surrogate: Surrogate
     learning_rate: Positive
-    decay: Decay
+    learning_rate_decay: Decay
+    adam_epsilon: Positive
     epochs: Count
     minibatch_size: Count | None  # None: the whole batch at once
     entropy_coefficient: Finite
@@ -41,10 +43,10 @@ class FirstOrder(PolicyGradient):
     def __post_init__(self) -> None:
         self.shared = self.critic if isinstance(self.critic, SharedCritic) else None
         self.trained = nn.ModuleList([self.policy] if self.shared is None else [self.policy, self.shared])
-        self.optimizer = torch.optim.Adam(self.trained.parameters(), lr=self.learning_rate, eps=1e-5)
+        self.optimizer = torch.optim.Adam(self.trained.parameters(), lr=self.learning_rate, eps=self.adam_epsilon)
 
     def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
-        self.optimizer.param_groups[0]["lr"] = decayed(self.learning_rate, self.decay, progress)
+        self.optimizer.param_groups[0]["lr"] = decayed(self.learning_rate, self.learning_rate_decay, progress)
         before = copy.deepcopy((self.trained.state_dict(), self.optimizer.state_dict()))
         outcome, epochs = self._optimize(batch)
         if outcome is not Outcome.ACCEPTED:
@@ -63,7 +65,7 @@ class FirstOrder(PolicyGradient):
                 outcome = min(outcome, step)  # ACCEPTED as soon as one minibatch moved the policy
             if self.target_kl is not None and self._kl(batch) > self.target_kl:
                 break
-        return outcome, epoch
+        return outcome if self._finite(batch) else Outcome.NON_FINITE_LOSS, epoch
 
     def _minibatches(self, batch: Batch) -> Iterator[Batch]:
         if self.minibatch_size is None or self.minibatch_size >= len(batch):
@@ -95,6 +97,12 @@ class FirstOrder(PolicyGradient):
         if self.shared is not None:
             loss = loss + self.shared.coefficient * mse_loss(self.shared(batch.observation), batch.return_)
         return loss
+
+    @torch.no_grad()
+    def _finite(self, batch: Batch) -> bool:
+        """Whether the parameters, and the loss of the whole batch under them, are still finite after the last step."""
+        finite = all(parameter.isfinite().all() for parameter in self.trained.parameters())
+        return finite and bool(self._loss(batch).isfinite()) and math.isfinite(self._kl(batch))
 
     @torch.no_grad()
     def _kl(self, batch: Batch) -> float:

@@ -74,7 +74,7 @@ class PolicyGradient(Algorithm):
         advantage = self.advantage(rollout.reward, value, next_value, rollout.terminated, rollout.truncated, self.gamma)
         return_ = advantage + value
         if self.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
         weight = self.gamma ** rollout.time.float() if self.discount_states else torch.ones_like(advantage)
         observation, action = rollout.observation.flatten(0, 1), rollout.action.flatten(0, 1)
         parameters = self.outputs(parameters_to_vector(self.policy.parameters()), observation)

@@ -14,7 +14,8 @@ from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.critics import SharedCritic
 from trpo_cli.data import Batch
 from trpo_cli.errors import ConfigError
-from trpo_cli.ranges import Count, Fraction, Index, NonNegative, Positive
+from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positive
+from trpo_cli.schedules import Decay, decayed
 from trpo_cli.surrogates import importance_sampled
 from trpo_cli.trust_region.problem import Problem
 from trpo_cli.trust_region.step import Outcome
@@ -29,10 +30,11 @@ class TrustRegion(PolicyGradient):
     metric: Metric
     step: StepRule
     delta: Positive  # the radius: nats of KL, or half a squared length where the metric is the identity
+    delta_decay: Decay
     cg_iterations: Count
     cg_tolerance: NonNegative
     damping: NonNegative
-    damping_retries: Index
+    damping_retries: NonNegativeInt
     fvp_fraction: Fraction  # of the batch, drawn anew each update, for the Fisher-vector products
 
     def __post_init__(self) -> None:
@@ -43,11 +45,12 @@ class TrustRegion(PolicyGradient):
             )
 
     def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
+        delta = decayed(self.delta, self.delta_decay, progress)
         result = update(
             self.problem(batch),
             metric=self.metric,
             step=self.step,
-            delta=self.delta,
+            delta=delta,
             cg_iterations=self.cg_iterations,
             cg_tolerance=self.cg_tolerance,
             damping=self.damping,
@@ -55,7 +58,8 @@ class TrustRegion(PolicyGradient):
         )
         if result.outcome is Outcome.ACCEPTED:
             vector_to_parameters(result.theta, self.policy.parameters())
-        return result.outcome, {f"trust_region/{name}": value for name, value in result.metrics.items()}
+        metrics = {"delta": delta, **result.metrics}
+        return result.outcome, {f"trust_region/{name}": value for name, value in metrics.items()}
 
     def problem(self, batch: Batch) -> Problem:
         """The batch as a constrained problem in the policy's flat parameters."""

@@ -10,7 +10,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from trpo_cli.ranges import Count, Positive, Shrink
+from trpo_cli.ranges import NonNegativeInt, Positive, Shrink
 from trpo_cli.trust_region.problem import Problem
 
 Constraint = Callable[[Tensor, Tensor], Tensor]
@@ -80,18 +80,18 @@ def line_search(
     *,
     constraint: Constraint,
     shrink: Shrink,
-    max_backtracks: Count,
+    max_backtracks: NonNegativeInt,
 ) -> Step:
     """Shrink the full step until the surrogate improves and the constraint holds (the TRPO paper, appendix C).
 
     Candidates are beta, shrink beta, shrink^2 beta, ...: `max_backtracks` of them after the first. The constraint is
     tested on the true KL(old || new), never on its quadratic model.
     """
-    length = full_length(direction, delta)
-    outcome = Outcome.NON_FINITE_LOSS
+    full = full_length(direction, delta)
     with torch.no_grad():
         start = problem.objective(problem.theta_old)
         for backtracks in range(max_backtracks + 1):
+            length = full * shrink**backtracks
             theta = problem.theta_old + length * direction.x
             objective, kl = problem.objective(theta), constraint(problem.kl(theta), problem.weight)
             if not all(x.isfinite().all() for x in (theta, objective, kl)):
@@ -102,5 +102,4 @@ def line_search(
                 outcome = Outcome.CONSTRAINT_VIOLATED
             else:
                 return Step(Outcome.ACCEPTED, length, theta, backtracks)
-            length *= shrink
     return Step(outcome, length, backtracks=max_backtracks)
