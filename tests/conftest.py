@@ -47,6 +47,17 @@ def built(*overrides: str) -> train.Parts:
     return train.build_parts(node, fill(train.Settings, settings))
 
 
+def same(a: Any, b: Any) -> bool:
+    """Whether two states are bit for bit equal."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
 def _command(main: Callable[[], None], name: str, monkeypatch: Any, capsys: Any, directory: Path) -> Command:
     def run(*arguments: str) -> Finished:
         monkeypatch.chdir(directory)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import functools
+from fractions import Fraction
 from typing import Any
 
 import pytest
 import torch
 
-from trpo_cli.build import build, fill
-from trpo_cli.critics import LinearCritic
+from trpo_cli.build import build, build_function, fill
+from trpo_cli.critics import Critic, LinearCritic
+from trpo_cli.envs.make import Task
 from trpo_cli.errors import ConfigError
+from trpo_cli.policies import Policy
 from trpo_cli.returns import gae
 from trpo_cli.train import Settings
 
 LINEAR = {"_target_": "trpo_cli.critics.LinearCritic", "ridge": 1e-3}
-GAE = {"_target_": "trpo_cli.returns.gae", "_partial_": True, "lam": 0.9}
+GAE = {"_target_": "trpo_cli.returns.gae", "lam": 0.9}
 MLP = {
     "_target_": "trpo_cli.policies.mlp.MLPPolicy",
     "hidden_sizes": [4, 4],
@@ -26,62 +29,109 @@ MLP = {
 
 
 def test_a_class_gets_its_values_and_the_context_it_names() -> None:
-    critic = build(LINEAR, "critic", observation_size=3, unrelated="ignored")
+    critic = build(LINEAR, "critic", Critic, observation_size=3, unrelated="ignored")
     assert isinstance(critic, LinearCritic)
     assert critic.ridge == 1e-3
     assert critic.weights.shape == (7,)
 
 
-def test_a_partial_waits_for_its_positional_arguments() -> None:
-    advantage = build(GAE, "algo.advantage")
+def test_a_function_waits_for_its_positional_arguments() -> None:
+    advantage = build_function(GAE, "algo.advantage")
     assert isinstance(advantage, functools.partial)
     assert advantage.func is gae
     ones, no = torch.ones(2, 1), torch.zeros(2, 1, dtype=torch.bool)
     assert advantage(ones, ones, ones, no, no, 0.5).shape == (2, 1)
 
 
+VALUES = [
+    ({**LINEAR, "rigde": 1}, r"x.rigde: no such key; did you mean 'ridge'\?"),
+    ({**LINEAR, "colour": 1}, r"x.colour: no such key; known are: ridge"),
+    ({**LINEAR, "observation_size": 3}, r"x.observation_size: no such key"),
+    ({**LINEAR, "ridge": -1}, r"x.ridge: got -1; it should be greater than 0"),
+    ({**LINEAR, "ridge": "much"}, r"x.ridge: got 'much'; it should be a valid number"),
+    ({**LINEAR, "ridge": float("nan")}, r"x.ridge: got nan"),
+    ({**LINEAR, "ridge": True}, r"x.ridge: got True"),
+    ({"_target_": LINEAR["_target_"]}, r"x.ridge: missing; trpo_cli.critics.LinearCritic needs it"),
+    ("linear", r"x: got 'linear'; a part is chosen from its group, with a slash: x=NAME"),
+    (None, r"x: got None; a part is chosen from its group"),
+    (MLP, r"x._target_: 'trpo_cli.policies.mlp.MLPPolicy' is no Critic"),
+    ({"_target_": "trpo_cli.critics.explained_variance"}, r"x._target_: .* is no Critic"),
+    ({"_target_": "trpo_cli.critics.Nothing"}, r"x._target_: .* cannot be found"),
+    ({"_target_": 5}, r"x._target_: '5' is in no package that parts are built from"),
+]
+
+
+@pytest.mark.parametrize(("node", "said"), VALUES)
+def test_what_does_not_fit_is_named(node: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build(node, "x", Critic, observation_size=3)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hidden_sizes": [64, 0]}, r"x.hidden_sizes\[1\]: got \[64, 0\]; it should be greater than or equal to 1"),
+        ({"hidden_sizes": 64}, r"x.hidden_sizes: got 64; it should be a valid list"),
+        ({"activation": "tahn"}, r"x.activation: got 'tahn'; it should be 'tanh', 'relu', 'elu' or 'silu'"),
+    ],
+)
+def test_lists_and_choices_are_checked(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build({**MLP, **change}, "x", Policy, observation_size=3, distribution=None)
+
+
 @pytest.mark.parametrize(
     ("node", "said"),
     [
-        ({**LINEAR, "rigde": 1}, r"critic.rigde: no such key; did you mean 'ridge'\?"),
-        ({**LINEAR, "colour": 1}, r"critic.colour: no such key; known are: ridge"),
-        ({**LINEAR, "observation_size": 3}, r"critic.observation_size: no such key"),
-        ({**LINEAR, "ridge": -1}, r"critic.ridge: got -1; it should be greater than 0"),
-        ({**LINEAR, "ridge": "much"}, r"critic.ridge: got 'much'; it should be a valid number"),
-        ({**LINEAR, "ridge": float("nan")}, r"critic.ridge: got nan"),
-        ({**LINEAR, "ridge": True}, r"critic.ridge: got True"),
-        ({"_target_": LINEAR["_target_"]}, r"critic.ridge: missing; trpo_cli.critics.LinearCritic needs it"),
-        (
-            {**MLP, "hidden_sizes": [64, 0]},
-            r"critic.hidden_sizes\[1\]: got \[64, 0\]; it should be greater than or equal to 1",
-        ),
-        ({**MLP, "hidden_sizes": 64}, r"critic.hidden_sizes: got 64; it should be a valid list"),
-        ({**MLP, "activation": "tahn"}, r"critic.activation: got 'tahn'; it should be 'tanh', 'relu', 'elu' or 'silu'"),
-        ({**GAE, "gamma": 0.5}, r"critic.gamma: no such key"),
-        ({**GAE, "lam": 1.5}, r"critic.lam: got 1.5; it should be less than or equal to 1"),
-        ("gae", r"critic: got 'gae'; a part is chosen from its group, with a slash: critic=NAME"),
-        ({"_target_": "os.system", "command": "true"}, r"critic._target_: 'os.system' is not in an allowed package"),
-        ({"_target_": "trpo_cli.run.subprocess.run", "args": "true"}, r"critic._target_: .* cannot be found"),
-        ({"_target_": "trpo_cli.run.version", "name": "x"}, r"critic._target_: .* is no class or function of trpo_cli"),
-        ({"_target_": "trpo_cli.critics.Nothing"}, r"critic._target_: .* cannot be found"),
-        ({"_target_": 5}, r"critic._target_: '5' is not in an allowed package"),
+        ({**GAE, "gamma": 0.5}, r"x.gamma: no such key"),
+        ({**GAE, "lam": 1.5}, r"x.lam: got 1.5; it should be less than or equal to 1"),
+        ({"_target_": GAE["_target_"]}, r"x.lam: missing"),
+        (LINEAR, r"x._target_: 'trpo_cli.critics.LinearCritic' is no function"),
+        ("gae", r"x: got 'gae'; a part is chosen from its group"),
     ],
 )
-def test_what_does_not_fit_is_named(node: Any, said: str) -> None:
+def test_what_does_not_fit_a_function_is_named(node: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        build(node, "critic", observation_size=3, distribution=None)
+        build_function(node, "x")
+
+
+LOCATE = {"target": "os.system", "path": "x", "plugins": ["os", "posix"], "_target_": "trpo_cli.build.locate"}
+HOSTILE = [
+    {"_target_": "os.system", "command": "true"},
+    {"_target_": "trpo_cli.run.subprocess.run", "args": "true"},
+    {"_target_": "trpo_cli.run.Run", "directory": ".", "config": "text", "keep": 1},
+    {"_target_": "trpo_cli.checkpoint.save", "path": "file", "state": {}},
+    {"_target_": "trpo_cli.build.build_function", "node": LOCATE, "path": "x"},
+    {"_target_": "trpo_cli.evaluate.import_plugins", "plugins": ["antigravity"]},
+    {"_target_": "trpo_cli.envs.make.gymnasium.make", "id": "CartPole-v1"},
+    {"_target_": "trpo_cli.envs.make.ConfigError", "args": "x"},
+    {"_target_": "trpo_cli.critics.copy.deepcopy", "x": 1},
+    {"_target_": "trpo_cli_evil.critics.Critic"},
+    {"_target_": "trpo_cli.algos.policy_gradient.logger.info", "msg": "x"},
+    {"_target_": "..os.system", "command": "true"},
+]
+
+
+@pytest.mark.parametrize("node", HOSTILE, ids=lambda node: node["_target_"])
+def test_a_stranger_s_configuration_calls_nothing_but_parts(node: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"x._target_: "):
+        build(node, "x", Task)
+    with pytest.raises(ConfigError, match=r"x._target_: "):
+        build_function(node, "x")
 
 
 def test_a_plugin_is_allowed_only_when_named() -> None:
     node = {"_target_": "fractions.Fraction", "numerator": 1, "denominator": 2}
-    assert str(build(node, "x", ["fractions"])) == "1/2"
-    with pytest.raises(ConfigError, match=r"plugins=\[fractions\] allows its package"):
-        build(node, "x")
+    assert build(node, "x", Fraction, ["fractions"]) == Fraction(1, 2)
+    with pytest.raises(ConfigError, match=r"plugins=\[fractions\] allows it, if you trust"):
+        build(node, "x", Fraction)
+    with pytest.raises(ConfigError, match=r"is in no package"):
+        build(node, "x", Fraction, [""])
 
 
 def test_a_constructor_that_refuses_is_reported_with_its_path() -> None:
     with pytest.raises(ConfigError, match=r"x: Fraction: .*Invalid literal"):
-        build({"_target_": "fractions.Fraction", "numerator": "half"}, "x", ["fractions"])
+        build({"_target_": "fractions.Fraction", "numerator": "half"}, "x", Fraction, ["fractions"])
 
 
 def test_settings_are_checked_to_the_leaves() -> None:
@@ -89,7 +139,7 @@ def test_settings_are_checked_to_the_leaves() -> None:
         "seed": 0,
         "total_steps": 10,
         "plugins": [],
-        "eval": {"every": 0, "episodes": 1},
+        "eval": {"every": 0, "episodes": 1, "max_episode_steps": 1},
         "checkpoint": {"every": 1, "keep": 1},
     }
     assert fill(Settings, good).eval.every == 0
@@ -97,8 +147,10 @@ def test_settings_are_checked_to_the_leaves() -> None:
         ({"seed": "a"}, "seed: got 'a'; it should be a valid integer"),
         ({"seed": 1.0}, "seed: got 1.0"),
         ({"total_steps": 0}, "total_steps: got 0; it should be greater than or equal to 1"),
-        ({"eval": {"every": -1, "episodes": 1}}, "eval.every: got -1"),
-        ({"eval": {"every": 1, "episodes": 1, "often": 1}}, "eval.often: no such key"),
+        ({"eval": {"every": -1, "episodes": 1, "max_episode_steps": 1}}, "eval.every: got -1"),
+        ({"eval": {"every": 1, "often": 1}}, "eval.often: no such key"),
+        ({"eval": {"every": 1, "episodes": 1}}, "eval.max_episode_steps: missing"),
+        ({"eval": 3}, "eval: got 3; it should hold episodes, max_episode_steps, every"),
         ({"plugins": "probes"}, "plugins: got 'probes'; it should be a valid list"),
         ({"sede": 1}, r"sede: no such key; did you mean 'seed'\?"),
     ):

@@ -15,8 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import TESTS, Command
+from conftest import TESTS, Command, same
 
 from trpo_cli import checkpoint
 from trpo_cli.cli import CONF, GROUPS, options
@@ -80,17 +79,15 @@ def test_the_same_seed_gives_the_same_bits(trpo_train: Command, tmp_path: Path, 
         done = trpo_train(f"algo={algo}", "env=Hopper-v4", *SHORT, f"seed={seed}", f"hydra.run.dir={name}")
         assert done.status == 0, done.err
     a, b, c = (checkpoint.load(checkpoint.newest(tmp_path / name / "checkpoints")) for name in "abc")
-    for part in ("policy", "critic"):
-        assert all(torch.equal(value, b[part][name]) for name, value in a[part].items())
-    assert a["sampler"]["normalizer"] == b["sampler"]["normalizer"]
-    assert any(not torch.equal(value, c["policy"][name]) for name, value in a["policy"].items())
+    assert same(a, b)
+    assert not same(a["policy"], c["policy"])
 
 
 def test_evaluation_does_not_disturb_training(trpo_train: Command, tmp_path: Path) -> None:
     for name, every in (("a", 0), ("b", 128)):
         trpo_train("env=Hopper-v4", *SHORT, f"eval.every={every}", f"hydra.run.dir={name}")
     a, b = (checkpoint.load(checkpoint.newest(tmp_path / name / "checkpoints")) for name in "ab")
-    assert all(torch.equal(value, b["policy"][name]) for name, value in a["policy"].items())
+    assert same(a, b)
     assert {row["eval/episode_return_mean"] for row in rows(tmp_path / "a")} == {""}
 
 
@@ -158,9 +155,14 @@ MISTAKES = {
     (*PROBE, "env.id=Probe/Graph-v0"): "are Dict('a': Discrete(2)); supported are Box",
     (*PROBE, "env.id=Probe/Words-v0"): "supported are Box (of floats), Discrete, MultiDiscrete and MultiBinary",
     ("plugins=[no_such_package]",): "plugins: 'no_such_package' cannot be imported",
-    ("policy._target_=os.system",): "policy._target_: 'os.system' is not in an allowed package",
+    ("policy._target_=os.system",): "policy._target_: 'os.system' is in no package that parts are built from",
+    ("policy=null",): "a group takes the name of one of its options",
+    ("eval=3",): "eval: got 3; it should hold episodes, max_episode_steps, every",
+    ("~total_steps",): "total_steps",
+    ("~eval.every",): "eval.every: missing",
+    ("plugins=['']",): "plugins: '' cannot be imported",
     ("seed=[1",): "'seed=[1' cannot be read",
-    ("hydra.run.dir=/proc/nowhere",): "/proc/nowhere: No such file or directory",
+    ("hydra.run.dir=/proc/nowhere",): "No such file or directory: '/proc/nowhere'",
 }
 
 
@@ -199,8 +201,9 @@ def test_too_many_rejected_updates_end_the_run(trpo_train: Command, tmp_path: Pa
         "hydra.run.dir=run",
     )
     assert done.status == 1
-    assert "2 updates in a row were rejected, the last for: zero gradient" in done.err
-    assert [row["trust_region/outcome"] for row in rows(tmp_path / "run")] == ["1"]
+    assert "2 updates in a row were rejected: the policy no longer moves" in done.err
+    assert "update rejected (zero gradient)" in (tmp_path / "run" / "train.log").read_text()
+    assert [row["trust_region/outcome"] for row in rows(tmp_path / "run")] == ["1", "1"]
 
 
 @pytest.mark.parametrize(
@@ -209,6 +212,8 @@ def test_too_many_rejected_updates_end_the_run(trpo_train: Command, tmp_path: Pa
         (("nowhere",), "nowhere is no run directory: it has no config.yaml"),
         (("run", "--episodes", "0"), "argument --episodes: 0 is not at least 1"),
         (("run",), "holds no checkpoint"),
+        (("list",), "list/config.yaml is not the configuration of a run"),
+        (("broken",), "broken/config.yaml cannot be read"),
     ],
 )
 def test_mistakes_in_evaluation(
@@ -217,6 +222,9 @@ def test_mistakes_in_evaluation(
     trpo_train("env=CartPole-v1", *SHORT, "hydra.run.dir=run")
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         path.unlink()
+    for name, text in (("list", "- 1"), ("broken", "a: [")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(text)
     done = trpo_eval(*arguments)
     assert done.status in (1, 2)
     assert said in done.err

@@ -8,7 +8,7 @@ import torch
 from conftest import built
 
 from trpo_cli.algos.policy_gradient import PolicyGradient
-from trpo_cli.evaluate import evaluate
+from trpo_cli.evaluate import Episodes, evaluate
 from trpo_cli.train import Parts
 
 ALGORITHMS = ("trpo", "npg", "vpg", "vpg_adam", "ppo")
@@ -23,7 +23,7 @@ def trained(env: str, iterations: int, *overrides: str) -> Parts:
 
 
 def best_return(parts: Parts) -> float:
-    return evaluate(parts.task, parts.policy, parts.sampler.normalizer, episodes=32, seed=0).returns.mean()
+    return evaluate(parts.task, parts.policy, parts.sampler.normalizer, Episodes(32, 100), seed=0).returns.mean()
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
@@ -44,9 +44,8 @@ def test_finds_the_rewarded_continuous_action(algo: str) -> None:
     assert best_return(parts) > -0.05
 
 
-@pytest.mark.parametrize("algo", ["trpo", "ppo"])
-def test_a_linear_policy_finds_it_too(algo: str) -> None:
-    assert best_return(trained("Match", 30, f"algo={algo}", "policy=linear", "algo.gamma=0.9")) == 1.0 or algo == "ppo"
+def test_a_linear_policy_finds_it_too() -> None:
+    assert best_return(trained("Match", 12, "policy=linear")) == 1.0
 
 
 def test_ppo_with_a_shared_trunk() -> None:

@@ -11,9 +11,11 @@ from conftest import Command
 from trpo_cli.report import History, curve, interval
 
 
-def written(directory: Path, task: str, algo: str, seed: int, returns: list[str]) -> None:
+def written(directory: Path, task: str, algo: str, seed: int, returns: list[str], delta: float = 0.01) -> None:
     directory.mkdir(parents=True)
-    (directory / "config.yaml").write_text(f"choices: {{algo: {algo}}}\nenv: {{id: {task}}}\nseed: {seed}\n")
+    config = f"choices: {{algo: {algo}}}\nenv: {{id: {task}}}\nseed: {seed}\npolicy: {{}}\nalgo: {{delta: {delta}}}\n"
+    (directory / "config.yaml").write_text(config)
+    (directory / "summary.json").write_text("{}")
     rows = [f"{100 * (i + 1)},{value}" for i, value in enumerate(returns)]
     (directory / "metrics.csv").write_text("\n".join(["env_steps,rollout/episode_return_mean", *rows]) + "\n")
 
@@ -24,11 +26,13 @@ def test_curves_and_table_of_many_runs(trpo_report: Command, tmp_path: Path) -> 
         written(tmp_path / "flat" / str(seed), "Hopper-v4", "ppo", seed, ["2.0", "4.0"])
     written(tmp_path / "other", "CartPole-v1", "trpo", 0, ["5.0"])
     written(tmp_path / "fresh", "CartPole-v1", "trpo", 1, ["", ""])
-    done = trpo_report("deep", "flat", "other", "fresh", "--out", "out")
+    (tmp_path / "other" / "summary.json").unlink()
+    done = trpo_report("deep", "flat", "other", "fresh", "deep/er/0", "--out", "out")
     assert done.status == 0, done.err
     assert "| Hopper-v4 | trpo | 3 | 300 | 11.0 | 10.0 to 12.0 |" in done.out
     assert "| Hopper-v4 | ppo | 3 | 200 | 4.0 | 4.0 to 4.0 |" in done.out
     assert "| CartPole-v1 | trpo | 1 | 100 | 5.0 | one seed |" in done.out
+    assert "not finished: other, after 100 steps" in done.out
     assert "left out: fresh, where no episode has ended yet" in done.out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "learning_curves.png",
@@ -36,6 +40,29 @@ def test_curves_and_table_of_many_runs(trpo_report: Command, tmp_path: Path) -> 
         "results.md",
     }
     assert (tmp_path / "out" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_settings_that_differ_are_told_apart_and_named(trpo_report: Command, tmp_path: Path) -> None:
+    for seed in range(2):
+        written(tmp_path / "runs" / f"small{seed}", "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
+        written(tmp_path / "runs" / f"large{seed}", "Hopper-v4", "trpo", seed, ["1.0", "7.0"], delta=0.1)
+    done = trpo_report("runs", "--out", "out")
+    assert "| Hopper-v4 | trpo algo.delta=0.01 | 2 | 200 | 3.0 |" in done.out
+    assert "| Hopper-v4 | trpo algo.delta=0.1 | 2 | 200 | 7.0 |" in done.out
+
+
+def test_the_final_return_is_taken_where_all_have_arrived(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
+    written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 1, ["1.0", "5.0", "9.0"])
+    assert "| Hopper-v4 | trpo | 2 | 200 | 4.0 | 3.0 to 5.0 |" in trpo_report("runs", "--out", "out").out
+
+
+def test_a_seed_twice_is_refused(trpo_report: Command, tmp_path: Path) -> None:
+    for name in "ab":
+        written(tmp_path / "runs" / name, "Hopper-v4", "trpo", 0, ["1.0"])
+    done = trpo_report("runs", "--out", "out")
+    assert done.status == 1
+    assert "runs/a and runs/b are the same run, seed and all" in done.err
 
 
 def test_what_is_no_run_is_said_to_be_none(trpo_report: Command, tmp_path: Path) -> None:
@@ -46,14 +73,16 @@ def test_what_is_no_run_is_said_to_be_none(trpo_report: Command, tmp_path: Path)
     (tmp_path / "empty" / "metrics.csv").write_text("nonsense\n")
     done = trpo_report("empty", "--out", "out")
     assert done.status == 1
-    assert "empty holds no readable run" in done.err
+    assert "empty is no run directory: it has no config.yaml" in done.err
+    written(tmp_path / "odd", "Hopper-v4", "trpo", 0, ["much"])
+    assert "odd holds no readable run" in trpo_report("odd", "--out", "out").err
     assert not (tmp_path / "out").exists()
 
 
 def test_curves_stop_where_the_shortest_run_stops() -> None:
     steps = np.array([0.0, 10.0, 20.0])
-    short = History("t", "a", 0, steps[:2], np.array([0.0, 1.0]))
-    long = History("t", "a", 1, steps, np.array([2.0, 2.0, 8.0]))
+    short = History(Path("short"), "t", "a", 0, {}, steps[:2], np.array([0.0, 1.0]))
+    long = History(Path("long"), "t", "a", 1, {}, steps, np.array([2.0, 2.0, 8.0]))
     at, returns = curve([short, long])
     assert at[0] == 0
     assert at[-1] == 10

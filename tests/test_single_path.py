@@ -100,7 +100,7 @@ def test_before_the_first_end_there_is_no_return() -> None:
     [
         ("reward", r"Probe/Faulty-v0: reward is not finite at step 51 of environment 0: nan"),
         ("observation", r"Probe/Faulty-v0: observation is not finite at step 51 of environment 0: \[inf\]"),
-        ("raise", r"Probe/Faulty-v0 raised at step 50 of each environment: RuntimeError: the simulator fell over"),
+        ("raise", r"Probe/Faulty-v0 raised at step 51 of each environment: RuntimeError: the simulator fell over"),
     ],
 )
 def test_faults_name_environment_step_and_values(fault: str, said: str) -> None:
@@ -113,7 +113,7 @@ def test_an_action_that_is_not_finite_is_a_fault() -> None:
     run = parts("Pendulum-v1", 2, 20)
     with torch.no_grad():
         run.policy.log_std.fill_(float("nan"))
-    with pytest.raises(EnvironmentFault, match=r"Pendulum-v1: action is not finite at step 0 of environment 0"):
+    with pytest.raises(EnvironmentFault, match=r"Pendulum-v1: action is not finite at step 1 of environment 0"):
         run.sampler.collect(run.policy)
 
 

@@ -287,16 +287,20 @@ def test_a_failure_leaves_theta_bit_for_bit(failure: str, retries: int) -> None:
 
 
 def test_raised_damping_rescues_an_indefinite_metric() -> None:
-    """With -0.5 I the first solve fails; a hundred times the damping makes A + damping I positive definite."""
-    problem = softmax_problem()
-    gradient = problem.value_and_gradient()[1]
-    bent = torch.outer(gradient, gradient) / gradient.dot(gradient)
+    """One eigenvalue is -0.5: with damping 1 the direction still has negative curvature, with ten times as much not."""
+    values = torch.tensor([1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 3.0, -0.5], dtype=torch.float64)
+    problem = broken(objective=lambda t: t.sum(), kl=lambda t: 0.5 * (t - START).square(), weight=torch.ones(8))
+    bent = {"metric": lambda _: lambda v: values * v, "damping": 1.0, "delta": 0.5}
+    assert solved(problem, **bent, damping_retries=0).outcome is Outcome.BAD_CURVATURE
+    assert solved(problem, **bent, damping_retries=1).outcome is Outcome.ACCEPTED
 
-    def metric(problem: Problem) -> Any:
-        return lambda v: 2 * (bent @ v) - 0.5 * (v - bent @ v) if v.norm() < 1e9 else v * NAN
 
-    result = solved(problem, metric=metric, damping=0.01, damping_retries=2)
-    assert result.outcome is Outcome.ACCEPTED
+def test_a_rejected_search_reports_its_last_candidate() -> None:
+    result = solved(broken(kl=lambda t: torch.ones(6)))
+    curvature, backtracks = result.metrics["curvature"], result.metrics["backtracks"]
+    assert curvature is not None
+    assert backtracks == 10
+    assert result.metrics["step_length"] == pytest.approx(0.8**10 * math.sqrt(2 * 0.01 / curvature))
 
 
 def test_every_metric_is_reported_whatever_happens() -> None:

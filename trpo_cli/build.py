@@ -1,9 +1,9 @@
 """A node of the configuration -> the object it describes, checked before anything is made.
 
-A node names its class or function as `_target_`; the other keys are its keyword arguments, `_partial_: true` leaves the
-call to whoever receives it. Signatures are the schema: unknown keys, missing keys, wrong types and values out of range
-are found here. Code comes from `trpo_cli` and from the packages that the user named in `plugins` on this command line,
-from nowhere else.
+A node names its class or function as `_target_`; the other keys are keyword arguments. A class is called, a function
+gets its keyword-only arguments and is called by whoever receives it. Signatures are the schema: unknown keys, missing
+keys, wrong types and values out of range are found here. Code comes from the parts of `trpo_cli` and from the packages
+that the user named in `plugins` on this command line, from nowhere else.
 """
 
 from __future__ import annotations
@@ -20,43 +20,83 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from trpo_cli.errors import ConfigError, UserError, nearest
 
 S = TypeVar("S")
+R = TypeVar("R")
+
+PARTS = tuple(
+    f"trpo_cli.{name}"
+    for name in ("algos", "critics", "envs", "policies", "returns", "samplers", "surrogates", "trust_region")
+)
+"""Where parts come from. The rest of the program reads and writes files, and no configuration may call it."""
 
 
-def build(node: Any, path: str, plugins: Sequence[str] = (), **context: Any) -> Any:
-    """The object that `node`, found at `path` of the configuration, describes.
+def build(node: Any, path: str, role: type[R], plugins: Sequence[str] = (), **context: Any) -> R:
+    """The object that `node`, found at `path` of the configuration, describes: an instance of `role`.
 
     `context` holds what only the program knows (a policy, a generator, ...); each part receives what its signature
     names. Raises `ConfigError`, naming the key.
     """
+    target = locate(_part(node, path)["_target_"], f"{path}._target_", plugins)
+    if not (inspect.isclass(target) and issubclass(target, role)):
+        raise ConfigError(f"{path}._target_: '{node['_target_']}' is no {role.__name__}")
+    arguments = _arguments(target, node, path, plugins, context, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        return target(**arguments)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {target.__name__}: {error}") from error
+
+
+def build_function(node: Any, path: str, plugins: Sequence[str] = ()) -> Callable[..., Any]:
+    """The function that `node` describes, with its keyword-only arguments set: the others are for whoever calls it."""
+    target = locate(_part(node, path)["_target_"], f"{path}._target_", plugins)
+    if not inspect.isfunction(target):
+        raise ConfigError(f"{path}._target_: '{node['_target_']}' is no function")
+    return functools.partial(target, **_arguments(target, node, path, plugins, {}))
+
+
+def _part(node: Any, path: str) -> Mapping[str, Any]:
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(
             f"{path}: got {node!r}; a part is chosen from its group, with a slash: {path.replace('.', '/')}=NAME"
         )
-    target = locate(node["_target_"], f"{path}._target_", plugins)
-    given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-    partial = bool(node.get("_partial_", False))
-    parameters = _parameters(target, partial)
-    known = [name for name in parameters if name not in context]
-    _refuse_unknown(given, known, f"{path}.")
+    return node
+
+
+def _arguments(
+    target: Callable[..., Any],
+    node: Mapping[str, Any],
+    path: str,
+    plugins: Sequence[str],
+    context: Mapping[str, Any],
+    *more_kinds: Any,
+) -> dict[str, Any]:
+    """What to call `target` with: the node's values, checked against its signature, and what it wants of `context`."""
+    kinds = (inspect.Parameter.KEYWORD_ONLY, *more_kinds)
+    parameters = {name: p for name, p in inspect.signature(target).parameters.items() if p.kind in kinds}
+    given = {key: value for key, value in node.items() if key != "_target_"}
+    _refuse_unknown(given, [name for name in parameters if name not in context], f"{path}.")
     annotations = _annotations(target)
     arguments = {
-        key: build(value, f"{path}.{key}", plugins, **context)
-        if isinstance(value, Mapping) and "_target_" in value
-        else checked(value, annotations.get(key, Any), f"{path}.{key}")
-        for key, value in given.items()
+        key: checked(value, annotations.get(key, Any), f"{path}.{key}", plugins) for key, value in given.items()
     }
     arguments |= {name: value for name, value in context.items() if name in parameters}
     for name, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in arguments:
             raise ConfigError(f"{path}.{name}: missing; {node['_target_']} needs it")
-    return functools.partial(target, **arguments) if partial else _call(target, arguments, path)
+    return arguments
 
 
 def fill(cls: type[S], node: Mapping[str, Any], path: str = "") -> S:
     """The dataclass `cls`, nested ones included, with the plain values of `node`. Raises `ConfigError` like `build`."""
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{path.rstrip('.')}: got {node!r}; it should hold {', '.join(get_type_hints(cls))}")
     annotations = get_type_hints(cls, include_extras=True)
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     _refuse_unknown(node, known, path)
+    for name in known:
+        if name not in node:
+            raise ConfigError(f"{path}{name}: missing")
     values = {
         name: fill(annotations[name], node[name], f"{path}{name}.")
         if is_dataclass(annotations[name])
@@ -66,10 +106,13 @@ def fill(cls: type[S], node: Mapping[str, Any], path: str = "") -> S:
     return cls(**values)
 
 
-def checked(value: Any, annotation: Any, path: str) -> Any:
-    """`value` if it fits `annotation`. Raises `ConfigError` naming `path`, what was given and what fits."""
+def checked(value: Any, annotation: Any, path: str, plugins: Sequence[str] = ()) -> Any:
+    """`value` if it fits `annotation`, a function built from it where the annotation is a callable.
+
+    Raises `ConfigError` naming `path`, what was given and what fits.
+    """
     if get_origin(annotation) is Callable:
-        return build(value, path)  # says how a part is chosen: a plain value is none
+        return build_function(value, path, plugins)
     adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True))
     try:
         adapter.validate_python(value)
@@ -82,28 +125,33 @@ def checked(value: Any, annotation: Any, path: str) -> Any:
 
 
 def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]:
-    """The class or function called `target`, if it is defined in an allowed package. Raises `ConfigError` otherwise."""
-    allowed = ("trpo_cli", *plugins)
+    """The class or function called `target`, defined where parts may come from. Raises `ConfigError` otherwise."""
+    allowed = (*PARTS, *plugins)
     module_name, _, name = str(target).rpartition(".")
-    if module_name.partition(".")[0] not in allowed:
-        raise ConfigError(
-            f"{path}: '{target}' is not in an allowed package ({', '.join(allowed)}); "
-            f"plugins=[{module_name.partition('.')[0]}] allows its package"
-        )
+    package = module_name.partition(".")[0]
+    if not _within(module_name, allowed):
+        hint = "" if package == "trpo_cli" else f"; plugins=[{package}] allows it, if you trust that package"
+        raise ConfigError(f"{path}: '{target}' is in no package that parts are built from{hint}")
     try:
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{path}: '{target}' cannot be found: {error}") from error
-    home = getattr(found, "__module__", None) or ""
-    if not callable(found) or home.partition(".")[0] not in allowed:
-        raise ConfigError(f"{path}: '{target}' is no class or function of {', '.join(allowed)}")
+    if name.startswith("_") or not callable(found) or not _within(str(getattr(found, "__module__", "")), allowed):
+        raise ConfigError(f"{path}: '{target}' is no class or function of its package")
     return found  # type: ignore[no-any-return]
 
 
-def _parameters(target: Callable[..., Any], partial: bool) -> dict[str, inspect.Parameter]:
-    """What a node may set: every named parameter; of a partial call, not the positional ones: its caller has those."""
-    kinds = {inspect.Parameter.KEYWORD_ONLY} | (set() if partial else {inspect.Parameter.POSITIONAL_OR_KEYWORD})
-    return {name: p for name, p in inspect.signature(target).parameters.items() if p.kind in kinds}
+def import_plugins(plugins: Sequence[str]) -> None:
+    """Import the user's packages, which may register environments. Raises `ConfigError` for one that is not there."""
+    for name in plugins:
+        try:
+            importlib.import_module(name)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"plugins: '{name}' cannot be imported: {error}") from error
+
+
+def _within(module: str, packages: Sequence[str]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages if package)
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
@@ -117,12 +165,3 @@ def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
     """Type hints of the parameters, with their ranges."""
     plain_class = inspect.isclass(target) and not is_dataclass(target)
     return get_type_hints(target.__init__ if plain_class else target, include_extras=True)
-
-
-def _call(target: Callable[..., Any], arguments: dict[str, Any], path: str) -> Any:
-    try:
-        return target(**arguments)
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: {getattr(target, '__name__', target)}: {error}") from error

@@ -1,6 +1,7 @@
 """One atomic, verified, pickle-free file: a safetensors file whose metadata holds the plain values as JSON.
 
-The metadata's `sha256` covers the JSON and every tensor, so a single changed bit is found when the file is loaded.
+The metadata's `sha256` covers the version, the JSON and every tensor, so a single changed bit is found when the file
+is loaded.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_strip(state, "", tensors))
-    metadata = {"version": str(VERSION), "state": text, "sha256": _digest(text, tensors)}
+    metadata = {"version": str(VERSION), "state": text, "sha256": _digest(VERSION, text, tensors)}
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "wb") as file:
         file.write(safetensors.torch.save(tensors, metadata))
@@ -57,7 +58,7 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: is no whole checkpoint: {error}") from error
     if version > VERSION:
         raise CheckpointError(f"{path}: has format {version}, this program reads up to {VERSION}; update trpo-cli")
-    if _digest(text, tensors) != digest:
+    if _digest(version, text, tensors) != digest:
         raise CheckpointError(f"{path}: is damaged: its checksum does not match")
     restored: dict[str, Any] = _restore(json.loads(text), tensors)
     return restored
@@ -75,6 +76,8 @@ def _strip(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """`value` with every tensor moved to `tensors`, and what JSON has no word for written in words it has."""
     match value:
         case Tensor():
+            if name in tensors:
+                raise ValueError(f"a checkpoint cannot hold two tensors called {name}")
             tensors[name] = value.detach().cpu().clone().contiguous()
             return {TENSOR: name}
         case dict():
@@ -102,8 +105,8 @@ def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
             return value
 
 
-def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
+def _digest(version: int, text: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(f"{version} {text}".encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -113,8 +113,12 @@ def reported(command: Callable[[], None]) -> Callable[[], None]:
             sys.exit(f"error: {error}")
         except (HydraException, OmegaConfBaseException) as error:
             sys.exit(f"error: {explained(error)}\ntrpo-train --help lists the groups, --cfg job every key")
+        except ValueError as error:
+            if "Config group override" not in str(error):
+                raise
+            sys.exit("error: a group takes the name of one of its options\ntrpo-train --help lists them")
         except OSError as error:
-            sys.exit(f"error: {error.filename}: {error.strerror}")
+            sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             sys.exit(130)
         finally:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from trpo_cli.cli import reported
+from trpo_cli.errors import RunDirectoryError
+from trpo_cli.ranges import Count
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
     from trpo_cli.envs.make import Task
@@ -22,8 +28,16 @@ MAX_PARALLEL = 16  # environments at once
 
 
 @dataclass(frozen=True)
+class Episodes:
+    """What to play: so many whole episodes, cut off after so many steps where the task knows no end."""
+
+    episodes: Count
+    max_episode_steps: Count
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """Undiscounted, unnormalised returns and lengths of E whole episodes."""
+    """Undiscounted, unnormalised returns and lengths of E episodes."""
 
     returns: NDArray[np.float64]  # (E,)
     lengths: NDArray[np.int64]  # (E,)
@@ -35,9 +49,9 @@ class Evaluation:
 
 
 def evaluate(
-    task: Task, policy: Policy, normalizer: ObservationNormalizer, episodes: int, seed: int, sample: bool = False
+    task: Task, policy: Policy, normalizer: ObservationNormalizer, plan: Episodes, seed: int, sample: bool = False
 ) -> Evaluation:
-    """Play `episodes` whole episodes with the likeliest action of each state, or with sampled ones.
+    """Play the planned episodes with the likeliest action of each state, or with sampled ones.
 
     Every environment plays its fixed share of the episodes, so short ones are not counted more often than long ones.
     """
@@ -46,14 +60,14 @@ def evaluate(
     from trpo_cli.envs.environments import Environments
     from trpo_cli.seeding import environment_seeds, torch_generator
 
-    num_envs = min(episodes, MAX_PARALLEL)
-    envs = Environments(task, num_envs, environment_seeds(seed, "evaluation", num_envs))
+    num_envs = min(plan.episodes, MAX_PARALLEL)
     generator = torch_generator(seed, "evaluation actions")
-    left = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
+    left = np.full(num_envs, plan.episodes // num_envs) + (np.arange(num_envs) < plan.episodes % num_envs)
     running_return, running_length = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
     returns: list[float] = []
     lengths: list[int] = []
-    with torch.no_grad():
+    envs = Environments(task, num_envs, environment_seeds(seed, "evaluation", num_envs))
+    with contextlib.closing(envs), torch.no_grad():
         while left.any():
             parameters = policy(torch.from_numpy(normalizer(envs.observation)))
             distribution = policy.distribution
@@ -61,7 +75,7 @@ def evaluate(
             _, reward, terminated, truncated = envs.step(action.numpy())
             running_return += reward
             running_length += 1
-            ended = terminated | truncated
+            ended = terminated | truncated | (running_length >= plan.max_episode_steps)
             counted = ended & (left > 0)
             returns.extend(running_return[counted])
             lengths.extend(running_length[counted])
@@ -69,8 +83,50 @@ def evaluate(
             running_return[ended], running_length[ended] = 0, 0
             if ended.any():
                 envs.restart(ended)
-    envs.close()
     return Evaluation(np.array(returns), np.array(lengths))
+
+
+def load_policy(directory: Path, plugins: Sequence[str]) -> tuple[Task, Policy, ObservationNormalizer, int]:
+    """The task, policy and frozen observation statistics of a run's newest checkpoint, and its environment steps.
+
+    Raises `RunDirectoryError` or `CheckpointError` if there is nothing whole to load.
+    """
+    from trpo_cli import checkpoint
+    from trpo_cli.build import build, import_plugins
+    from trpo_cli.envs.environments import Environments
+    from trpo_cli.envs.make import Task
+    from trpo_cli.envs.normalize import ObservationNormalizer
+    from trpo_cli.policies import Policy
+
+    node = read_config(directory)
+    import_plugins(plugins)
+    task = build(node["env"], "env", Task, plugins)
+    with contextlib.closing(Environments(task, 1, [0])) as probe:
+        size, distribution = probe.observation_size, probe.distribution
+    policy = build(node["policy"], "policy", Policy, plugins, observation_size=size, distribution=distribution)
+    normalizer = ObservationNormalizer(size, task.normalize_observation, task.observation_clip)
+    path = checkpoint.newest(directory / "checkpoints")
+    state = checkpoint.load(path)
+    try:
+        policy.load_state_dict(state["policy"])
+        normalizer.load_state_dict(state["sampler"]["normalizer"])
+        return task, policy, normalizer, state["sampler"]["env_steps"]
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise RunDirectoryError(f"{path} does not fit {directory / 'config.yaml'}: {error}") from error
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The resolved configuration of a run. Raises `RunDirectoryError` if there is none that can be read."""
+    path = directory / "config.yaml"
+    if not path.is_file():
+        raise RunDirectoryError(f"{directory} is no run directory: it has no config.yaml")
+    try:
+        node: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, ValueError, OSError) as error:
+        raise RunDirectoryError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(node, dict) or not {"env", "policy", "seed", "choices"} <= node.keys():
+        raise RunDirectoryError(f"{path} is not the configuration of a run")
+    return node
 
 
 @reported
@@ -80,22 +136,30 @@ def main() -> None:
         prog="trpo-eval", description="Play episodes with the newest checkpoint of a run, and print their returns."
     )
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="a directory that trpo-train wrote")
-    parser.add_argument("--episodes", type=_count, default=10, help="whole episodes to play (default: %(default)s)")
-    parser.add_argument("--seed", type=_index, default=0, help="of the environments (default: %(default)s)")
+    parser.add_argument("--episodes", type=_at_least(1), default=10, help="to play (default: %(default)s)")
+    parser.add_argument("--seed", type=_at_least(0), default=0, help="of the environments (default: %(default)s)")
     parser.add_argument("--sample", action="store_true", help="sample actions instead of taking the likeliest")
+    parser.add_argument(
+        "--max-steps",
+        type=_at_least(1),
+        default=10_000,
+        help="cut off longer episodes (default: %(default)s)",
+    )
     parser.add_argument(
         "--plugins",
         nargs="*",
         default=[],
         metavar="PACKAGE",
-        help="packages that the run's configuration may build from",
+        help="packages the run may be built from",
     )
     arguments = parser.parse_args()
 
-    from trpo_cli.train import load_policy
+    from trpo_cli.seeding import single_threaded
 
+    single_threaded()
     task, policy, normalizer, env_steps = load_policy(arguments.run, arguments.plugins)
-    result = evaluate(task, policy, normalizer, arguments.episodes, arguments.seed, arguments.sample)
+    plan = Episodes(arguments.episodes, arguments.max_steps)
+    result = evaluate(task, policy, normalizer, plan, arguments.seed, arguments.sample)
     print(f"{task.id} after {env_steps:,} steps, {'sampled' if arguments.sample else 'likeliest'} actions:")
     print(
         f"return {result.returns.mean():.2f} ± {result.returns.std():.2f} (standard deviation), "
@@ -103,15 +167,13 @@ def main() -> None:
     )
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+def _at_least(smallest: int) -> Any:
+    """An argparse type: a whole number not below `smallest`."""
 
+    def whole(text: str) -> int:
+        value = int(text)
+        if value < smallest:
+            raise argparse.ArgumentTypeError(f"{text} is not at least {smallest}")
+        return value
 
-def _index(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
-    return value
+    return whole

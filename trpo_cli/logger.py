@@ -55,11 +55,13 @@ class Logger:
         self._watch = TerminalProgress(total_steps) if sys.stderr.isatty() else PlainProgress(total_steps)
 
     def write(self, row: Mapping[str, float | None]) -> None:
-        """Write one row. Every row has the columns of the first, or `ValueError` is raised."""
+        """Write one row. Every row has the algorithm's own columns of the first, or `ValueError` is raised."""
         if self._csv is None:
             extra = [name for name in row if name not in COLUMNS]
             self._csv = csv.DictWriter(self._file, [*COLUMNS, *extra])
             self._csv.writeheader()
+        if not set(self._csv.fieldnames) >= row.keys() >= set(self._csv.fieldnames) - set(COLUMNS):
+            raise ValueError(f"not the columns of the first row: {sorted(row.keys() ^ set(self._csv.fieldnames))}")
         self._csv.writerow({name: _cell(value) for name, value in row.items()})
         self._file.flush()
         step = int(row["env_steps"] or 0)

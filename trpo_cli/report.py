@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
 from trpo_cli.cli import reported
 from trpo_cli.errors import RunDirectoryError
+from trpo_cli.evaluate import read_config
 
 Floats = NDArray[np.float64]
 RETURN = "rollout/episode_return_mean"
@@ -27,37 +27,57 @@ RESAMPLES = 2000  # of the seeds, for an interval
 class History:
     """One run: the training return after so many environment steps."""
 
+    directory: Path
     task: str
     algo: str
     seed: int
+    settings: dict[str, Any]  # every key of the configuration but the seed, flat
     steps: Floats  # (I,)
     returns: Floats  # (I,)
 
 
 def find(folders: Sequence[Path]) -> Iterator[History]:
-    """Every run at or below the folders. Raises `RunDirectoryError` for a folder that holds none."""
+    """Every run at or below the folders, once. Raises `RunDirectoryError` for a folder that holds none."""
+    seen = set()
     for folder in folders:
         found = sorted(path.parent for path in folder.rglob("metrics.csv"))
         if not found:
             raise RunDirectoryError(f"{folder} holds no run: no metrics.csv at or below it")
         for directory in found:
+            if directory.resolve() in seen:
+                continue
+            seen.add(directory.resolve())
             history = read(directory)
-            if len(history.steps):
-                yield history
-            else:
+            if not len(history.steps):
                 print(f"left out: {directory}, where no episode has ended yet")
+                continue
+            if not (directory / "summary.json").exists():
+                print(f"not finished: {directory}, after {history.steps[-1]:,.0f} steps")
+            yield history
 
 
 def read(directory: Path) -> History:
     """The run in `directory`. Raises `RunDirectoryError` if its files are not those of a run."""
+    config = read_config(directory)
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
         with (directory / "metrics.csv").open(newline="", encoding="utf-8") as file:
             rows = [(float(row["env_steps"]), float(row[RETURN])) for row in csv.DictReader(file) if row[RETURN]]
         steps, returns = np.array(rows).reshape(-1, 2).T
-        return History(config["env"]["id"], config["choices"]["algo"], config["seed"], steps, returns)
+        settings = dict(flat({key: value for key, value in config.items() if key not in ("seed", "choices")}))
+        return History(
+            directory, config["env"]["id"], config["choices"]["algo"], config["seed"], settings, steps, returns
+        )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunDirectoryError(f"{directory} holds no readable run: {error!r}") from error
+
+
+def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """`algo.delta`, 0.01 and the like, for every leaf of a configuration."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from flat(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
 
 
 def interval(samples: Floats) -> tuple[Floats, Floats]:
@@ -77,11 +97,25 @@ def curve(histories: Sequence[History]) -> tuple[Floats, Floats]:
 Groups = dict[str, dict[str, list[History]]]
 
 
-def grouped(histories: Iterator[History]) -> Groups:
-    """task -> algorithm -> its runs."""
+def grouped(histories: Sequence[History]) -> Groups:
+    """task -> label -> the runs that differ in nothing but their seed.
+
+    The label is the algorithm, with the settings in which groups of one task and algorithm differ. Raises
+    `RunDirectoryError` if a seed comes twice in a group: counted as two it would feign certainty.
+    """
     groups: Groups = defaultdict(lambda: defaultdict(list))
     for history in histories:
-        groups[history.task][history.algo].append(history)
+        alike = [h for h in histories if (h.task, h.algo) == (history.task, history.algo)]
+        differing = [
+            f"{key}={value}"
+            for key, value in sorted(history.settings.items())
+            if any(h.settings.get(key) != value for h in alike)
+        ]
+        group = groups[history.task][" ".join([history.algo, *differing])]
+        for other in group:
+            if other.seed == history.seed:
+                raise RunDirectoryError(f"{other.directory} and {history.directory} are the same run, seed and all")
+        group.append(history)
     return groups
 
 
@@ -109,16 +143,16 @@ def draw(groups: Groups, out: Path) -> None:
 
 
 def table(groups: Groups) -> str:
-    """Markdown: the mean final training return of each group, with its interval over seeds."""
+    """Markdown: each group's mean training return where its shortest run stops, with its interval over seeds."""
     lines = [
         "| task | algorithm | seeds | steps | final training return | 95 % interval |",
         "|---|---|---|---|---|---|",
     ]
     for task, algorithms in sorted(groups.items()):
         for algo, histories in sorted(algorithms.items()):
-            final = np.array([h.returns[-1] for h in histories])
+            at, returns = curve(histories)
+            final, steps = returns[:, -1], at[-1]
             low, high = interval(final)
-            steps = min(h.steps[-1] for h in histories)
             spread = f"{low:.1f} to {high:.1f}" if len(final) > 1 else "one seed"
             lines.append(f"| {task} | {algo} | {len(final)} | {steps:,.0f} | {final.mean():.1f} | {spread} |")
     return "\n".join(lines) + "\n"
@@ -135,7 +169,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders of them")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; made if need be")
     arguments = parser.parse_args()
-    groups = grouped(find(arguments.runs))
+    groups = grouped(list(find(arguments.runs)))
     if not groups:
         raise RunDirectoryError("no run has finished an episode: there is nothing to draw")
     arguments.out.mkdir(parents=True, exist_ok=True)

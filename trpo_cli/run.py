@@ -28,6 +28,10 @@ class Run:
         Raises `RunDirectoryError` if a run lives there already, or nothing can be written.
         """
         self.directory, self.keep = directory, keep
+        self.provenance = {
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "git_revision": git_revision(),
+        }
         self.checkpoints = directory / "checkpoints"
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -48,11 +52,9 @@ class Run:
             old.unlink()
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write `summary.json`: what was reached, and by which versions."""
-        versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-        content = {**summary, "versions": versions, "git_revision": git_revision()}
+        """Write `summary.json`: what was reached, and which versions it was begun with."""
         temporary = self.directory / ".summary.json.tmp"
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps({**summary, **self.provenance}, indent=2) + "\n", encoding="utf-8")
         os.replace(temporary, self.directory / "summary.json")
 
     def __enter__(self) -> Self:

@@ -21,3 +21,8 @@ def torch_generator(seed: int, stream: str) -> torch.Generator:
 def environment_seeds(seed: int, stream: str, count: int) -> list[int]:
     """One seed for each of `count` environments."""
     return [int(word) for word in sequence(seed, stream).generate_state(count)]
+
+
+def single_threaded() -> None:
+    """One thread for torch: its tensors are small here, and sums then do not depend on the number of cores."""
+    torch.set_num_threads(1)

@@ -6,29 +6,28 @@ READ FIRST. The mathematics of an iteration is in `algos/policy_gradient.py`, th
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from trpo_cli.cli import CONF, discard_empty, opened, print_help, reported
-from trpo_cli.errors import ConfigError, RunDirectoryError
+from trpo_cli.evaluate import METRICS, Episodes, evaluate
 from trpo_cli.ranges import Count, NonNegativeInt
 from trpo_cli.schedules import due
 
 if TYPE_CHECKING:
-    from trpo_cli.algos import Algorithm, Metrics
+    from trpo_cli.algos import Algorithm
     from trpo_cli.critics import Critic
     from trpo_cli.envs.make import Task
-    from trpo_cli.envs.normalize import ObservationNormalizer
     from trpo_cli.logger import Logger
     from trpo_cli.policies import Policy
     from trpo_cli.run import Run
@@ -36,15 +35,15 @@ if TYPE_CHECKING:
     from trpo_cli.signals import StopRequest
 
 log = logging.getLogger("trpo_cli")
+R = TypeVar("R")
 PART_GROUPS = ("algo", "sampler", "policy", "critic", "env")
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationSettings(Episodes):
     """Of the evaluations during training."""
 
     every: NonNegativeInt  # environment steps; 0 for none
-    episodes: Count
 
 
 @dataclass(frozen=True)
@@ -91,31 +90,34 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
     """The parts that a resolved configuration describes. Raises `ConfigError` before any environment step."""
     import torch
 
+    from trpo_cli.algos import Algorithm
     from trpo_cli.build import build
-    from trpo_cli.seeding import sequence, torch_generator
+    from trpo_cli.critics import Critic
+    from trpo_cli.envs.make import Task
+    from trpo_cli.policies import Policy
+    from trpo_cli.samplers import Sampler
+    from trpo_cli.seeding import sequence, single_threaded, torch_generator
 
-    def part(group: str, **context: Any) -> Any:
-        return build(node[group], group, settings.plugins, **context)
+    def part(role: type[R], group: str, **context: Any) -> R:
+        return build(node.get(group), group, role, settings.plugins, **context)
 
-    torch.set_num_threads(1)  # the tensors are small, and sums then do not depend on the number of cores
+    single_threaded()
     seed = settings.seed
-    task = part("env")
-    sampler = part("sampler", task=task, seed=seed, gamma=node["algo"].get("gamma"))
+    task = part(Task, "env")
+    sampler = part(Sampler, "sampler", task=task, seed=seed, gamma=node["algo"].get("gamma"))
     envs = sampler.environments
     torch.manual_seed(int(sequence(seed, "initial parameters").generate_state(1)[0]))
-    policy = part("policy", observation_size=envs.observation_size, distribution=envs.distribution)
-    critic = part(
-        "critic", observation_size=envs.observation_size, policy=policy, generator=torch_generator(seed, "critic")
-    )
-    algorithm = part(
-        "algo", sampler=sampler, policy=policy, critic=critic, generator=torch_generator(seed, "algorithm")
-    )
+    policy = part(Policy, "policy", observation_size=envs.observation_size, distribution=envs.distribution)
+    shape = {"observation_size": envs.observation_size, "policy": policy}
+    critic = part(Critic, "critic", **shape, generator=torch_generator(seed, "critic"))
+    core = {"sampler": sampler, "policy": policy, "critic": critic}
+    algorithm = part(Algorithm, "algo", **core, generator=torch_generator(seed, "algorithm"))
     return Parts(task, sampler, policy, critic, algorithm)
 
 
 def train(cfg: DictConfig, choices: Mapping[str, str], directory: Path) -> None:
     """One run in `directory`, from its configuration to its summary; `choices` names the option of each group."""
-    from trpo_cli.build import fill
+    from trpo_cli.build import fill, import_plugins
     from trpo_cli.logger import Logger
     from trpo_cli.run import Run
     from trpo_cli.signals import StopRequest
@@ -129,6 +131,7 @@ def train(cfg: DictConfig, choices: Mapping[str, str], directory: Path) -> None:
         Run(directory, OmegaConf.to_yaml({"choices": choices, **node}), settings.checkpoint.keep) as run,
         Logger(directory, settings.total_steps) as logger,
         StopRequest() as stop,
+        contextlib.closing(parts.sampler.environments),
     ):
         log.info("training on %s, writing to %s", parts.task.id, directory)
         summary = loop(settings, parts, run, logger, stop)
@@ -145,17 +148,19 @@ def loop(settings: Settings, parts: Parts, run: Run, logger: Logger, stop: StopR
         row = parts.algorithm.iterate(steps / total)
         before, steps, iterations = steps, int(row["env_steps"] or 0), iterations + 1
         last = steps >= total
-        row["time/steps_per_second"] = (steps - before) / (
-            (row["time/sample_seconds"] or 0) + (row["time/update_seconds"] or 0)
-        )
-        row |= evaluation(
-            settings, parts, due(settings.eval.every, before, steps) or (last and settings.eval.every > 0)
-        )
-        logger.write(row)
-        best = max((r for r in (best, row["rollout/episode_return_mean"]) if r is not None), default=None)
-        if last or stop.status is not None or due(settings.checkpoint.every, iterations - 1, iterations):
+        seconds = (row["time/sample_seconds"] or 0) + (row["time/update_seconds"] or 0)
+        row |= {"time/steps_per_second": (steps - before) / seconds, **dict.fromkeys(METRICS)}
+        if last or due(settings.checkpoint.every, iterations - 1, iterations):
             run.save(parts.state_dict(), steps)
+        try:
+            if settings.eval.every and (last or due(settings.eval.every, before, steps)):
+                result = evaluate(parts.task, parts.policy, parts.sampler.normalizer, settings.eval, settings.seed)
+                row |= result.metrics()
+        finally:
+            logger.write(row)
+        best = max((r for r in (best, row["rollout/episode_return_mean"]) if r is not None), default=None)
         if stop.status is not None:
+            run.save(parts.state_dict(), steps)
             log.warning("stopped by a signal after %s steps; checkpoint saved", f"{steps:,}")
             raise SystemExit(stop.status)
     seconds = time.monotonic() - start
@@ -168,15 +173,6 @@ def loop(settings: Settings, parts: Parts, run: Run, logger: Logger, stop: StopR
         "wall_seconds": seconds,
         "steps_per_second": steps / seconds,
     }
-
-
-def evaluation(settings: Settings, parts: Parts, wanted: bool) -> Metrics:
-    """The `eval/*` part of a row, empty unless `wanted`."""
-    from trpo_cli.evaluate import METRICS, evaluate
-
-    if not wanted:
-        return dict.fromkeys(METRICS)
-    return evaluate(parts.task, parts.policy, parts.sampler.normalizer, settings.eval.episodes, settings.seed).metrics()
 
 
 def farewell(task: Task, summary: dict[str, Any], directory: Path) -> None:
@@ -200,47 +196,6 @@ def farewell(task: Task, summary: dict[str, Any], directory: Path) -> None:
 def relative(path: Path) -> Path:
     """`path` from the working directory where it lies below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def load_policy(directory: Path, plugins: Sequence[str]) -> tuple[Task, Policy, ObservationNormalizer, int]:
-    """The task, policy and frozen observation statistics of a run's newest checkpoint, and the steps it was trained
-    for.
-
-    Raises `RunDirectoryError` or `CheckpointError` if there is nothing whole to load.
-    """
-    from trpo_cli import checkpoint
-    from trpo_cli.build import build
-    from trpo_cli.envs.environments import Environments
-    from trpo_cli.envs.normalize import ObservationNormalizer
-
-    if not (directory / "config.yaml").is_file():
-        raise RunDirectoryError(f"{directory} is no run directory: it has no config.yaml")
-    node: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
-    import_plugins(plugins)
-    task = build(node["env"], "env", plugins)
-    probe = Environments(task, 1, [0])
-    policy = build(
-        node["policy"],
-        "policy",
-        plugins,
-        observation_size=probe.observation_size,
-        distribution=probe.distribution,
-    )
-    probe.close()
-    normalizer = ObservationNormalizer(probe.observation_size, task.normalize_observation, task.observation_clip)
-    state = checkpoint.load(checkpoint.newest(directory / "checkpoints"))
-    policy.load_state_dict(state["policy"])
-    normalizer.load_state_dict(state["sampler"]["normalizer"])
-    return task, policy, normalizer, state["sampler"]["env_steps"]
-
-
-def import_plugins(plugins: Sequence[str]) -> None:
-    """Import the user's packages, which may register environments. Raises `ConfigError` for one that is not there."""
-    for name in plugins:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(f"plugins: '{name}' cannot be imported: {error}") from error
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

@@ -46,6 +46,7 @@ class PolicyGradient(Algorithm):
     rejected_in_a_row: int = field(default=0, init=False)
 
     def iterate(self, progress: float) -> Metrics:
+        self._check_patience()
         start = time.perf_counter()
         rollout = self.sampler.collect(self.policy)
         sampled = time.perf_counter()
@@ -123,17 +124,20 @@ class PolicyGradient(Algorithm):
         return torch.func.functional_call(self.policy, values, (observation,))  # type: ignore[no-any-return]
 
     def _note(self, outcome: Outcome) -> None:
-        """Count rejected updates in a row, and end the training when there are too many."""
+        """Count rejected updates in a row, and say why the last one was."""
         if outcome is Outcome.ACCEPTED:
             self.rejected_in_a_row = 0
             return
         self.rejected_in_a_row += 1
         reason = outcome.name.lower().replace("_", " ")
         logger.warning("update rejected (%s): the policy stays as it was", reason)
+
+    def _check_patience(self) -> None:
+        """End the training when too many updates in a row were rejected: here, after the last of them was logged."""
         if self.rejected_in_a_row >= self.max_rejected:
             raise TrainingError(
-                f"{self.rejected_in_a_row} updates in a row were rejected, the last for: {reason}.\n"
-                "The policy no longer moves. Look at trust_region/outcome and the rewards in metrics.csv; "
+                f"{self.rejected_in_a_row} updates in a row were rejected: the policy no longer moves.\n"
+                "train.log says why, as does trust_region/outcome in metrics.csv; "
                 "algo.max_rejected sets how many are allowed."
             )
 

@@ -36,9 +36,9 @@ class Environments:
         Ended environments show their last observation and must be restarted before the next step. Raises
         `EnvironmentFault` when an action, observation or reward is not finite, or the environment raises.
         """
+        self.steps += 1
         self._check_finite("action", action)
         observation, reward, terminated, truncated, _ = self._guarded(lambda: self._envs.step(self._decode(action)))
-        self.steps += 1
         self.observation = self._encode(observation)
         self._check_finite("observation", self.observation)
         self._check_finite("reward", reward)

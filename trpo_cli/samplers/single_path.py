@@ -14,11 +14,12 @@ from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
 from trpo_cli.errors import ConfigError
 from trpo_cli.policies import Policy
 from trpo_cli.ranges import Count, UnitInterval
+from trpo_cli.samplers import Sampler
 from trpo_cli.samplers.episodes import EpisodeStatistics
 from trpo_cli.seeding import environment_seeds, torch_generator
 
 
-class SinglePath:
+class SinglePath(Sampler):
     """`steps_per_iteration` environment steps a rollout, over `num_envs` environments side by side."""
 
     def __init__(

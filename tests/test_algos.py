@@ -1,0 +1,124 @@
+"""What the probes do not show: failures of first-order updates, and a state that comes back whole."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import probes  # noqa: F401  registers the probe environments
+import pytest
+import torch
+from conftest import built, same
+from torch import Tensor
+
+from trpo_cli import checkpoint
+from trpo_cli.algos.first_order import FirstOrder
+from trpo_cli.cli import CONF, options
+from trpo_cli.data import Batch
+from trpo_cli.trust_region.step import Outcome
+
+SMALL = ("env=Pendulum-v1", "sampler.num_envs=2", "sampler.steps_per_iteration=64")
+
+
+def later(bad: Callable[[Tensor], Tensor], well: int = 3) -> Callable[[Tensor, Batch], Tensor]:
+    """A surrogate that is well for three minibatches, or so many, and `bad` from then on."""
+    calls = 0
+
+    def surrogate(log_prob: Tensor, batch: Batch) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return bad(log_prob) if calls > well else (log_prob * batch.advantage).mean()
+
+    return surrogate
+
+
+FAILURES: dict[str, tuple[Callable[[Tensor, Batch], Tensor], Outcome]] = {
+    "loss not finite": (later(lambda log_prob: log_prob.sum() * float("nan")), Outcome.NON_FINITE_LOSS),
+    "gradient not finite": (
+        later(lambda log_prob: (log_prob - log_prob).clamp(min=0).sqrt().sum()),
+        Outcome.NON_FINITE_GRADIENT,
+    ),
+    "zero gradient": (lambda log_prob, batch: 0.0 * log_prob.sum(), Outcome.ZERO_GRADIENT),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failed_first_order_update_leaves_everything_bit_for_bit(failure: str) -> None:
+    """Though three minibatches had moved the policy: it, the shared critic and Adam's moments are what they were."""
+    parts = built("algo=ppo", "critic=shared", "critic.coefficient=0.0", "algo.minibatch_size=16", *SMALL)
+    parts.algorithm.iterate(0.0)  # so that Adam has moments to lose
+    algorithm = parts.algorithm
+    assert isinstance(algorithm, FirstOrder)
+    algorithm.surrogate, outcome = FAILURES[failure]
+    before = copy.deepcopy((parts.policy.state_dict(), parts.critic.state_dict(), algorithm.optimizer.state_dict()))
+    row = algorithm.iterate(0.0)
+    assert row["trust_region/outcome"] == outcome
+    assert row["trust_region/accepted"] == 0
+    assert row["policy/kl"] == 0
+    assert same((parts.policy.state_dict(), parts.critic.state_dict(), algorithm.optimizer.state_dict()), before)
+
+
+def test_a_last_step_to_where_nothing_is_finite_is_taken_back() -> None:
+    parts = built("algo=vpg_adam", *SMALL)
+    assert isinstance(parts.algorithm, FirstOrder)
+    parts.algorithm.surrogate = later(lambda log_prob: log_prob.sum() * float("nan"), well=1)
+    before = copy.deepcopy(parts.policy.state_dict())
+    row = parts.algorithm.iterate(0.0)
+    assert row["trust_region/outcome"] == Outcome.NON_FINITE_LOSS
+    assert same(parts.policy.state_dict(), before)
+
+
+def test_target_kl_ends_the_epochs() -> None:
+    parts = built("algo=ppo", "algo.target_kl=1e-6", "algo.epochs=7", *SMALL)
+    assert parts.algorithm.iterate(0.0)["policy/epochs"] == 1
+    free = built("algo=ppo", "algo.epochs=7", *SMALL)
+    assert free.algorithm.iterate(0.0)["policy/epochs"] == 7
+
+
+def test_radius_and_learning_rate_fall_to_zero() -> None:
+    parts = built("algo=trpo", "algo.delta_decay=linear", *SMALL)
+    assert [parts.algorithm.iterate(p)["trust_region/delta"] for p in (0.0, 0.75)] == [0.01, 0.0025]
+    parts = built("algo=ppo", *SMALL)
+    assert parts.algorithm.iterate(0.5)["policy/learning_rate"] == pytest.approx(1.5e-4)
+
+
+def test_fisher_products_on_a_fraction_of_the_batch() -> None:
+    parts = built("algo=trpo", "algo.fvp_fraction=0.25", *SMALL)
+    algorithm: Any = parts.algorithm
+    batch, _ = algorithm.estimate(parts.sampler.collect(parts.policy))
+    problem = algorithm.problem(batch)
+    assert problem.metric_outputs(problem.theta_old).shape[0] == 16
+    assert problem.kl(problem.theta_old).shape[0] == 64
+    assert algorithm.update(batch, 0.0)[0] is Outcome.ACCEPTED
+
+
+@pytest.mark.parametrize("algo", options(CONF / "algo"))
+def test_a_checkpoint_holds_all_but_the_environments(algo: str, tmp_path: Any) -> None:
+    """Loaded into fresh parts, the state is whole: the next iteration on the same environments' states is the same.
+
+    TwoSteps' episodes end with the rollout, and the one thing random in it does not matter.
+    """
+    overrides = (f"algo={algo}", "env=gym", "env.id=Probe/TwoSteps-v0", "env.normalize_observation=true", *SMALL[1:])
+    first = built(*overrides, "env.normalize_reward=true")
+    for progress in (0.0, 0.1):
+        first.algorithm.iterate(progress)
+    checkpoint.save(tmp_path / "step.safetensors", first.state_dict())
+    second = built(*overrides, "env.normalize_reward=true", "seed=5")
+    second.load_state_dict(checkpoint.load(tmp_path / "step.safetensors"))
+    assert same(second.state_dict(), first.state_dict())
+    rows = [parts.algorithm.iterate(0.2) for parts in (first, second)]
+    assert all(rows[0][name] == rows[1][name] for name in rows[0] if not name.startswith("time/"))
+    assert same(second.state_dict(), first.state_dict())
+
+
+def test_evaluation_of_an_endless_task_is_cut_off() -> None:
+    from trpo_cli.evaluate import Episodes, evaluate
+
+    parts = built("env=gym", "env.id=CliffWalking-v1", "seed=1", *SMALL[1:])
+    with torch.no_grad():
+        for parameter in parts.policy.parameters():
+            parameter.zero_()  # always up: never falls, never arrives
+    played = evaluate(parts.task, parts.policy, parts.sampler.normalizer, Episodes(3, 40), seed=0)
+    assert played.lengths.tolist() == [40, 40, 40]
+    assert played.returns.tolist() == [-40, -40, -40]
