@@ -39,9 +39,7 @@ class PolicyGradient(Algorithm):
     gamma: UnitInterval
     advantage: Advantage
     normalize_advantage: bool
-    discount_states: (
-        bool  # weigh the state at time t of its episode by gamma^t, as the theory does (seed 002's gamma^k)
-    )
+    discount_states: bool  # the state at time t of its episode weighs gamma^t, as in theory (seed 002's gamma^k)
     max_rejected: Count  # updates in a row, before training ends
     rejected_in_a_row: int = field(default=0, init=False)
 
