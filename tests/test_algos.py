@@ -122,3 +122,23 @@ def test_evaluation_of_an_endless_task_is_cut_off() -> None:
     played = evaluate(parts.task, parts.policy, parts.sampler.normalizer, Episodes(3, 40), seed=0)
     assert played.lengths.tolist() == [40, 40, 40]
     assert played.returns.tolist() == [-40, -40, -40]
+
+
+@pytest.mark.parametrize("algo", ["trpo", "ppo"])
+def test_the_critic_is_fitted_after_the_advantages_are_taken(algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = built(f"algo={algo}", *SMALL)
+    order: list[str] = []
+    for owner, name in (
+        (parts.sampler, "collect"),
+        (parts.algorithm, "estimate"),
+        (parts.algorithm, "update"),
+        (parts.critic, "fit"),
+    ):
+
+        def recorded(*args: Any, _call: Any = getattr(owner, name), _name: str = name) -> Any:
+            order.append(_name)
+            return _call(*args)
+
+        monkeypatch.setattr(owner, name, recorded)
+    parts.algorithm.iterate(0.0)
+    assert order == ["collect", "estimate", "update", "fit"]

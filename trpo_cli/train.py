@@ -159,7 +159,7 @@ def loop(settings: Settings, parts: Parts, run: Run, logger: Logger, stop: StopR
         finally:
             logger.write(row)
         best = max((r for r in (best, row["rollout/episode_return_mean"]) if r is not None), default=None)
-        if stop.status is not None:
+        if stop.status is not None and not last:
             run.save(parts.state_dict(), steps)
             log.warning("stopped by a signal after %s steps; checkpoint saved", f"{steps:,}")
             raise SystemExit(stop.status)
