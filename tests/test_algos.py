@@ -128,17 +128,14 @@ def test_evaluation_of_an_endless_task_is_cut_off() -> None:
 def test_the_critic_is_fitted_after_the_advantages_are_taken(algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = built(f"algo={algo}", *SMALL)
     order: list[str] = []
-    for owner, name in (
-        (parts.sampler, "collect"),
-        (parts.algorithm, "estimate"),
-        (parts.algorithm, "update"),
-        (parts.critic, "fit"),
-    ):
 
-        def recorded(*args: Any, _call: Any = getattr(owner, name), _name: str = name) -> Any:
-            order.append(_name)
-            return _call(*args)
+    def recorded(owner: object, name: str) -> None:
+        call = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args: (order.append(name), call(*args))[1])
 
-        monkeypatch.setattr(owner, name, recorded)
+    recorded(parts.sampler, "collect")
+    recorded(parts.algorithm, "estimate")
+    recorded(parts.algorithm, "update")
+    recorded(parts.critic, "fit")
     parts.algorithm.iterate(0.0)
     assert order == ["collect", "estimate", "update", "fit"]
