@@ -25,12 +25,22 @@ def test_the_readme_opens_with_the_two_commands() -> None:
     assert COMMANDS[:2] == ["make train", "make test"]
 
 
-def test_every_command(trpo_train: Command, trpo_eval: Command, trpo_report: Command, tmp_path: Path) -> None:
-    (tmp_path / "mine" / "env").mkdir(parents=True)
-    (yaml,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "mine" / "env" / "ShortPole-v0.yaml").write_text(yaml)
+def test_every_command(
+    trpo_train: Command,
+    trpo_eval: Command,
+    trpo_report: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = re.findall(r"```(?:yaml|python)\n(.*?)```", README, re.DOTALL)
+    names = ("mine/env/ShortPole-v0.yaml", "my_package.py", "mine/algo/advantage/clipped_td.yaml")
+    for name, text in zip(names, files, strict=True):
+        assert f"`{name}`" in README
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
     for command in COMMANDS:
-        program, *arguments = shlex.split(command)
+        program, *arguments = shlex.split(command.removeprefix("PYTHONPATH=. "))
         if program == "trpo-train":
             shown = {"--help", "--cfg"} & set(arguments)
             done = trpo_train(*arguments, *(() if shown else SHORT))

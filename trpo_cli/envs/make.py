@@ -47,7 +47,7 @@ class Task:
         except gymnasium.error.UnregisteredEnv as error:
             raise ConfigError(
                 f"env.id: no environment is registered as '{self.id}'{nearest(self.id, gymnasium.registry)}\n"
-                "An environment of your own is registered by its package: name it in plugins=[...]."
+                "One of your own is registered by its package: name that in plugins=[...], or --plugins of trpo-eval."
             ) from error
         except Exception as error:
             raise ConfigError(f"env.id: {self.id} cannot be made with {self.kwargs}: {error}") from error
