@@ -139,3 +139,9 @@ def test_the_critic_is_fitted_after_the_advantages_are_taken(algo: str, monkeypa
     recorded(parts.critic, "fit")
     parts.algorithm.iterate(0.0)
     assert order == ["collect", "estimate", "update", "fit"]
+
+
+@pytest.mark.parametrize("override", ["algo.delta=1", "algo.damping=1"])
+def test_whole_numbers_are_floats_where_floats_are_wanted(override: str) -> None:
+    row = built(override, *SMALL).algorithm.iterate(0.0)
+    assert all(value is None or isinstance(value, float) for value in row.values())

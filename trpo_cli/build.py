@@ -115,13 +115,12 @@ def checked(value: Any, annotation: Any, path: str, plugins: Sequence[str] = ())
         return build_function(value, path, plugins)
     adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True))
     try:
-        adapter.validate_python(value)
+        return adapter.validate_python(value)  # a whole number for a float comes back as a float
     except ValidationError as error:
         detail = error.errors()[0]
         where = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
         message = detail["msg"].removeprefix("Input ")
         raise ConfigError(f"{path}{where}: got {value!r}; it {message}") from error
-    return value
 
 
 def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]:
