@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -92,3 +94,10 @@ def trpo_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 def trpo_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     """Run `trpo-report ARGUMENTS` in `tmp_path`."""
     return _command(report.main, "trpo-report", monkeypatch, capsys, tmp_path)
+
+
+def quiet_make(env_id: str, **kwargs: Any) -> Any:
+    """`gymnasium.make`, without the news that a version is old."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return gymnasium.make(env_id, disable_env_checker=True, **kwargs)

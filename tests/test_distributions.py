@@ -27,6 +27,11 @@ def family(request: pytest.FixtureRequest) -> tuple[Distribution, Tensor, Tensor
     return distribution, old, new
 
 
+def drawn(distribution: Distribution, parameters: Tensor, seed: int) -> Tensor:
+    noise = distribution.noise(parameters.shape[:-1], torch.Generator().manual_seed(seed))
+    return distribution.sample(parameters, noise.to(parameters.dtype))
+
+
 def reference(distribution: Distribution, parameters: Tensor) -> list[torch.distributions.Distribution]:
     """The same distribution in torch's words: independent factors."""
     if isinstance(distribution, DiagonalGaussian):
@@ -38,7 +43,7 @@ def reference(distribution: Distribution, parameters: Tensor) -> list[torch.dist
 
 def test_log_prob_entropy_and_kl_are_torchs(family: tuple[Distribution, Tensor, Tensor]) -> None:
     distribution, old, new = family
-    action = distribution.sample(old, torch.Generator().manual_seed(1))
+    action = drawn(distribution, old, 1)
     factors = [action] if isinstance(distribution, DiagonalGaussian) else list(action.unbind(-1))
     p, q = reference(distribution, old), reference(distribution, new)
     torch.testing.assert_close(
@@ -53,7 +58,7 @@ def test_samples_have_the_stated_law(family: tuple[Distribution, Tensor, Tensor]
     distribution, old, new = family
     draws = 20_000
     many_old, many_new = old.repeat_interleave(draws, 0), new.repeat_interleave(draws, 0)
-    action = distribution.sample(many_old, torch.Generator().manual_seed(2))
+    action = drawn(distribution, many_old, 2)
     log_p, log_q = (distribution.log_prob(p, action).view(STATES, draws) for p in (many_old, many_new))
     for sample, expected in ((-log_p, distribution.entropy(old)), (log_p - log_q, distribution.kl(old, new))):
         error = sample.std(1) / draws**0.5
@@ -80,7 +85,7 @@ def test_fisher_is_the_covariance_of_the_score(family: tuple[Distribution, Tenso
     distribution, old, vector = family
     draws = 40_000
     state, v = old[:1].repeat(draws, 1).requires_grad_(), vector[:1]
-    action = distribution.sample(state.detach(), torch.Generator().manual_seed(3))
+    action = drawn(distribution, state.detach(), 3)
     (score,) = torch.autograd.grad(distribution.log_prob(state, action).sum(), state)
     products = score * (score @ v[0])[:, None]
     error = products.std(0) / draws**0.5
@@ -91,13 +96,13 @@ def test_mode_is_the_likeliest_action(family: tuple[Distribution, Tensor, Tensor
     distribution, old, _ = family
     best = distribution.log_prob(old, distribution.mode(old))
     for seed in range(50):
-        action = distribution.sample(old, torch.Generator().manual_seed(seed))
+        action = drawn(distribution, old, seed)
         assert (distribution.log_prob(old, action) <= best + 1e-12).all()
 
 
 def test_a_certain_category_is_always_drawn() -> None:
     logits = torch.tensor([[-1e4, 0.0, -1e4]]).repeat(1000, 1)
-    assert (Categorical([3]).sample(logits, torch.Generator().manual_seed(0)) == 1).all()
+    assert (drawn(Categorical([3]), logits, 0) == 1).all()
 
 
 def test_one_category_has_nothing_to_choose() -> None:
@@ -107,3 +112,14 @@ def test_one_category_has_nothing_to_choose() -> None:
     torch.testing.assert_close(family.entropy(parameters), zeros)
     torch.testing.assert_close(family.kl(parameters, parameters + 1), zeros)
     torch.testing.assert_close(family.fisher(parameters, torch.ones(3, 1)), zeros[:, None])
+
+
+def test_the_same_noise_gives_the_same_action(family: tuple[Distribution, Tensor, Tensor]) -> None:
+    """What the branches of a vine share, and what lets a rollout draw all its noise at once."""
+    distribution, old, _ = family
+    generator = torch.Generator().manual_seed(0)
+    noise = distribution.noise((5, STATES), generator).double()
+    for step in noise:
+        assert torch.equal(distribution.sample(old, step), distribution.sample(old, step.clone()))
+    many = distribution.sample(old.repeat(5, 1), noise.flatten(0, 1))
+    assert torch.equal(many, torch.cat([distribution.sample(old, step) for step in noise]))

@@ -17,6 +17,7 @@ LAYERS = {
     "seeding": 0,
     "data": 1,
     "distributions": 1,
+    "networks": 1,
     "returns": 1,
     "policies": 2,
     "critics": 3,

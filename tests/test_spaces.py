@@ -30,14 +30,20 @@ def test_every_sampled_action_is_in_its_space(space: spaces.Space[Any]) -> None:
     distribution, decode = action_decoder(space, "Some-v0")
     size = 2 * distribution.network_size if isinstance(distribution, DiagonalGaussian) else distribution.network_size
     parameters = torch.randn(200, size, generator=torch.Generator().manual_seed(0))
-    actions = decode(distribution.sample(parameters, torch.Generator().manual_seed(1)).numpy())
+    actions = decode(
+        distribution.sample(
+            parameters, distribution.noise(parameters.shape[:1], torch.Generator().manual_seed(1))
+        ).numpy()
+    )
     for action in actions:
         assert space.contains(action.astype(np.int64) if isinstance(space, spaces.Discrete) else action), action
 
 
 def test_discrete_actions_reach_every_value() -> None:
     distribution, decode = action_decoder(spaces.MultiDiscrete([2, 3], start=[5, -1]), "Some-v0")
-    drawn = decode(distribution.sample(torch.zeros(500, 5), torch.Generator().manual_seed(0)).numpy())
+    drawn = decode(
+        distribution.sample(torch.zeros(500, 5), distribution.noise((500,), torch.Generator().manual_seed(0))).numpy()
+    )
     assert {tuple(row) for row in drawn} == {(a, b) for a in (5, 6) for b in (-1, 0, 1)}
 
 

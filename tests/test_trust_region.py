@@ -38,7 +38,7 @@ def softmax_problem(states: int = 6, seed: int = 0, scale: float = 1.0) -> Probl
             + theta[7] * features[:, 1:]
         )
 
-    old = outputs(theta).log_softmax(-1)
+    old, jacobian = outputs(theta).log_softmax(-1), torch.autograd.functional.jacobian(outputs, theta)
 
     def kl(logits: Tensor) -> Tensor:
         return (old.exp() * (old - logits.log_softmax(-1))).sum(-1)
@@ -53,6 +53,8 @@ def softmax_problem(states: int = 6, seed: int = 0, scale: float = 1.0) -> Probl
         kl=lambda theta: kl(outputs(theta)),
         weight=weight,
         metric_outputs=outputs,
+        metric_jvp=lambda v: jacobian @ v,
+        metric_vjp=lambda u: jacobian.flatten(0, 1).T @ u.flatten(),
         metric_kl=kl,
         metric_fisher=fisher,
         metric_weight=weight,
@@ -227,6 +229,8 @@ def test_the_natural_step_does_not_depend_on_the_parametrisation() -> None:
         kl=lambda t: problem.kl(t * stretch),
         weight=problem.weight,
         metric_outputs=lambda t: problem.metric_outputs(t * stretch),
+        metric_jvp=lambda v: problem.metric_jvp(v * stretch),
+        metric_vjp=lambda u: problem.metric_vjp(u) * stretch,
         metric_kl=problem.metric_kl,
         metric_fisher=problem.metric_fisher,
         metric_weight=problem.metric_weight,

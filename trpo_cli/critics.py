@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
+from trpo_cli.networks import MLP, Activation, Adam, orthogonal, share_memory, size, threads_for
 from trpo_cli.policies import Policy
-from trpo_cli.policies.mlp import Activation, hidden_layers, orthogonal
 from trpo_cli.ranges import Count, NonNegative, Positive
 from trpo_cli.schedules import Decay, decayed
 
@@ -97,43 +96,41 @@ class MLPCritic(Critic):
         minibatch_size: Count,
     ) -> None:
         super().__init__()
-        self.trunk = hidden_layers(observation_size, hidden_sizes, activation)
-        self.head = orthogonal(nn.Linear(hidden_sizes[-1] if hidden_sizes else observation_size, 1), 1.0)
+        self.network = MLP(observation_size, hidden_sizes, 1, activation, 1.0)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
         self.generator = generator
         self.learning_rate, self.learning_rate_decay = learning_rate, learning_rate_decay
         self.epochs, self.minibatch_size = epochs, minibatch_size
-        self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate)
+        self.optimizer = Adam(size(self.network))
 
     def forward(self, observation: Tensor) -> Tensor:
-        return self.mean + self.std * self._standardised(observation)
+        return self.mean + self.std * self.network(observation).squeeze(-1)  # type: ignore[no-any-return]
 
-    def _standardised(self, observation: Tensor) -> Tensor:
-        return self.head(self.trunk(observation)).squeeze(-1)  # type: ignore[no-any-return]
-
+    @torch.no_grad()
     def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
         before = copy.deepcopy(self.state_dict())
-        self.optimizer.param_groups[0]["lr"] = decayed(self.learning_rate, self.learning_rate_decay, progress)
+        learning_rate = decayed(self.learning_rate, self.learning_rate_decay, progress)
         self.mean.copy_(return_.mean())
         self.std.copy_(return_.std(correction=0) + EPSILON)
-        target = (return_ - self.mean) / self.std
-        for _ in range(self.epochs):
-            order = torch.randperm(len(return_), generator=self.generator)
-            for rows in order.split(self.minibatch_size):
-                loss = mse_loss(self._standardised(observation[rows]), target[rows])
-                self.optimizer.zero_grad()
-                loss.backward()
-                self.optimizer.step()
-        if not all(parameter.isfinite().all() for parameter in self.parameters()):
+        theta = share_memory(self.network)
+        target = ((return_ - self.mean) / self.std)[:, None]
+        with threads_for(min(self.minibatch_size, len(return_))):
+            for _ in range(self.epochs):
+                order = torch.randperm(len(return_), generator=self.generator).to(return_.device)
+                epoch = zip(*(x[order].split(self.minibatch_size) for x in (observation, target)), strict=True)
+                for inputs, wanted in epoch:
+                    value = self.network.linearise(inputs)
+                    slope = (value.output - wanted).mul_(2 / len(wanted))  # of the mean squared error
+                    self.optimizer.step(theta, value.vjp(slope), learning_rate)
+        if not theta.isfinite().all():
             self.load_state_dict(before)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What the next fit depends on beside the weights; part of `state_dict`."""
-        return {"optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state()}
+        """What the next fit depends on beside weights and moments; part of `state_dict`."""
+        return {"generator": self.generator.get_state()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -27,6 +28,10 @@ class Rollout:
     truncated_observation: Tensor  # (M, O), the true successor of each truncated step, in row-major order
     last_observation: Tensor  # (N, O), successor of time T - 1 where the episode goes on
 
+    def to(self, device: torch.device) -> Rollout:
+        """The same on another device."""
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -43,6 +48,6 @@ class Batch:
     def __len__(self) -> int:
         return len(self.advantage)
 
-    def select(self, rows: Tensor) -> Batch:
-        """The given rows (K,) int64, in that order."""
+    def select(self, rows: Tensor | slice) -> Batch:
+        """The given rows, (K,) int64, in that order; or a slice of rows, without copying."""
         return replace(self, **{name: value[rows] for name, value in vars(self).items()})

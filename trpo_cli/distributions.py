@@ -21,8 +21,11 @@ class Distribution(Protocol):
 
     network_size: int  # parameters that depend on the state: what a network has to give
 
-    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
-        """Actions (B, A)."""
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """What `sample` needs to draw one action for each place of `shape`: (*shape, K)."""
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        """Actions (B, A), from noise (B, K): the same noise gives the same action wherever the policy is the same."""
 
     def mode(self, parameters: Tensor) -> Tensor:
         """The likeliest actions (B, A)."""
@@ -50,10 +53,12 @@ class DiagonalGaussian:
         mean, log_std = parameters.split(self.network_size, dim=-1)
         return mean, log_std
 
-    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return torch.randn(*shape, self.network_size, generator=generator)
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         mean, log_std = self._split(parameters)
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
-        return mean + log_std.exp() * noise
+        return torch.addcmul(mean, log_std.exp(), noise)
 
     def mode(self, parameters: Tensor) -> Tensor:
         return self._split(parameters)[0]
@@ -94,12 +99,14 @@ class Categorical:
         """Normalised log-probabilities of each factor: a list of (B, size)."""
         return [logits.log_softmax(-1) for logits in parameters.split(self.sizes, dim=-1)]
 
-    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return torch.rand(*shape, len(self.sizes), generator=generator)
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         # Inverse transform: one uniform number a factor, so that the noise does not depend on the probabilities.
         factors = []
-        for log_p in self._log_probs(parameters):
+        for log_p, uniform in zip(self._log_probs(parameters), noise.split(1, dim=-1), strict=True):
             cumulative = log_p.exp().cumsum(-1)
-            uniform = torch.rand((*log_p.shape[:-1], 1), generator=generator, dtype=log_p.dtype)
             index = torch.searchsorted(cumulative, uniform * cumulative[..., -1:], right=True)
             factors.append(index.clamp(max=log_p.shape[-1] - 1))
         return torch.cat(factors, dim=-1)

@@ -19,7 +19,7 @@ from trpo_cli.errors import RunDirectoryError
 from trpo_cli.ranges import Count
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
-    from trpo_cli.envs.make import Task
+    from trpo_cli.envs.make import Parallelism, Task
     from trpo_cli.envs.normalize import ObservationNormalizer
     from trpo_cli.policies import Policy
 
@@ -49,7 +49,13 @@ class Evaluation:
 
 
 def evaluate(
-    task: Task, policy: Policy, normalizer: ObservationNormalizer, plan: Episodes, seed: int, sample: bool = False
+    task: Task,
+    policy: Policy,
+    normalizer: ObservationNormalizer,
+    plan: Episodes,
+    seed: int,
+    sample: bool = False,
+    parallelism: Parallelism | None = None,
 ) -> Evaluation:
     """Play the planned episodes with the likeliest action of each state, or with sampled ones.
 
@@ -58,6 +64,8 @@ def evaluate(
     import torch
 
     from trpo_cli.envs.environments import Environments
+    from trpo_cli.envs.make import Parallelism
+    from trpo_cli.policies import on_cpu
     from trpo_cli.seeding import environment_seeds, torch_generator
 
     num_envs = min(plan.episodes, MAX_PARALLEL)
@@ -66,12 +74,16 @@ def evaluate(
     running_return, running_length = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
     returns: list[float] = []
     lengths: list[int] = []
-    envs = Environments(task, num_envs, environment_seeds(seed, "evaluation", num_envs))
+    actor, distribution = on_cpu(policy), policy.distribution
+    seeds = environment_seeds(seed, "evaluation", num_envs)
+    envs = Environments(task, num_envs, seeds, parallelism or Parallelism())
     with contextlib.closing(envs), torch.no_grad():
         while left.any():
-            parameters = policy(torch.from_numpy(normalizer(envs.observation)))
-            distribution = policy.distribution
-            action = distribution.sample(parameters, generator) if sample else distribution.mode(parameters)
+            parameters = actor.infer(torch.from_numpy(normalizer(envs.observation)))
+            if sample:
+                action = distribution.sample(parameters, distribution.noise((num_envs,), generator))
+            else:
+                action = distribution.mode(parameters)
             _, reward, terminated, truncated = envs.step(action.numpy())
             running_return += reward
             running_length += 1

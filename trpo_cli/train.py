@@ -20,11 +20,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from trpo_cli.cli import CONF, discard_empty, opened, print_help, reported
-from trpo_cli.evaluate import METRICS, Episodes, evaluate
+from trpo_cli.evaluate import METRICS, Episodes, Evaluation, evaluate
 from trpo_cli.ranges import Count, NonNegativeInt
 from trpo_cli.schedules import due
 
 if TYPE_CHECKING:
+    import torch
+
     from trpo_cli.algos import Algorithm
     from trpo_cli.critics import Critic
     from trpo_cli.envs.make import Task
@@ -60,6 +62,7 @@ class Settings:
 
     seed: NonNegativeInt
     total_steps: Count
+    device: str  # where updates run: sampling stays on the CPU
     plugins: list[str]
     eval: EvaluationSettings
     checkpoint: CheckpointSettings
@@ -74,6 +77,11 @@ class Parts:
     policy: Policy
     critic: Critic
     algorithm: Algorithm
+
+    def evaluate(self, plan: Episodes, seed: int) -> Evaluation:
+        """Play episodes with the likeliest actions, side by side as the sampler does."""
+        envs, normalizer = self.sampler.environments, self.sampler.normalizer
+        return evaluate(self.task, self.policy, normalizer, plan, seed, parallelism=envs.parallelism)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -102,17 +110,33 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
         return build(node.get(group), group, role, settings.plugins, **context)
 
     single_threaded()
-    seed = settings.seed
+    seed, device = settings.seed, usable(settings.device)
     task = part(Task, "env")
     sampler = part(Sampler, "sampler", task=task, seed=seed, gamma=node["algo"].get("gamma"))
     envs = sampler.environments
     torch.manual_seed(int(sequence(seed, "initial parameters").generate_state(1)[0]))
     policy = part(Policy, "policy", observation_size=envs.observation_size, distribution=envs.distribution)
+    policy = policy.to(device)
     shape = {"observation_size": envs.observation_size, "policy": policy}
-    critic = part(Critic, "critic", **shape, generator=torch_generator(seed, "critic"))
+    critic = part(Critic, "critic", **shape, generator=torch_generator(seed, "critic")).to(device)
     core = {"sampler": sampler, "policy": policy, "critic": critic}
     algorithm = part(Algorithm, "algo", **core, generator=torch_generator(seed, "algorithm"))
     return Parts(task, sampler, policy, critic, algorithm)
+
+
+def usable(name: str) -> torch.device:
+    """The device of that name. Raises `ConfigError` if torch knows none, or has no use of it here."""
+    import torch
+
+    from trpo_cli.errors import ConfigError
+
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device: got '{name}'; cpu, cuda and cuda:1 are such names. {reason}") from error
+    return device
 
 
 def train(cfg: DictConfig, choices: Mapping[str, str], directory: Path) -> None:
@@ -134,6 +158,7 @@ def train(cfg: DictConfig, choices: Mapping[str, str], directory: Path) -> None:
         contextlib.closing(parts.sampler.environments),
     ):
         log.info("training on %s, writing to %s", parts.task.id, directory)
+        log.info("%s environments: %s", parts.sampler.environments.num_envs, parts.sampler.environments.how)
         summary = loop(settings, parts, run, logger, stop)
         run.finish(summary)
     farewell(parts.task, summary, directory)
@@ -154,8 +179,7 @@ def loop(settings: Settings, parts: Parts, run: Run, logger: Logger, stop: StopR
             run.save(parts.state_dict(), steps)
         try:
             if settings.eval.every and (last or due(settings.eval.every, before, steps)):
-                result = evaluate(parts.task, parts.policy, parts.sampler.normalizer, settings.eval, settings.seed)
-                row |= result.metrics()
+                row |= parts.evaluate(settings.eval, settings.seed).metrics()
         finally:
             logger.write(row)
         best = max((r for r in (best, row["rollout/episode_return_mean"]) if r is not None), default=None)

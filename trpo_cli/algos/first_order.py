@@ -11,18 +11,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
-from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
 from trpo_cli.algos import Metrics
 from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.critics import SharedCritic
 from trpo_cli.data import Batch
+from trpo_cli.networks import Adam, Linearisation, linearise, share_memory, size, threads_for
+from trpo_cli.policies import Policy
 from trpo_cli.ranges import Count, Finite, Positive
 from trpo_cli.schedules import Decay, decayed
 from trpo_cli.trust_region.constraint import mean_kl
 from trpo_cli.trust_region.step import Outcome
 
 Surrogate = Callable[[Tensor, Batch], Tensor]
+
+
+class PolicyAndValue(nn.Module):
+    """A policy and the critic on its hidden layers as one module: distribution parameters, and V(s) behind them."""
+
+    def __init__(self, policy: Policy, critic: SharedCritic) -> None:
+        super().__init__()
+        self.policy, self.critic = policy, critic
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return torch.cat([self.policy(observation), self.critic(observation)[:, None]], dim=-1)
+
+    def infer(self, observation: Tensor) -> Tensor:
+        return self(observation)  # type: ignore[no-any-return]
+
+    def linearise(self, observation: Tensor) -> Linearisation:
+        return linearise(self, observation)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,72 +59,83 @@ class FirstOrder(PolicyGradient):
     target_kl: Positive | None  # no further epoch once the mean KL has passed it
 
     def __post_init__(self) -> None:
-        self.shared = self.critic if isinstance(self.critic, SharedCritic) else None
-        self.trained = nn.ModuleList([self.policy] if self.shared is None else [self.policy, self.shared])
-        self.optimizer = torch.optim.Adam(self.trained.parameters(), lr=self.learning_rate, eps=self.adam_epsilon)
+        shared = self.critic if isinstance(self.critic, SharedCritic) else None
+        self.value_coefficient = 0.0 if shared is None else shared.coefficient
+        self.model: Policy | PolicyAndValue = self.policy if shared is None else PolicyAndValue(self.policy, shared)
+        self.optimizer = Adam(size(self.model), self.adam_epsilon).to(self.device)
 
     def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
-        self.optimizer.param_groups[0]["lr"] = decayed(self.learning_rate, self.learning_rate_decay, progress)
-        before = copy.deepcopy((self.trained.state_dict(), self.optimizer.state_dict()))
-        outcome, epochs = self._optimize(batch)
+        learning_rate = decayed(self.learning_rate, self.learning_rate_decay, progress)
+        theta = share_memory(self.model)
+        before = copy.deepcopy((theta, self.optimizer.state_dict()))
+        outcome, epochs = self._optimize(theta, batch, learning_rate)
         if outcome is not Outcome.ACCEPTED:
-            self.trained.load_state_dict(before[0])
+            theta.copy_(before[0])
             self.optimizer.load_state_dict(before[1])
-        return outcome, {"policy/epochs": float(epochs), "policy/learning_rate": self.optimizer.param_groups[0]["lr"]}
+        return outcome, {"policy/epochs": float(epochs), "policy/learning_rate": learning_rate}
 
-    def _optimize(self, batch: Batch) -> tuple[Outcome, int]:
+    def _optimize(self, theta: Tensor, batch: Batch, learning_rate: float) -> tuple[Outcome, int]:
         """Run the epochs; stop at the first loss or gradient that is not finite. Returns the number of epochs too."""
         outcome = Outcome.ZERO_GRADIENT
         for epoch in range(1, self.epochs + 1):
-            for minibatch in self._minibatches(batch):
-                step = self._descend(minibatch)
-                if step in (Outcome.NON_FINITE_LOSS, Outcome.NON_FINITE_GRADIENT):
-                    return step, epoch
-                outcome = min(outcome, step)  # ACCEPTED as soon as one minibatch moved the policy
+            with threads_for(min(self.minibatch_size or len(batch), len(batch))):
+                for minibatch in self._minibatches(batch):
+                    step = self._descend(theta, minibatch, learning_rate)
+                    if step in (Outcome.NON_FINITE_LOSS, Outcome.NON_FINITE_GRADIENT):
+                        return step, epoch
+                    outcome = min(outcome, step)  # ACCEPTED as soon as one minibatch moved the policy
             if self.target_kl is not None and self._kl(batch) > self.target_kl:
                 break
-        return outcome if self._finite(batch) else Outcome.NON_FINITE_LOSS, epoch
+        return outcome if self._finite(theta, batch) else Outcome.NON_FINITE_LOSS, epoch
 
     def _minibatches(self, batch: Batch) -> Iterator[Batch]:
-        if self.minibatch_size is None or self.minibatch_size >= len(batch):
+        size = self.minibatch_size or len(batch)
+        if size >= len(batch):
             yield batch
             return
-        for rows in torch.randperm(len(batch), generator=self.generator).split(self.minibatch_size):
-            yield batch.select(rows)
+        shuffled = batch.select(torch.randperm(len(batch), generator=self.generator).to(self.device))
+        for start in range(0, len(batch), size):
+            yield shuffled.select(slice(start, start + size))
 
-    def _descend(self, batch: Batch) -> Outcome:
+    def _descend(self, theta: Tensor, batch: Batch, learning_rate: float) -> Outcome:
         """One step of Adam, unless the loss or the gradient forbids it."""
-        loss = self._loss(batch)
-        if not loss.isfinite():
+        model = self.model.linearise(batch.observation)
+        output = model.output.requires_grad_()
+        loss = self._loss(output, batch)
+        if not math.isfinite(loss.item()):
             return Outcome.NON_FINITE_LOSS
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = clip_grad_norm_(self.trained.parameters(), self.max_gradient_norm or float("inf"))
-        if not norm.isfinite():
+        (slope,) = torch.autograd.grad(loss, output)
+        gradient = model.vjp(slope)
+        norm = gradient.norm().item()
+        if not math.isfinite(norm):
             return Outcome.NON_FINITE_GRADIENT
         if norm == 0:
             return Outcome.ZERO_GRADIENT
-        self.optimizer.step()
+        if self.max_gradient_norm is not None and norm > self.max_gradient_norm:
+            gradient.mul_(self.max_gradient_norm / norm)
+        self.optimizer.step(theta, gradient, learning_rate)
         return Outcome.ACCEPTED
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """Of the outputs (B, P) of the model, or (B, P + 1) where the last is the value."""
         distribution = self.policy.distribution
-        parameters = self.policy(batch.observation)
+        parameters = output[:, : batch.old_parameters.shape[-1]]
         loss = -self.surrogate(distribution.log_prob(parameters, batch.action), batch)
-        loss = loss - self.entropy_coefficient * distribution.entropy(parameters).mean()
-        if self.shared is not None:
-            loss = loss + self.shared.coefficient * mse_loss(self.shared(batch.observation), batch.return_)
+        if self.entropy_coefficient:
+            loss = loss - self.entropy_coefficient * distribution.entropy(parameters).mean()
+        if self.value_coefficient:
+            loss = loss + self.value_coefficient * mse_loss(output[:, -1], batch.return_)
         return loss
 
     @torch.no_grad()
-    def _finite(self, batch: Batch) -> bool:
+    def _finite(self, theta: Tensor, batch: Batch) -> bool:
         """Whether the parameters, and the loss of the whole batch under them, are still finite after the last step."""
-        finite = all(parameter.isfinite().all() for parameter in self.trained.parameters())
-        return finite and bool(self._loss(batch).isfinite()) and math.isfinite(self._kl(batch))
+        finite = theta.isfinite().all() and self._loss(self.model.infer(batch.observation), batch).isfinite()
+        return bool(finite) and math.isfinite(self._kl(batch))
 
     @torch.no_grad()
     def _kl(self, batch: Batch) -> float:
-        new = self.outputs(parameters_to_vector(self.policy.parameters()), batch.observation)
+        new = self.policy.infer(batch.observation)
         return mean_kl(self.policy.distribution.kl(batch.old_parameters, new), batch.weight).item()
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from trpo_cli.algos import Algorithm, Metrics
 from trpo_cli.critics import Critic, explained_variance
 from trpo_cli.data import Batch, Rollout
 from trpo_cli.errors import TrainingError
+from trpo_cli.networks import threads_for
 from trpo_cli.policies import Policy
 from trpo_cli.ranges import Count, UnitInterval
 from trpo_cli.samplers import Sampler
@@ -43,19 +43,25 @@ class PolicyGradient(Algorithm):
     max_rejected: Count  # updates in a row, before training ends
     rejected_in_a_row: int = field(default=0, init=False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the update runs."""
+        return next(self.policy.parameters()).device
+
     def iterate(self, progress: float) -> Metrics:
         self._check_patience()
         start = time.perf_counter()
         rollout = self.sampler.collect(self.policy)
         sampled = time.perf_counter()
-        batch, value = self.estimate(rollout)
-        outcome, metrics = self.update(batch, progress)
-        metrics |= self.measure(batch)
-        metrics |= {
-            "critic/explained_variance": explained_variance(value, batch.return_),
-            "critic/loss": nn.functional.mse_loss(value, batch.return_).item(),
-        }
-        self.critic.fit(batch.observation, batch.return_, progress)
+        with threads_for(rollout.reward.numel()):
+            batch, value = self.estimate(rollout.to(self.device))
+            outcome, metrics = self.update(batch, progress)
+            metrics |= self.measure(batch)
+            metrics |= {
+                "critic/explained_variance": explained_variance(value, batch.return_),
+                "critic/loss": nn.functional.mse_loss(value, batch.return_).item(),
+            }
+            self.critic.fit(batch.observation, batch.return_, progress)
         self._note(outcome)
         return {
             **self.sampler.metrics(),
@@ -76,7 +82,7 @@ class PolicyGradient(Algorithm):
             advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
         weight = self.gamma ** rollout.time.float() if self.discount_states else torch.ones_like(advantage)
         observation, action = rollout.observation.flatten(0, 1), rollout.action.flatten(0, 1)
-        parameters = self.outputs(parameters_to_vector(self.policy.parameters()), observation)
+        parameters = self.policy.infer(observation)
         batch = Batch(
             observation=observation,
             action=action,
@@ -103,8 +109,7 @@ class PolicyGradient(Algorithm):
     @torch.no_grad()
     def measure(self, batch: Batch) -> Metrics:
         """What the update did to the policy, on the whole batch; the entropy is that of the policy which sampled it."""
-        new = self.outputs(parameters_to_vector(self.policy.parameters()), batch.observation)
-        distribution = self.policy.distribution
+        new, distribution = self.policy.infer(batch.observation), self.policy.distribution
         kl = distribution.kl(batch.old_parameters, new)
         improvement = importance_sampled(distribution.log_prob(new, batch.action), batch)
         return {
@@ -113,13 +118,6 @@ class PolicyGradient(Algorithm):
             "policy/entropy": distribution.entropy(batch.old_parameters).mean().item(),
             "policy/surrogate_improvement": (improvement - importance_sampled(batch.old_log_prob, batch)).item(),
         }
-
-    def outputs(self, theta: Tensor, observation: Tensor) -> Tensor:
-        """Distribution parameters (B, P) of the policy with the flat parameters `theta` (D,): a pure function."""
-        named = dict(self.policy.named_parameters())
-        pieces = theta.split([parameter.numel() for parameter in named.values()])
-        values = {name: piece.view_as(old) for (name, old), piece in zip(named.items(), pieces, strict=True)}
-        return torch.func.functional_call(self.policy, values, (observation,))  # type: ignore[no-any-return]
 
     def _note(self, outcome: Outcome) -> None:
         """Count rejected updates in a row, and say why the last one was."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils import vector_to_parameters
 
 from trpo_cli.algos import Metrics
 from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.critics import SharedCritic
 from trpo_cli.data import Batch
 from trpo_cli.errors import ConfigError
+from trpo_cli.networks import flat, outputs
 from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positive
 from trpo_cli.schedules import Decay, decayed
 from trpo_cli.surrogates import importance_sampled
@@ -63,20 +65,23 @@ class TrustRegion(PolicyGradient):
 
     def problem(self, batch: Batch) -> Problem:
         """The batch as a constrained problem in the policy's flat parameters."""
-        distribution = self.policy.distribution
+        policy, distribution = self.policy, self.policy.distribution
         sample = self._metric_states(batch)
+        linear = functools.cache(lambda: policy.linearise(sample.observation))  # only some metrics ask for it
 
         def objective(theta: Tensor) -> Tensor:
             return importance_sampled(
-                distribution.log_prob(self.outputs(theta, batch.observation), batch.action), batch
+                distribution.log_prob(outputs(policy, theta, batch.observation), batch.action), batch
             )
 
         return Problem(
-            theta_old=parameters_to_vector(self.policy.parameters()).detach(),
+            theta_old=flat(policy),
             objective=objective,
-            kl=lambda theta: distribution.kl(batch.old_parameters, self.outputs(theta, batch.observation)),
+            kl=lambda theta: distribution.kl(batch.old_parameters, outputs(policy, theta, batch.observation)),
             weight=batch.weight,
-            metric_outputs=lambda theta: self.outputs(theta, sample.observation),
+            metric_outputs=lambda theta: outputs(policy, theta, sample.observation),
+            metric_jvp=lambda vector: linear().jvp(vector),
+            metric_vjp=lambda vector: linear().vjp(vector),
             metric_kl=lambda parameters: distribution.kl(sample.old_parameters, parameters),
             metric_fisher=lambda vector: distribution.fisher(sample.old_parameters, vector),
             metric_weight=sample.weight / sample.weight.mean(),

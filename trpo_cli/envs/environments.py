@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from trpo_cli.envs.make import Task
+from trpo_cli.envs.make import FASTEST, Parallelism, Task
 from trpo_cli.envs.spaces import Floats, action_decoder, observation_encoder
 from trpo_cli.errors import EnvironmentFault
 
@@ -19,13 +19,20 @@ T = TypeVar("T")
 class Environments:
     """Observations (N, O) float64 are not normalised; actions (N, A) are what the policy's distribution sampled."""
 
-    def __init__(self, task: Task, num_envs: int, seeds: list[int]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        num_envs: int,
+        seeds: list[int],
+        parallelism: Parallelism = FASTEST,
+    ) -> None:
         """Make and reset them, environment i with `seeds[i]`.
 
         Raises `ConfigError` if they cannot be made or their spaces are not supported.
         """
         self.task, self.num_envs, self.steps = task, num_envs, 0
-        self._envs = task.make(num_envs)
+        self.parallelism = parallelism
+        self._envs, self.how = task.make(num_envs, parallelism)
         self.observation_size, self._encode = observation_encoder(self._envs.single_observation_space, task.id)
         self.distribution, self._decode = action_decoder(self._envs.single_action_space, task.id)
         self.observation = self._reset(seed=seeds)

@@ -1,16 +1,43 @@
-"""The one place where environments are made: a task's configuration -> `gymnasium.vector.VectorEnv`."""
+"""The one place where environments are made: a task's configuration -> the fastest exact vector environment."""
 
 from __future__ import annotations
 
+import functools
+import os
+import time
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from trpo_cli.errors import ConfigError, nearest
+from trpo_cli.envs.mujoco_batch import MujocoBatch, not_exact
+from trpo_cli.envs.spaces import action_decoder, observation_encoder
+from trpo_cli.errors import ConfigError, EnvironmentFault, nearest
 from trpo_cli.ranges import Count, Positive
+
+Vectorization = Literal["auto", "native", "sync", "async"]
+DISABLED = AutoresetMode.DISABLED
+WORKERS_PAY = 200e-6  # seconds a step: below it, talking to a worker process costs more than the step (2 cores)
+
+
+class Parallelism(NamedTuple):
+    """How environments run side by side. What they return does not depend on it."""
+
+    vectorization: Vectorization = "auto"  # one native batch, in turn, in worker processes, or the fastest of these
+    num_threads: int | None = None  # of the native batch; None: one a core
+
+
+FASTEST = Parallelism()
+
+
+class Vectorized(NamedTuple):
+    """Environments side by side, and how: for the log."""
+
+    envs: VectorEnv[Any, Any, Any]
+    how: str
 
 
 @dataclass(frozen=True)
@@ -25,14 +52,36 @@ class Task:
     observation_clip: Positive  # standard deviations
     reward_clip: Positive  # standard deviations of the return
 
-    def make(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
+    def make(self, num_envs: int, parallelism: Parallelism = FASTEST) -> Vectorized:
         """`num_envs` copies. They never reset by themselves: the caller does, with `options={"reset_mask": ...}`.
 
-        Raises `ConfigError` if the environment is unknown or cannot be made.
+        Raises `ConfigError` if the environment is unknown, cannot be made, or is not to be had natively.
         """
-        return SyncVectorEnv([self._make_one] * num_envs, autoreset_mode=AutoresetMode.DISABLED, copy=False)
+        vectorization, num_threads = parallelism
+        env = self._make_one()
+        observation_encoder(env.observation_space, self.id), action_decoder(env.action_space, self.id)  # or an error
+        obstacle = not_exact(env)
+        if obstacle is None and vectorization in ("auto", "native"):
+            threads = min(num_threads or cores(), num_envs)
+            return Vectorized(MujocoBatch(env, num_envs, threads), f"one MuJoCo batch, {_count(threads, 'thread')}")
+        if vectorization == "native":
+            raise ConfigError(f"sampler.vectorization: native is not for {self.id}: {obstacle}")
+        reason = f"not native: {obstacle}"
+        if vectorization == "auto":
+            seconds = self._seconds_a_step(env)
+            reason += f"; {1e6 * seconds:.0f} µs a step"
+            pays = seconds > WORKERS_PAY and min(num_envs, cores()) > 1
+            vectorization = "async" if pays else "sync"
+        env.close()
+        if vectorization == "sync":
+            envs = SyncVectorEnv([self._make_one] * num_envs, autoreset_mode=DISABLED, copy=False)
+            return Vectorized(envs, f"stepped in turn ({reason})")
+        # A server process forks the workers, so that none inherits threads of this one.
+        made_from = functools.partial(self._make_one, gymnasium.spec(self.id))  # a plugin's id is not registered there
+        workers = AsyncVectorEnv([made_from] * num_envs, autoreset_mode=DISABLED, copy=False, context="forkserver")
+        return Vectorized(workers, f"in {_count(num_envs, 'worker process')} ({reason})")
 
-    def _make_one(self) -> gymnasium.Env[Any, Any]:
+    def _make_one(self, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
         if ":" in self.id:  # Gymnasium would import the module
             module, _, name = self.id.partition(":")
             raise ConfigError(f"env.id: no package is named in an id; say plugins=[{module}] env.id={name}")
@@ -42,7 +91,7 @@ class Task:
                 warnings.filterwarnings("ignore", message=".*is out of date.*")
                 warnings.filterwarnings("ignore", message=".*deprecated.*")
                 return gymnasium.make(
-                    self.id, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
+                    spec or self.id, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
                 )
         except gymnasium.error.UnregisteredEnv as error:
             raise ConfigError(
@@ -51,3 +100,30 @@ class Task:
             ) from error
         except Exception as error:
             raise ConfigError(f"env.id: {self.id} cannot be made with {self.kwargs}: {error}") from error
+
+    def _seconds_a_step(self, env: gymnasium.Env[Any, Any], steps: int = 30) -> float:
+        """The median time of a step under random actions. Raises `EnvironmentFault` if the environment raises."""
+        times, ended = [], True
+        env.action_space.seed(0)
+        try:
+            for _ in range(steps):
+                if ended:
+                    env.reset(seed=0)
+                action, start = env.action_space.sample(), time.perf_counter()
+                _, _, terminated, truncated, _ = env.step(action)
+                times.append(time.perf_counter() - start)
+                ended = terminated or truncated
+        except Exception as error:
+            raise EnvironmentFault(
+                f"{self.id} raised when a step of it was timed: {type(error).__name__}: {error}"
+            ) from error
+        return sorted(times)[steps // 2]
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"

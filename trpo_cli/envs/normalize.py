@@ -47,24 +47,34 @@ class ObservationNormalizer:
     def __init__(self, size: int, enabled: bool, clip: float) -> None:
         self.moments = RunningMoments(size)
         self.enabled, self.clip = enabled, clip
+        self._scale = self._inverse_deviation()
 
-    def __call__(self, observation: Floats) -> NDArray[np.float32]:
-        """(..., size) -> the same shape. Before the first `update`, mean 0 and standard deviation 1."""
+    def __call__(self, observation: Floats, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """(..., size) -> the same shape, into `out` if given. Before the first `update`: mean 0, deviation 1."""
+        out = np.empty(observation.shape, dtype=np.float32) if out is None else out
         if self.enabled:
-            observation = (observation - self.moments.mean) / np.sqrt(self.moments.variance + EPSILON)
-            observation = observation.clip(-self.clip, self.clip)
-        return observation.astype(np.float32)
+            observation = observation - self.moments.mean
+            observation *= self._scale
+            np.clip(observation, -self.clip, self.clip, out=observation)
+        out[...] = observation
+        return out
 
     def update(self, observation: Floats) -> None:
         """Learn from the raw observations (T, N, size) of a rollout."""
         if self.enabled:
             self.moments.update(observation.reshape(-1, observation.shape[-1]))
+            self._scale = self._inverse_deviation()
+
+    def _inverse_deviation(self) -> Floats:
+        inverse: Floats = 1 / np.sqrt(self.moments.variance + EPSILON)
+        return inverse
 
     def state_dict(self) -> dict[str, Any]:
         return self.moments.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.moments.load_state_dict(state)
+        self._scale = self._inverse_deviation()
 
 
 class RewardScaler:

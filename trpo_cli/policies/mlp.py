@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from trpo_cli.distributions import DiagonalGaussian, Distribution
+from trpo_cli.networks import MLP, Activation, Linearisation
 from trpo_cli.policies import Policy
 from trpo_cli.ranges import Count, Finite, Positive
-
-Activation = Literal["tanh", "relu", "elu", "silu"]
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
-
-
-def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
-    """Orthogonal weights times `gain`, zero bias (Saxe et al. 2014)."""
-    nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def hidden_layers(inputs: int, sizes: Sequence[int], activation: Activation) -> nn.Sequential:
-    """Linear layers of the given widths, each followed by the activation; empty for no sizes."""
-    layers: list[nn.Module] = []
-    for width_in, width_out in zip([inputs, *sizes], sizes, strict=False):
-        layers += [orthogonal(nn.Linear(width_in, width_out), math.sqrt(2)), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers)
 
 
 class MLPPolicy(Policy):
@@ -51,14 +30,39 @@ class MLPPolicy(Policy):
     ) -> None:
         super().__init__()
         self.distribution = distribution
-        self.trunk = hidden_layers(observation_size, hidden_sizes, activation)
-        self.trunk_size = hidden_sizes[-1] if hidden_sizes else observation_size
-        self.head = orthogonal(nn.Linear(self.trunk_size, distribution.network_size), output_gain)
+        size = distribution.network_size
+        self.network = MLP(observation_size, hidden_sizes, size, activation, output_gain)
+        self.trunk_size = self.network.trunk_size
+        self.log_std: nn.Parameter | None = None
         if isinstance(distribution, DiagonalGaussian):
-            self.log_std = nn.Parameter(torch.full((distribution.network_size,), float(initial_log_std)))
+            self.log_std = nn.Parameter(torch.full((size,), float(initial_log_std)))
+
+    @property
+    def trunk(self) -> nn.Module:  # type: ignore[override]
+        return self.network.trunk
 
     def forward(self, observation: Tensor) -> Tensor:
-        output: Tensor = self.head(self.trunk(observation))
-        if isinstance(self.distribution, DiagonalGaussian):
-            return torch.cat([output, self.log_std.expand_as(output)], dim=-1)
-        return output
+        return self._with_log_std(self.network(observation))
+
+    @torch.no_grad()
+    def infer(self, observation: Tensor) -> Tensor:
+        return self._with_log_std(self.network.infer(observation))
+
+    def linearise(self, observation: Tensor) -> Linearisation:
+        network = self.network.linearise(observation)
+        if self.log_std is None:
+            return network
+        size = len(self.log_std)
+
+        def jvp(v: Tensor) -> Tensor:
+            log_std, rest = v[:size], v[size:]  # a module's own parameters come before those of its children
+            mean = network.jvp(rest)
+            return torch.cat([mean, log_std.expand_as(mean)], dim=-1)
+
+        def vjp(u: Tensor) -> Tensor:
+            return torch.cat([u[:, size:].sum(0), network.vjp(u[:, :size])])
+
+        return Linearisation(self._with_log_std(network.output), jvp, vjp)
+
+    def _with_log_std(self, output: Tensor) -> Tensor:
+        return output if self.log_std is None else torch.cat([output, self.log_std.expand_as(output)], dim=-1)

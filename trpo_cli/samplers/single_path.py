@@ -9,10 +9,10 @@ import torch
 
 from trpo_cli.data import Rollout
 from trpo_cli.envs.environments import Environments
-from trpo_cli.envs.make import Task
+from trpo_cli.envs.make import Parallelism, Task, Vectorization
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
 from trpo_cli.errors import ConfigError
-from trpo_cli.policies import Policy
+from trpo_cli.policies import Policy, on_cpu
 from trpo_cli.ranges import Count, UnitInterval
 from trpo_cli.samplers import Sampler
 from trpo_cli.samplers.episodes import EpisodeStatistics
@@ -23,7 +23,15 @@ class SinglePath(Sampler):
     """`steps_per_iteration` environment steps a rollout, over `num_envs` environments side by side."""
 
     def __init__(
-        self, task: Task, seed: int, gamma: UnitInterval, *, num_envs: Count, steps_per_iteration: Count
+        self,
+        task: Task,
+        seed: int,
+        gamma: UnitInterval,
+        *,
+        num_envs: Count,
+        steps_per_iteration: Count,
+        vectorization: Vectorization,
+        num_threads: Count | None,
     ) -> None:
         """Make and reset the environments. `gamma` is for the scale of the rewards.
 
@@ -35,7 +43,8 @@ class SinglePath(Sampler):
                 f"sampler.steps_per_iteration: {steps_per_iteration} is not a multiple of "
                 f"sampler.num_envs = {num_envs}; {near} is"
             )
-        self.environments = Environments(task, num_envs, environment_seeds(seed, "environments", num_envs))
+        seeds = environment_seeds(seed, "environments", num_envs)
+        self.environments = Environments(task, num_envs, seeds, Parallelism(vectorization, num_threads))
         self.horizon = steps_per_iteration // num_envs
         self.generator = torch_generator(seed, "actions")
         size = self.environments.observation_size
@@ -46,33 +55,36 @@ class SinglePath(Sampler):
 
     @torch.no_grad()
     def collect(self, policy: Policy) -> Rollout:
-        horizon, envs, size = self.horizon, self.environments, self.environments.observation_size
-        raw = np.empty((horizon, envs.num_envs, size))
-        reward = np.empty((horizon, envs.num_envs))
-        terminated, truncated = np.empty_like(reward, dtype=bool), np.empty_like(reward, dtype=bool)
-        time = np.empty_like(reward, dtype=np.int64)
-        actions, cut_off = [], [np.empty((0, size))]
+        horizon, envs, distribution = self.horizon, self.environments, policy.distribution
+        places = (horizon, envs.num_envs)
+        raw = np.empty((*places, envs.observation_size))
+        observation = np.empty(raw.shape, dtype=np.float32)
+        reward, time = np.empty(places), np.empty(places, dtype=np.int64)
+        terminated, truncated = np.empty(places, dtype=bool), np.empty(places, dtype=bool)
+        actor, noise = on_cpu(policy), distribution.noise(places, self.generator)
+        seen = torch.from_numpy(observation)
+        actions, cut_off = [], [np.empty((0, envs.observation_size))]
         for t in range(horizon):
             raw[t], time[t] = envs.observation, self.episodes.running_length
-            parameters = policy(torch.from_numpy(self.normalizer(raw[t])))
-            action = policy.distribution.sample(parameters, self.generator)
-            actions.append(action)
-            observation, reward[t], terminated[t], truncated[t] = envs.step(action.numpy())
+            self.normalizer(raw[t], out=observation[t])
+            actions.append(distribution.sample(actor.infer(seen[t]), noise[t]))
+            reached, reward[t], terminated[t], truncated[t] = envs.step(actions[t].numpy())
             ended = terminated[t] | truncated[t]
             self.episodes.add(reward[t], ended)
             if ended.any():
-                cut_off.append(observation[truncated[t]])
+                cut_off.append(reached[truncated[t]])
                 envs.restart(ended)
         self.env_steps += reward.size
+        last = self.normalizer(envs.observation)
         rollout = Rollout(
-            observation=torch.from_numpy(self.normalizer(raw)),
+            observation=seen,
             action=torch.stack(actions),
             reward=torch.from_numpy(self.reward_scaler(reward, terminated | truncated)).float(),
             terminated=torch.from_numpy(terminated),
             truncated=torch.from_numpy(truncated),
             time=torch.from_numpy(time),
             truncated_observation=torch.from_numpy(self.normalizer(np.concatenate(cut_off))),
-            last_observation=torch.from_numpy(self.normalizer(envs.observation)),
+            last_observation=torch.from_numpy(last),
         )
         self.normalizer.update(raw)
         return rollout

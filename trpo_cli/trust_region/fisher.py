@@ -16,20 +16,10 @@ def identity(problem: Problem) -> MatVec:
 def gauss_newton(problem: Problem) -> MatVec:
     """A = J^T M J, the mean over states (seed 004, equation 36): J of the network's outputs, M of the distribution.
 
-    J^T u is linear in u, so its derivative along v is J v: one graph, built here, serves every product.
+    The network is linearised once, by whoever made the problem; every product is one pass forward and one backward.
     """
-    theta = problem.theta_old.detach().requires_grad_()
-    outputs = problem.metric_outputs(theta)
-    u = torch.zeros_like(outputs, requires_grad=True)
-    (jt_u,) = torch.autograd.grad(outputs, theta, u, create_graph=True)
-    weight = problem.metric_weight[:, None] / len(outputs)
-
-    def product(v: Tensor) -> Tensor:
-        (j_v,) = torch.autograd.grad(jt_u, u, v, retain_graph=True)
-        (jt_m_j_v,) = torch.autograd.grad(outputs, theta, weight * problem.metric_fisher(j_v), retain_graph=True)
-        return jt_m_j_v
-
-    return product
+    weight = problem.metric_weight[:, None] / len(problem.metric_weight)
+    return lambda v: problem.metric_vjp(weight * problem.metric_fisher(problem.metric_jvp(v)))
 
 
 def kl_hessian(problem: Problem) -> MatVec:

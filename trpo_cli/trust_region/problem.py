@@ -28,6 +28,8 @@ class Problem:
     kl: Callable[[Tensor], Tensor]  # theta (D,) -> D_KL(old || theta) in each state (S,), in nats
     weight: Tensor  # (S,), of each state in the mean KL
     metric_outputs: Callable[[Tensor], Tensor]  # theta (D,) -> distribution parameters (S', P)
+    metric_jvp: MatVec  # v (D,) -> J v (S', P), with J the Jacobian of these outputs at theta_old
+    metric_vjp: MatVec  # u (S', P) -> J^T u (D,)
     metric_kl: Callable[[Tensor], Tensor]  # distribution parameters (S', P) -> D_KL(old || new) (S',)
     metric_fisher: MatVec  # (S', P) -> (S', P): M v, the Fisher matrix of each state's distribution
     metric_weight: Tensor  # (S',)

@@ -1,0 +1,179 @@
+"""MuJoCo tasks as one native batch: bit for bit what `gymnasium.make` gives, at the speed of the engine.
+
+One environment that Gymnasium made holds the model, the spaces and every argument of its constructor, and draws the
+initial states; `mujoco.batch` steps all simulations on threads of its own; `mujoco_tasks.py` says what is observed and
+rewarded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import mujoco  # type: ignore[import-untyped]
+import numpy as np
+from gymnasium.envs.mujoco import MujocoEnv
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from gymnasium.wrappers import OrderEnforcing, TimeLimit
+from mujoco.batch import Batch  # type: ignore[import-untyped]
+
+from trpo_cli.envs.mujoco_tasks import TASKS, Array, MujocoTask, Terms
+
+
+class Simulations:
+    """N simulations of one model. A field of `mjData` that is read as an attribute is a live array (N, ...)."""
+
+    def __init__(self, settings: MujocoEnv, task: MujocoTask, num_envs: int, num_threads: int) -> None:
+        self.settings: Any = settings
+        self._task = task
+        model = settings.model
+        # Contact forces are taken from each simulation's own mjData, which only a persistent batch keeps.
+        self.batch = Batch(model, num_envs, num_threads, persistent=bool(task.contact_forces(settings)))
+        self.cfrc_ext = np.zeros((num_envs, model.nbody, 6))
+        self._data = mujoco.MjData(model)
+        self.before: Array = np.zeros((num_envs, 0))
+        self.after: Array = self.before
+        self.healthy: Array = self.before
+        self._read_every_field()
+
+    def _read_every_field(self) -> None:
+        """A derived field is filled by the first call after it was first read: so read all of them now."""
+        self._look()
+        self.before = self.after
+        action = np.zeros((self.batch.nsim, self.batch.model.nu), dtype=np.float32)
+        for read in (self._task.observe, self._task.place):
+            read(self)
+        self._task.reward(self, action)
+
+    def __getattr__(self, field: str) -> Array:
+        array = self.batch.bind(field)
+        setattr(self, field, array)
+        return array
+
+    def body(self, name: str | int) -> Array:
+        """Positions (N, 3) of a body's frame."""
+        return self.xpos[:, self.batch.model.body(name).id]
+
+    @property
+    def velocity(self) -> Array:
+        """Of what the task tracks, (N, k)."""
+        return (self.after - self.before) / self.settings.dt
+
+    def step(self, action: Array) -> None:
+        """Apply the actions (N, A) for one step of the task."""
+        self.before = self.after
+        self.ctrl[:] = action
+        self.batch.step(nstep=self.settings.frame_skip)
+        if self.batch.persistent:
+            self._measure_contacts()
+        self._look()
+
+    def restart(self, rows: Array, positions: Array, velocities: Array) -> None:
+        """Put the simulations `rows` (K,) into new states (K, nq) and (K, nv), as a reset of Gymnasium's does."""
+        self.batch.reset(rows, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        self.qpos[rows], self.qvel[rows] = positions, velocities
+        self.batch.forward(rows)
+        self.cfrc_ext[rows] = 0
+        self._look()
+
+    def _look(self) -> None:
+        if self._task.track is not None:
+            self.after = self._task.track(self).copy()
+        if self._task.healthy is not None:
+            self.healthy = self._task.healthy(self)
+
+    def _measure_contacts(self) -> None:
+        """Fill `cfrc_ext`, which the engine computes only where a sensor asks: after the step, as Gymnasium does."""
+        for index, forces in enumerate(self.cfrc_ext):
+            self.batch.get_data(index, self._data)
+            mujoco.mj_rnePostConstraint(self.batch.model, self._data)
+            forces[:] = self._data.cfrc_ext
+
+
+class MujocoBatch(VectorEnv[Any, Any, Any]):
+    """A vector environment that never resets by itself: `reset(options={"reset_mask": mask})` does."""
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012  Gymnasium's way to say it
+
+    def __init__(self, env: gymnasium.Env[Any, Any], num_envs: int, num_threads: int) -> None:
+        """`env` is what `gymnasium.make` gave, and `not_exact(env)` is None; it is not to be used again."""
+        settings: Any = env.unwrapped
+        self.num_envs, self.spec = num_envs, env.spec
+        self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._task = TASKS[type(settings)]
+        self._simulations = Simulations(settings, self._task, num_envs, num_threads)
+        self._ends = bool(self._task.healthy) and getattr(settings, "_terminate_when_unhealthy", True)
+        self._time_limit = env._max_episode_steps if isinstance(env, TimeLimit) else np.inf
+        self._elapsed = np.zeros(num_envs, dtype=np.int64)
+        self._generators: list[np.random.Generator | None] = [None] * num_envs
+        self._all = np.ones(num_envs, dtype=bool)
+        # Gymnasium's own reset draws the state; the batch, not the environment, takes it.
+        self._drawn: tuple[Array, Array] = (np.empty(0), np.empty(0))
+        settings.set_state = self._take
+        settings._get_obs = lambda: None
+        self._draw = settings.reset_model
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Reset all, or those of `options["reset_mask"]` (N,) bool; the observations (N, O) of all."""
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
+        rows = np.flatnonzero((options or {}).get("reset_mask", self._all))
+        states = [self._draw_state(row, seeds[row]) for row in rows.tolist()]
+        positions, velocities = (np.array(part) for part in zip(*states, strict=True))
+        self._simulations.restart(rows, positions, velocities)
+        self._elapsed[rows] = 0
+        return self._observe(), self._infos(self._task.place(self._simulations))
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Of actions (N, A): observation (N, O), reward (N,), terminated (N,) and truncated (N,) bool, infos."""
+        sim = self._simulations
+        sim.step(actions)
+        self._elapsed += 1
+        reward, terms = self._task.reward(sim, actions)
+        terminated = ~sim.healthy if self._ends else np.zeros(self.num_envs, dtype=bool)
+        infos = self._infos({**self._task.place(sim), **terms})
+        return self._observe(), reward, terminated, self._elapsed >= self._time_limit, infos
+
+    def _observe(self) -> Array:
+        parts = [part.reshape(self.num_envs, -1) for part in self._task.observe(self._simulations)]
+        return np.concatenate(parts, axis=-1)
+
+    def _infos(self, terms: Terms) -> dict[str, Any]:
+        """As Gymnasium's vector environments have them: each value with a mask of who gave it."""
+        return {**terms, **{f"_{name}": self._all for name in terms}}
+
+    def _take(self, qpos: Array, qvel: Array) -> None:
+        self._drawn = qpos.copy(), qvel.copy()
+
+    def _draw_state(self, row: int, seed: int | None) -> tuple[Array, Array]:
+        generator = self._generators[row]
+        if seed is not None or generator is None:
+            generator = self._generators[row] = seeding.np_random(seed)[0]
+        self._simulations.settings._np_random = generator
+        self._draw()
+        return self._drawn
+
+
+def not_exact(env: gymnasium.Env[Any, Any]) -> str | None:
+    """Why a native batch would not be bit for bit the environment that `gymnasium.make` gave, or None if it would."""
+    settings: Any = env.unwrapped
+    if type(settings) not in TASKS:
+        return "no MuJoCo task of Gymnasium's"
+    wrapper: Any = env
+    while isinstance(wrapper, TimeLimit | OrderEnforcing):
+        wrapper = wrapper.env
+    if wrapper is not settings:
+        return f"wrapped in {type(wrapper).__name__}"
+    if settings.render_mode is not None:
+        return f"render_mode={settings.render_mode}"
+    if settings.model.nplugin or settings.model.na:
+        return "the model has plugins or actuators with a state of their own"
+    if settings.model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
+        return "the model lets bodies sleep"
+    return None
