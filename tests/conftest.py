@@ -18,9 +18,10 @@ from omegaconf import OmegaConf
 from trpo_cli import evaluate, report, train
 from trpo_cli.build import fill
 from trpo_cli.cli import CONF, opened
+from trpo_cli.seeding import single_threaded
 
 TESTS = Path(__file__).parent
-torch.set_num_threads(1)
+single_threaded()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trpo_cli.networks import MLP, Activation, Adam, orthogonal, share_memory, size, threads_for
+from trpo_cli.networks import MLP, Activation, Adam, orthogonal, share_memory, size
 from trpo_cli.policies import Policy
 from trpo_cli.ranges import Count, NonNegative, Positive
 from trpo_cli.schedules import Decay, decayed
@@ -114,15 +114,15 @@ class MLPCritic(Critic):
         self.mean.copy_(return_.mean())
         self.std.copy_(return_.std(correction=0) + EPSILON)
         theta = share_memory(self.network)
+        network = self.network.passes(min(self.minibatch_size, len(return_)))
         target = ((return_ - self.mean) / self.std)[:, None]
-        with threads_for(min(self.minibatch_size, len(return_))):
-            for _ in range(self.epochs):
-                order = torch.randperm(len(return_), generator=self.generator).to(return_.device)
-                epoch = zip(*(x[order].split(self.minibatch_size) for x in (observation, target)), strict=True)
-                for inputs, wanted in epoch:
-                    value = self.network.linearise(inputs)
-                    slope = (value.output - wanted).mul_(2 / len(wanted))  # of the mean squared error
-                    self.optimizer.step(theta, value.vjp(slope), learning_rate)
+        for _ in range(self.epochs):
+            order = torch.randperm(len(return_), generator=self.generator).to(return_.device)
+            shuffled = (x.index_select(0, order).split(self.minibatch_size) for x in (observation, target))
+            for inputs, wanted in zip(*shuffled, strict=True):
+                value = network.linearise(inputs)
+                slope = (value.output - wanted).mul_(2 / len(wanted))  # of the mean squared error
+                self.optimizer.step(theta, value.vjp(slope), learning_rate)
         if not theta.isfinite().all():
             self.load_state_dict(before)
 

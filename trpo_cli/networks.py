@@ -14,8 +14,9 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
@@ -110,6 +111,7 @@ class Adam(nn.Module):
 
 ALL_THREADS = torch.get_num_threads()  # what the machine, or OMP_NUM_THREADS, allows
 WORTH_THREADS = 1024  # rows of a batch: with fewer, a second thread costs more than it brings
+PIECE = 4096  # rows that a pass goes over at once
 
 
 @contextlib.contextmanager
@@ -133,21 +135,119 @@ class Tanh(nn.Module):
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 
 
+Array = Any  # a tensor, or a numpy array that shares its memory
+
+
 @dataclass(frozen=True)
 class Curve:
-    """An activation without a graph: all but silu write their value over z."""
+    """An activation without a graph."""
 
-    value: Callable[[Tensor], Tensor]  # z -> h
-    times_slope: Callable[[Tensor, Tensor], Tensor]  # g, z as `value` left it -> g dh/dz
+    value: Callable[[Array], Array]  # z -> h; may write over z
+    slope: Callable[[Array, Array], Array]  # z and h after that -> dh/dz
 
 
-_aten = torch.ops.aten
-CURVES: dict[Activation, Curve] = {
-    "tanh": Curve(lambda z: z.mul_(2).sigmoid_().mul_(2).sub_(1), _aten.tanh_backward),
-    "relu": Curve(torch.relu_, lambda g, h: _aten.threshold_backward(g, h, 0)),
-    "elu": Curve(nn.functional.elu_, lambda g, h: _aten.elu_backward(g, 1, 1, 1, True, h)),
-    "silu": Curve(nn.functional.silu, _aten.silu_backward),
+def _silu_slope(z: Tensor, h: Tensor) -> Tensor:
+    s = z.sigmoid()
+    return s * (1 + z * (1 - s))
+
+
+TORCH_CURVES: dict[Activation, Curve] = {
+    "tanh": Curve(lambda z: z.mul_(2).sigmoid_().mul_(2).sub_(1), lambda z, h: 1 - h * h),
+    "relu": Curve(torch.relu_, lambda z, h: h > 0),
+    "elu": Curve(nn.functional.elu_, lambda z, h: torch.where(h > 0, 1, h + 1)),
+    "silu": Curve(nn.functional.silu, _silu_slope),
 }
+NUMPY_CURVES: dict[Activation, Curve] = {
+    "tanh": Curve(lambda z: np.tanh(z, out=z), lambda z, h: 1 - h * h),
+    "relu": Curve(lambda z: np.maximum(z, 0, out=z), lambda z, h: h > 0),
+}
+"""For few rows on a CPU: numpy spends half as long on a small operation as torch."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """An MLP written out: linear layers, each (out, in) and (out,), with an activation after all but the last.
+
+    The arrays share the memory of the network's parameters, so they are good for as long as those stay in place.
+    """
+
+    weights: list[Array]
+    biases: list[Array]
+    curve: Curve
+
+    def __call__(self, x: Array) -> Array:
+        """The outputs (B, P) for inputs (B, in): arrays of the kind that the weights are."""
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            x = self.curve.value(_affine(x, weight, bias))
+        return _affine(x, self.weights[-1], self.biases[-1])
+
+    def linearise(self, x: Tensor) -> Linearisation:
+        """The same numbers as the general `linearise`, to rounding."""
+        weights, curve, alike = self.weights, self.curve, self.alike
+        inputs, slopes = [alike(x)], []  # of each layer; of each activation
+        for weight, bias in zip(weights[:-1], self.biases[:-1], strict=True):
+            z = _affine(inputs[-1], weight, bias)
+            inputs.append(curve.value(z))
+            slopes.append(curve.slope(z, inputs[-1]))
+        output = _affine(inputs[-1], weights[-1], self.biases[-1])
+
+        def jvp(v: Tensor) -> Tensor:
+            moved = None  # how the inputs of a layer move; those of the first do not
+            for i, (weight, bias) in enumerate(zip(*self._pieces(alike(v)), strict=True)):
+                z = _affine(inputs[i], weight, bias)
+                if moved is not None:
+                    z += moved @ weights[i].T
+                moved = z * slopes[i] if i < len(slopes) else z
+            return torch.as_tensor(moved)
+
+        def vjp(u: Tensor) -> Tensor:
+            gradient = torch.empty(sum(map(_number, weights + self.biases)), dtype=u.dtype, device=u.device)
+            of_weights, of_biases = self._pieces(alike(gradient))
+            back = alike(u)
+            for i in reversed(range(len(weights))):
+                of_weights[i][...] = (inputs[i].T @ back).T  # back^T x takes four times as long where x is narrow
+                of_biases[i][...] = back.sum(0)
+                if i > 0:
+                    back = (back @ weights[i] if len(weights[i]) > 1 else back * weights[i]) * slopes[i - 1]
+            return gradient
+
+        return Linearisation(torch.as_tensor(output), jvp, vjp)
+
+    def alike(self, tensor: Tensor) -> Array:
+        """The tensor as what the weights are."""
+        return tensor if isinstance(self.weights[0], Tensor) else tensor.numpy()
+
+    def _pieces(self, vector: Array) -> tuple[list[Array], list[Array]]:
+        """A vector (D,) as weights and biases of each layer, sharing its memory."""
+        of_weights, of_biases, start = [], [], 0
+        for weight in self.weights:
+            middle, end = start + _number(weight), start + _number(weight) + len(weight)
+            of_weights.append(vector[start:middle].reshape(weight.shape))
+            of_biases.append(vector[middle:end])
+            start = end
+        return of_weights, of_biases
+
+
+def _number(array: Array) -> int:
+    return math.prod(array.shape)
+
+
+def _affine(x: Array, weight: Array, bias: Array) -> Array:
+    if isinstance(x, Tensor):
+        return torch.addmm(bias, x, weight.T)
+    z = x @ weight.T
+    z += bias
+    return z
+
+
+def _joined(parts: list[Linearisation]) -> Linearisation:
+    """Of consecutive rows, as one."""
+    rows = [len(part.output) for part in parts]
+    return Linearisation(
+        output=torch.cat([part.output for part in parts]),
+        jvp=lambda v: torch.cat([part.jvp(v) for part in parts]),
+        vjp=lambda u: torch.stack([part.vjp(piece) for part, piece in zip(parts, u.split(rows), strict=True)]).sum(0),
+    )
 
 
 def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
@@ -170,57 +270,29 @@ class MLP(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.trunk_size = hidden_sizes[-1] if hidden_sizes else inputs
         self.head = orthogonal(nn.Linear(self.trunk_size, outputs), output_gain)
-        self._curve = CURVES[activation]
-        self._layers = [*(layer for layer in self.trunk if isinstance(layer, nn.Linear)), self.head]
-        self._sizes = [parameter.numel() for layer in self._layers for parameter in (layer.weight, layer.bias)]
+        self._activation: Activation = activation
+        linear = [*(layer for layer in self.trunk if isinstance(layer, nn.Linear)), self.head]
+        self._weights, self._biases = [layer.weight for layer in linear], [layer.bias for layer in linear]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.trunk(x))  # type: ignore[no-any-return]
 
-    @torch.no_grad()
     def infer(self, x: Tensor) -> Tensor:
         """`forward` (B, P) without a graph."""
-        *hidden, head = self._layers
-        for layer in hidden:
-            x = self._curve.value(torch.addmm(layer.bias, x, layer.weight.t()))
-        return torch.addmm(head.bias, x, head.weight.t())
+        passes = self.passes(len(x))
+        return torch.as_tensor(passes(passes.alike(x)))
 
-    @torch.no_grad()
     def linearise(self, x: Tensor) -> Linearisation:
-        """The same numbers as the general `linearise`, to rounding."""
-        layers = self._layers
-        inputs, before = [x], []  # of each layer, and the z of each activation
-        for layer in layers[:-1]:
-            z = torch.addmm(layer.bias, inputs[-1], layer.weight.t())
-            inputs.append(self._curve.value(z))
-            before.append(z)
-        output = torch.addmm(layers[-1].bias, inputs[-1], layers[-1].weight.t())
+        """Outputs and products; a large batch in pieces, so that what a pass reads was written into the cache."""
+        passes = self.passes(len(x))
+        if len(x) <= PIECE:
+            return passes.linearise(x)
+        return _joined([passes.linearise(piece) for piece in x.split(PIECE)])
 
-        @torch.no_grad()
-        def jvp(v: Tensor) -> Tensor:
-            moved = None  # how the inputs of the layer move; the first layer's do not
-            for i, (layer, weight, bias) in enumerate(zip(layers, *self._pieces(v), strict=True)):
-                z = torch.addmm(bias, inputs[i], weight.t())
-                if moved is not None:
-                    z.addmm_(moved, layer.weight.t())
-                moved = self._curve.times_slope(z, before[i]) if i < len(before) else z
-            return z
-
-        @torch.no_grad()
-        def vjp(u: Tensor) -> Tensor:
-            gradient = torch.empty(sum(self._sizes), dtype=u.dtype, device=u.device)
-            weights, biases = self._pieces(gradient)
-            for i in reversed(range(len(layers))):
-                torch.mm(u.t(), inputs[i], out=weights[i])
-                torch.sum(u, 0, out=biases[i])
-                if i > 0:
-                    u = self._curve.times_slope(u @ layers[i].weight, before[i - 1])
-            return gradient
-
-        return Linearisation(output, jvp, vjp)
-
-    def _pieces(self, vector: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """A vector (D,) as weights and biases of each layer, sharing its memory."""
-        pieces = vector.split(self._sizes)
-        weights = [piece.view_as(layer.weight) for piece, layer in zip(pieces[::2], self._layers, strict=True)]
-        return weights, list(pieces[1::2])
+    def passes(self, rows: int) -> Passes:
+        """The network as it is, prepared for inputs of so many rows: on few of them numpy is faster than torch."""
+        weights, biases = [w.detach() for w in self._weights], [b.detach() for b in self._biases]
+        few = rows < WORTH_THREADS and weights[0].device.type == "cpu" and self._activation in NUMPY_CURVES
+        if not few:
+            return Passes(weights, biases, TORCH_CURVES[self._activation])
+        return Passes([w.numpy() for w in weights], [b.numpy() for b in biases], NUMPY_CURVES[self._activation])

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 
 def sequence(seed: int, stream: str) -> np.random.SeedSequence:
@@ -24,5 +25,6 @@ def environment_seeds(seed: int, stream: str, count: int) -> list[int]:
 
 
 def single_threaded() -> None:
-    """One thread for torch: its tensors are small here, and sums then do not depend on the number of cores."""
+    """One thread for torch, which takes more where they pay, and for numpy's BLAS, whose threads wait by spinning."""
     torch.set_num_threads(1)
+    threadpool_limits(1, user_api="blas")

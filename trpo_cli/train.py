@@ -80,8 +80,8 @@ class Parts:
 
     def evaluate(self, plan: Episodes, seed: int) -> Evaluation:
         """Play episodes with the likeliest actions, side by side as the sampler does."""
-        envs, normalizer = self.sampler.environments, self.sampler.normalizer
-        return evaluate(self.task, self.policy, normalizer, plan, seed, parallelism=envs.parallelism)
+        parallelism = self.sampler.environments.parallelism
+        return evaluate(self.task, self.policy, self.sampler.normalizer, plan, seed, parallelism=parallelism)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -158,7 +158,7 @@ def train(cfg: DictConfig, choices: Mapping[str, str], directory: Path) -> None:
         contextlib.closing(parts.sampler.environments),
     ):
         log.info("training on %s, writing to %s", parts.task.id, directory)
-        log.info("%s environments: %s", parts.sampler.environments.num_envs, parts.sampler.environments.how)
+        log.info("%s environments, %s", parts.sampler.environments.num_envs, parts.sampler.environments.how)
         summary = loop(settings, parts, run, logger, stop)
         run.finish(summary)
     farewell(parts.task, summary, directory)

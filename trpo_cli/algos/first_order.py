@@ -16,7 +16,7 @@ from trpo_cli.algos import Metrics
 from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.critics import SharedCritic
 from trpo_cli.data import Batch
-from trpo_cli.networks import Adam, Linearisation, linearise, share_memory, size, threads_for
+from trpo_cli.networks import Adam, Linearisation, linearise, share_memory, size
 from trpo_cli.policies import Policy
 from trpo_cli.ranges import Count, Finite, Positive
 from trpo_cli.schedules import Decay, decayed
@@ -78,12 +78,11 @@ class FirstOrder(PolicyGradient):
         """Run the epochs; stop at the first loss or gradient that is not finite. Returns the number of epochs too."""
         outcome = Outcome.ZERO_GRADIENT
         for epoch in range(1, self.epochs + 1):
-            with threads_for(min(self.minibatch_size or len(batch), len(batch))):
-                for minibatch in self._minibatches(batch):
-                    step = self._descend(theta, minibatch, learning_rate)
-                    if step in (Outcome.NON_FINITE_LOSS, Outcome.NON_FINITE_GRADIENT):
-                        return step, epoch
-                    outcome = min(outcome, step)  # ACCEPTED as soon as one minibatch moved the policy
+            for minibatch in self._minibatches(batch):
+                step = self._descend(theta, minibatch, learning_rate)
+                if step in (Outcome.NON_FINITE_LOSS, Outcome.NON_FINITE_GRADIENT):
+                    return step, epoch
+                outcome = min(outcome, step)  # ACCEPTED as soon as one minibatch moved the policy
             if self.target_kl is not None and self._kl(batch) > self.target_kl:
                 break
         return outcome if self._finite(theta, batch) else Outcome.NON_FINITE_LOSS, epoch

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,6 @@ from trpo_cli.envs.spaces import Floats, action_decoder, observation_encoder
 from trpo_cli.errors import EnvironmentFault
 
 Flags = NDArray[np.bool_]
-T = TypeVar("T")
 
 
 class Environments:
@@ -31,8 +29,8 @@ class Environments:
         Raises `ConfigError` if they cannot be made or their spaces are not supported.
         """
         self.task, self.num_envs, self.steps = task, num_envs, 0
-        self.parallelism = parallelism
         self._envs, self.how = task.make(num_envs, parallelism)
+        self.parallelism = parallelism
         self.observation_size, self._encode = observation_encoder(self._envs.single_observation_space, task.id)
         self.distribution, self._decode = action_decoder(self._envs.single_action_space, task.id)
         self.observation = self._reset(seed=seeds)
@@ -45,7 +43,10 @@ class Environments:
         """
         self.steps += 1
         self._check_finite("action", action)
-        observation, reward, terminated, truncated, _ = self._guarded(lambda: self._envs.step(self._decode(action)))
+        try:
+            observation, reward, terminated, truncated, _ = self._envs.step(self._decode(action))
+        except Exception as error:
+            raise self._fault(error) from error
         self.observation = self._encode(observation)
         self._check_finite("observation", self.observation)
         self._check_finite("reward", reward)
@@ -60,17 +61,17 @@ class Environments:
         self._envs.close()
 
     def _reset(self, **kwargs: Any) -> Floats:
-        observation = self._encode(self._guarded(lambda: self._envs.reset(**kwargs)[0]))
+        try:
+            observation = self._encode(self._envs.reset(**kwargs)[0])
+        except Exception as error:
+            raise self._fault(error) from error
         self._check_finite("observation", observation)
         return observation
 
-    def _guarded(self, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except Exception as error:
-            raise EnvironmentFault(
-                f"{self.task.id} raised at step {self.steps} of each environment: {type(error).__name__}: {error}"
-            ) from error
+    def _fault(self, error: Exception) -> EnvironmentFault:
+        return EnvironmentFault(
+            f"{self.task.id} raised at step {self.steps} of each environment: {type(error).__name__}: {error}"
+        )
 
     def _check_finite(self, name: str, value: NDArray[Any]) -> None:
         finite = np.isfinite(value)

@@ -34,15 +34,20 @@ class Simulations:
         self.batch = Batch(model, num_envs, num_threads, persistent=bool(task.contact_forces(settings)))
         self.cfrc_ext = np.zeros((num_envs, model.nbody, 6))
         self._data = mujoco.MjData(model)
+        self.dt, self._frame_skip = settings.dt, settings.frame_skip
         self.before: Array = np.zeros((num_envs, 0))
         self.after: Array = self.before
         self.healthy: Array = self.before
         self._read_every_field()
+        self.batch.reset()
+        self._fresh = self.batch.state[0].copy()
 
     def _read_every_field(self) -> None:
         """A derived field is filled by the first call after it was first read: so read all of them now."""
-        self._look()
+        self._track()
         self.before = self.after
+        if self._task.healthy is not None:
+            self.healthy = self._task.healthy(self)
         action = np.zeros((self.batch.nsim, self.batch.model.nu), dtype=np.float32)
         for read in (self._task.observe, self._task.place):
             read(self)
@@ -60,30 +65,30 @@ class Simulations:
     @property
     def velocity(self) -> Array:
         """Of what the task tracks, (N, k)."""
-        return (self.after - self.before) / self.settings.dt
+        return (self.after - self.before) / self.dt
 
     def step(self, action: Array) -> None:
         """Apply the actions (N, A) for one step of the task."""
         self.before = self.after
         self.ctrl[:] = action
-        self.batch.step(nstep=self.settings.frame_skip)
+        self.batch.step(nstep=self._frame_skip)
         if self.batch.persistent:
             self._measure_contacts()
-        self._look()
+        self._track()
+        if self._task.healthy is not None:
+            self.healthy = self._task.healthy(self)
 
     def restart(self, rows: Array, positions: Array, velocities: Array) -> None:
         """Put the simulations `rows` (K,) into new states (K, nq) and (K, nv), as a reset of Gymnasium's does."""
-        self.batch.reset(rows, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        self.batch.state[rows] = self._fresh
         self.qpos[rows], self.qvel[rows] = positions, velocities
         self.batch.forward(rows)
         self.cfrc_ext[rows] = 0
-        self._look()
+        self._track()
 
-    def _look(self) -> None:
+    def _track(self) -> None:
         if self._task.track is not None:
             self.after = self._task.track(self).copy()
-        if self._task.healthy is not None:
-            self.healthy = self._task.healthy(self)
 
     def _measure_contacts(self) -> None:
         """Fill `cfrc_ext`, which the engine computes only where a sensor asks: after the step, as Gymnasium does."""

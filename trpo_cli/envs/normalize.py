@@ -55,7 +55,8 @@ class ObservationNormalizer:
         if self.enabled:
             observation = observation - self.moments.mean
             observation *= self._scale
-            np.clip(observation, -self.clip, self.clip, out=observation)
+            np.minimum(observation, self.clip, out=observation)
+            np.maximum(observation, -self.clip, out=observation)
         out[...] = observation
         return out
 

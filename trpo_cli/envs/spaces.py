@@ -25,7 +25,7 @@ def observation_encoder(space: spaces.Space[Any], env_id: str) -> tuple[int, Enc
     match space:
         case spaces.Box():
             size = int(np.prod(space.shape))
-            return size, lambda batch: batch.reshape(len(batch), size).astype(np.float64)
+            return size, lambda batch: batch.reshape(-1, size).astype(np.float64, copy=False)
         case spaces.Discrete():
             one_hot, start = np.eye(int(space.n)), int(space.start)
             return int(space.n), lambda batch: one_hot[batch - start]
@@ -45,7 +45,9 @@ def action_decoder(space: spaces.Space[Any], env_id: str) -> tuple[Distribution,
         case spaces.Box() if np.issubdtype(space.dtype, np.floating):
             low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
             gaussian = DiagonalGaussian(int(np.prod(shape)))
-            return gaussian, lambda a: np.clip(a.reshape(len(a), *shape), low, high).astype(dtype)
+            return gaussian, lambda a: np.maximum(np.minimum(a.reshape(-1, *shape), high), low).astype(
+                dtype, copy=False
+            )
         case spaces.Discrete():
             return Categorical([int(space.n)]), lambda a: a[:, 0] + space.start
         case spaces.MultiDiscrete():

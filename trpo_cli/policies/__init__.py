@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trpo_cli.distributions import Distribution
 from trpo_cli.networks import Linearisation, linearise
+
+Array = NDArray[Any]
+Actor = Callable[[Array, Array], Array]
+"""Observations (N, O) float32 and noise (N, K) float32 -> actions (N, A), all on the CPU."""
 
 
 class Policy(nn.Module, ABC):
     """Observation -> distribution over actions; the module's parameters are theta.
 
     `trunk` maps observations (B, O) to the features (B, `trunk_size`) that a critic may share. A subclass has to say
-    `forward` alone; `infer` and `linearise` can be written again where they can be faster.
+    `forward` alone; the others can be written again where they can be faster.
     """
 
     distribution: Distribution
@@ -31,6 +38,17 @@ class Policy(nn.Module, ABC):
     def infer(self, observation: Tensor) -> Tensor:
         """`forward` without a graph, for acting."""
         return self(observation)  # type: ignore[no-any-return]
+
+    def actor(self) -> Actor:
+        """How the policy acts as it is now, while a rollout lasts."""
+        distribution = self.distribution
+
+        @torch.no_grad()
+        def act(observation: Array, noise: Array) -> Array:
+            parameters = self.infer(torch.from_numpy(observation))
+            return distribution.sample(parameters, torch.from_numpy(noise)).numpy()
+
+        return act
 
     def linearise(self, observation: Tensor) -> Linearisation:
         """Distribution parameters, and their products with the Jacobian by theta."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from trpo_cli.distributions import DiagonalGaussian, Distribution
 from trpo_cli.networks import MLP, Activation, Linearisation
-from trpo_cli.policies import Policy
+from trpo_cli.policies import Actor, Policy
 from trpo_cli.ranges import Count, Finite, Positive
 
 
@@ -47,6 +47,12 @@ class MLPPolicy(Policy):
     @torch.no_grad()
     def infer(self, observation: Tensor) -> Tensor:
         return self._with_log_std(self.network.infer(observation))
+
+    def actor(self) -> Actor:
+        if self.log_std is None:
+            return super().actor()
+        mean, deviation = self.network.passes(1), self.log_std.detach().exp().numpy()
+        return lambda observation, noise: mean(observation) + deviation * noise
 
     def linearise(self, observation: Tensor) -> Linearisation:
         network = self.network.linearise(observation)

@@ -21,16 +21,19 @@ class EpisodeStatistics:
         self.lengths: deque[int] = deque(maxlen=WINDOW)
         self.finished = 0
 
-    def add(self, reward: NDArray[Any], done: NDArray[np.bool_]) -> None:
-        """One step: `reward` (N,), and which episodes ended with it."""
-        self.running_return += reward
-        self.running_length += 1
-        for index in np.flatnonzero(done):
-            self.returns.append(float(self.running_return[index]))
-            self.lengths.append(int(self.running_length[index]))
-            self.finished += 1
-        self.running_return[done] = 0
-        self.running_length[done] = 0
+    def add(self, reward: NDArray[Any], done: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Add T steps: `reward` (T, N), and which episodes ended with each. Returns how old each episode was before."""
+        age = np.empty(done.shape, dtype=np.int64)
+        for t, ended in enumerate(done):
+            age[t] = self.running_length
+            self.running_return += reward[t]
+            self.running_length += 1
+            if ended.any():
+                self.returns.extend(self.running_return[ended].tolist())
+                self.lengths.extend(self.running_length[ended].tolist())
+                self.finished += int(ended.sum())
+                self.running_return[ended], self.running_length[ended] = 0, 0
+        return age
 
     def metrics(self) -> dict[str, float | None]:
         """Means over the last `WINDOW` finished episodes, None before the first; `rollout/episodes` counts them all."""

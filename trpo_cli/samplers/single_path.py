@@ -53,38 +53,35 @@ class SinglePath(Sampler):
         self.episodes = EpisodeStatistics(num_envs)
         self.env_steps = 0
 
-    @torch.no_grad()
     def collect(self, policy: Policy) -> Rollout:
-        horizon, envs, distribution = self.horizon, self.environments, policy.distribution
-        places = (horizon, envs.num_envs)
+        envs, places = self.environments, (self.horizon, self.environments.num_envs)
         raw = np.empty((*places, envs.observation_size))
         observation = np.empty(raw.shape, dtype=np.float32)
-        reward, time = np.empty(places), np.empty(places, dtype=np.int64)
+        reward = np.empty(places)
         terminated, truncated = np.empty(places, dtype=bool), np.empty(places, dtype=bool)
-        actor, noise = on_cpu(policy), distribution.noise(places, self.generator)
-        seen = torch.from_numpy(observation)
-        actions, cut_off = [], [np.empty((0, envs.observation_size))]
-        for t in range(horizon):
-            raw[t], time[t] = envs.observation, self.episodes.running_length
+        act, noise = on_cpu(policy).actor(), policy.distribution.noise(places, self.generator).numpy()
+        actions, cut_off = [], [raw[0, :0]]
+        for t in range(self.horizon):
+            raw[t] = envs.observation
             self.normalizer(raw[t], out=observation[t])
-            actions.append(distribution.sample(actor.infer(seen[t]), noise[t]))
-            reached, reward[t], terminated[t], truncated[t] = envs.step(actions[t].numpy())
+            actions.append(act(observation[t], noise[t]))
+            reached, reward[t], terminated[t], truncated[t] = envs.step(actions[t])
             ended = terminated[t] | truncated[t]
-            self.episodes.add(reward[t], ended)
             if ended.any():
                 cut_off.append(reached[truncated[t]])
                 envs.restart(ended)
-        self.env_steps += reward.size
-        last = self.normalizer(envs.observation)
+        done = terminated | truncated
+        time = self.episodes.add(reward, done)
+        self.env_steps += done.size
         rollout = Rollout(
-            observation=seen,
-            action=torch.stack(actions),
-            reward=torch.from_numpy(self.reward_scaler(reward, terminated | truncated)).float(),
+            observation=torch.from_numpy(observation),
+            action=torch.from_numpy(np.stack(actions)),
+            reward=torch.from_numpy(self.reward_scaler(reward, done)).float(),
             terminated=torch.from_numpy(terminated),
             truncated=torch.from_numpy(truncated),
             time=torch.from_numpy(time),
             truncated_observation=torch.from_numpy(self.normalizer(np.concatenate(cut_off))),
-            last_observation=torch.from_numpy(last),
+            last_observation=torch.from_numpy(self.normalizer(envs.observation)),
         )
         self.normalizer.update(raw)
         return rollout
