@@ -45,7 +45,7 @@ class Simulations:
     def _read_every_field(self) -> None:
         """A derived field is filled by the first call after it was first read: so read all of them now."""
         self._track()
-        self.before = self.after
+        self.before, _ = self.after, self.ncon
         if self._task.healthy is not None:
             self.healthy = self._task.healthy(self)
         action = np.zeros((self.batch.nsim, self.batch.model.nu), dtype=np.float32)
@@ -92,10 +92,13 @@ class Simulations:
 
     def _measure_contacts(self) -> None:
         """Fill `cfrc_ext`, which the engine computes only where a sensor asks: after the step, as Gymnasium does."""
-        for index, forces in enumerate(self.cfrc_ext):
-            self.batch.get_data(index, self._data)
+        # Without equality constraints, contacts are all that exerts a force.
+        rows = range(self.batch.nsim) if self.batch.model.neq else np.flatnonzero(self.ncon).tolist()
+        self.cfrc_ext[:] = 0
+        for row in rows:
+            self.batch.get_data(row, self._data)
             mujoco.mj_rnePostConstraint(self.batch.model, self._data)
-            forces[:] = self._data.cfrc_ext
+            self.cfrc_ext[row] = self._data.cfrc_ext
 
 
 class MujocoBatch(VectorEnv[Any, Any, Any]):
