@@ -7,7 +7,7 @@ TRAIN := algo=trpo env=Hopper-v4 total_steps=500_000
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow check tensorboard clean
+.PHONY: help install train test test-slow check bench tensorboard clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$(printf '\t') read -r name text; do \
@@ -35,6 +35,10 @@ check: install ## format, lint, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow" -q
+
+bench: install ## how fast, against the physics engine and others; ARGS="--tasks Hopper-v4" for less
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	$(BIN)/python tests/bench.py $(ARGS)
 
 tensorboard: install ## look at every run under runs/
 	$(BIN)/tensorboard --logdir runs

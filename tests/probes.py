@@ -5,6 +5,7 @@ Importing this module registers them: `plugins=[probes] env=gym env.id=Probe/NAM
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gymnasium
@@ -149,6 +150,19 @@ class Faulty(Probe):
         if self.fault == "raise" and self.steps > self.after:
             raise RuntimeError("the simulator fell over")
         return float("nan") if self.fault == "reward" and self.steps > self.after else 1.0
+
+
+class Slow(Probe):
+    """A step that takes `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def reward(self, action: Any) -> float:
+        end = time.perf_counter() + self.seconds
+        while time.perf_counter() < end:
+            pass
+        return 1.0
 
 
 class Silent(Probe):

@@ -81,12 +81,18 @@ def test_fisher_is_the_hessian_of_the_kl(family: tuple[Distribution, Tensor, Ten
         torch.testing.assert_close(distribution.fisher(state[None], v[None])[0], hessian @ v)
 
 
+def test_the_score_is_the_gradient_of_log_prob(family: tuple[Distribution, Tensor, Tensor]) -> None:
+    distribution, old, new = family
+    action, parameters = drawn(distribution, new, 4), old.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(distribution.log_prob(parameters, action).sum(), parameters)
+    torch.testing.assert_close(distribution.score(old, action), gradient)
+
+
 def test_fisher_is_the_covariance_of_the_score(family: tuple[Distribution, Tensor, Tensor]) -> None:
     distribution, old, vector = family
     draws = 40_000
-    state, v = old[:1].repeat(draws, 1).requires_grad_(), vector[:1]
-    action = drawn(distribution, state.detach(), 3)
-    (score,) = torch.autograd.grad(distribution.log_prob(state, action).sum(), state)
+    state, v = old[:1].repeat(draws, 1), vector[:1]
+    score = distribution.score(state, drawn(distribution, state, 3))
     products = score * (score @ v[0])[:, None]
     error = products.std(0) / draws**0.5
     assert ((products.mean(0) - distribution.fisher(old[:1], v)[0]).abs() < 4.5 * error + 1e-9).all()

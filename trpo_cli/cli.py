@@ -33,6 +33,7 @@ Parts of an algorithm are chosen with a slash:
 Keys at the root:
   seed=0                      of everything random
   total_steps=1000000         environment steps
+  device=cpu                  where updates run: cuda, for example; sampling stays on the CPU
   eval.every=100000           environment steps between evaluations of the likeliest action; 0 for none
   eval.episodes=10            in each evaluation
   checkpoint.every=1          iterations between checkpoints

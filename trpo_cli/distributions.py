@@ -33,6 +33,9 @@ class Distribution(Protocol):
     def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor:
         """log pi(a|s) (B,), in nats."""
 
+    def score(self, parameters: Tensor, action: Tensor) -> Tensor:
+        """The gradient (B, P) of `log_prob` by the parameters."""
+
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
         """D_KL(old || new) (B,), in nats."""
 
@@ -67,6 +70,12 @@ class DiagonalGaussian:
         mean, log_std = self._split(parameters)
         standard = (action - mean) * (-log_std).exp()
         return -(0.5 * standard.square() + log_std + 0.5 * LOG_2PI).sum(-1)
+
+    def score(self, parameters: Tensor, action: Tensor) -> Tensor:
+        mean, log_std = self._split(parameters)
+        precision = (-log_std).exp()
+        standard = (action - mean) * precision
+        return torch.cat([standard * precision, standard.square() - 1], dim=-1)
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
         old_mean, old_log_std = self._split(old)
@@ -117,6 +126,12 @@ class Categorical:
     def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor:
         factors = zip(self._log_probs(parameters), action.unbind(-1), strict=True)
         return torch.stack([log_p.gather(-1, a[:, None]).squeeze(-1) for log_p, a in factors]).sum(0)
+
+    def score(self, parameters: Tensor, action: Tensor) -> Tensor:
+        scores = [-log_p.exp() for log_p in self._log_probs(parameters)]  # one_hot(a) - p
+        for score, a in zip(scores, action.unbind(-1), strict=True):
+            score.scatter_add_(-1, a[:, None], torch.ones_like(score[:, :1]))
+        return torch.cat(scores, dim=-1)
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
         factors = zip(self._log_probs(old), self._log_probs(new), strict=True)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
 from trpo_cli.algos import Metrics
 from trpo_cli.algos.policy_gradient import PolicyGradient
@@ -99,11 +98,9 @@ class FirstOrder(PolicyGradient):
     def _descend(self, theta: Tensor, batch: Batch, learning_rate: float) -> Outcome:
         """One step of Adam, unless the loss or the gradient forbids it."""
         model = self.model.linearise(batch.observation)
-        output = model.output.requires_grad_()
-        loss = self._loss(output, batch)
-        if not math.isfinite(loss.item()):
+        loss, slope = self._loss(model.output, batch)
+        if not math.isfinite(loss):
             return Outcome.NON_FINITE_LOSS
-        (slope,) = torch.autograd.grad(loss, output)
         gradient = model.vjp(slope)
         norm = gradient.norm().item()
         if not math.isfinite(norm):
@@ -115,22 +112,32 @@ class FirstOrder(PolicyGradient):
         self.optimizer.step(theta, gradient, learning_rate)
         return Outcome.ACCEPTED
 
-    def _loss(self, output: Tensor, batch: Batch) -> Tensor:
-        """Of the outputs (B, P) of the model, or (B, P + 1) where the last is the value."""
-        distribution = self.policy.distribution
-        parameters = output[:, : batch.old_parameters.shape[-1]]
-        loss = -self.surrogate(distribution.log_prob(parameters, batch.action), batch)
+    def _loss(self, output: Tensor, batch: Batch) -> tuple[float, Tensor]:
+        """The loss and its slope (B, P) by the outputs of the model; (B, P + 1) where the last of them is the value."""
+        distribution, size = self.policy.distribution, batch.old_parameters.shape[-1]
+        parameters = output[:, :size]
+        log_prob = distribution.log_prob(parameters, batch.action).requires_grad_()
+        surrogate = self.surrogate(log_prob, batch)
+        (by_log_prob,) = torch.autograd.grad(surrogate, log_prob)
+        loss, slope = -surrogate.item(), -by_log_prob[:, None] * distribution.score(parameters, batch.action)
         if self.entropy_coefficient:
-            loss = loss - self.entropy_coefficient * distribution.entropy(parameters).mean()
-        if self.value_coefficient:
-            loss = loss + self.value_coefficient * mse_loss(output[:, -1], batch.return_)
-        return loss
+            leaf = parameters.clone().requires_grad_()
+            bonus = self.entropy_coefficient * distribution.entropy(leaf).mean()
+            loss, slope = loss - bonus.item(), slope - torch.autograd.grad(bonus, leaf)[0]
+        if output.shape[-1] > size:
+            error = output[:, size] - batch.return_
+            loss += self.value_coefficient * error.square().mean().item()
+            slope = torch.cat([slope, (self.value_coefficient * 2 / len(error)) * error[:, None]], dim=-1)
+        return loss, slope
 
     @torch.no_grad()
     def _finite(self, theta: Tensor, batch: Batch) -> bool:
         """Whether the parameters, and the loss of the whole batch under them, are still finite after the last step."""
-        finite = theta.isfinite().all() and self._loss(self.model.infer(batch.observation), batch).isfinite()
-        return bool(finite) and math.isfinite(self._kl(batch))
+        output = self.model.infer(batch.observation)
+        parameters = output[:, : batch.old_parameters.shape[-1]]
+        surrogate = self.surrogate(self.policy.distribution.log_prob(parameters, batch.action), batch)
+        finite = all(x.isfinite().all() for x in (theta, output, surrogate))
+        return finite and math.isfinite(self._kl(batch))
 
     @torch.no_grad()
     def _kl(self, batch: Batch) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import time
 import warnings
@@ -76,7 +77,8 @@ class Task:
         if vectorization == "sync":
             envs = SyncVectorEnv([self._make_one] * num_envs, autoreset_mode=DISABLED, copy=False)
             return Vectorized(envs, f"stepped in turn ({reason})")
-        # A server process forks the workers, so that none inherits threads of this one.
+        # They are forked by a server that has imported what they need, and has no threads that a fork would lose.
+        multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
         made_from = functools.partial(self._make_one, gymnasium.spec(self.id))  # a plugin's id is not registered there
         workers = AsyncVectorEnv([made_from] * num_envs, autoreset_mode=DISABLED, copy=False, context="forkserver")
         return Vectorized(workers, f"in {_count(num_envs, 'worker process')} ({reason})")

@@ -54,6 +54,7 @@ class MLPPolicy(Policy):
         mean, deviation = self.network.passes(1), self.log_std.detach().exp().numpy()
         return lambda observation, noise: mean(observation) + deviation * noise
 
+    @torch.no_grad()
     def linearise(self, observation: Tensor) -> Linearisation:
         network = self.network.linearise(observation)
         if self.log_std is None:

@@ -1,0 +1,397 @@
+"""How fast, against the physics engine and against others: `make bench`, or `python tests/bench.py --help`.
+
+Each contender lives in a process of its own and they take turns, round by round, so that whatever else the machine does
+hits all alike. Medians of the rounds are printed as tables with ratios, and everything is written as JSON. The physics
+limit of a rollout is what `mujoco.batch` alone takes for the very same states, actions and resets, on as many threads;
+that both end in the same state, bit for bit, is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+TASKS = ("Hopper-v4", "Walker2d-v4", "HalfCheetah-v4", "Ant-v4", "Humanoid-v4", "CartPole-v1")
+STEPS = 2048  # an iteration, for everyone
+Round = Callable[[], dict[str, float]]
+
+
+# --- contenders: each factory returns the function that plays one round
+
+
+def parts(*overrides: str) -> Any:
+    sys.path.insert(0, str(Path(__file__).parent))
+    from conftest import built
+
+    return built(*overrides)
+
+
+def sampler(task: str, num_envs: int, num_threads: int) -> Round:
+    """One rollout of an untrained policy, and its physics alone."""
+    run = parts(f"env={task}", f"sampler.num_envs={num_envs}", f"sampler.num_threads={num_threads}")
+    run.sampler.collect(run.policy)
+
+    def play() -> dict[str, float]:
+        start = time.perf_counter()
+        run.sampler.collect(run.policy)
+        taken = time.perf_counter() - start
+        return {"seconds": taken, **physics(run.sampler, run.policy)}
+
+    return play
+
+
+def physics(sampler: Any, policy: Any) -> dict[str, float]:
+    """Seconds that the engine alone takes for a rollout: nothing for environments that are not native."""
+    from mujoco.batch import Batch
+
+    from trpo_cli.envs.mujoco_batch import MujocoBatch
+
+    envs = sampler.environments._envs
+    if not isinstance(envs, MujocoBatch):
+        return {}
+    simulations, plan = envs._simulations, []
+    step, restart, before = simulations.step, simulations.restart, simulations.batch.state.copy()
+
+    def noted(action: Any) -> None:
+        plan.append((action.copy(), None))
+        step(action)
+
+    def noted_restart(*states: Any) -> None:
+        plan[-1] = (plan[-1][0], states)
+        restart(*states)
+
+    simulations.step, simulations.restart = noted, noted_restart
+    sampler.collect(policy)
+    del simulations.step, simulations.restart
+    model = simulations.batch.model
+    batch = Batch(model, simulations.batch.nsim, simulations.batch.nthread)
+    batch.step()
+    batch.state[:] = before
+    qpos, qvel, ctrl, fresh = *(batch.bind(name) for name in ("qpos", "qvel", "ctrl")), simulations._fresh
+    start = time.perf_counter()
+    for action, states in plan:
+        ctrl[:] = action
+        batch.step(nstep=simulations.settings.frame_skip)
+        if states is not None:
+            rows, positions, velocities = states
+            batch.state[rows] = fresh
+            qpos[rows], qvel[rows] = positions, velocities
+            batch.forward(rows)
+    taken = time.perf_counter() - start
+    assert (batch.state == simulations.batch.state).all(), "the replay is not the rollout"
+    return {"physics": taken}
+
+
+def ours(task: str, *overrides: str) -> Round:
+    """One iteration of training."""
+    run = parts(f"env={task}", *overrides)
+    run.algorithm.iterate(0.0)
+
+    def play() -> dict[str, float]:
+        start = time.perf_counter()
+        row = run.algorithm.iterate(0.0)
+        phases = {"sample": row["time/sample_seconds"], "update": row["time/update_seconds"]}
+        return {"seconds": time.perf_counter() - start, **phases, **physics(run.sampler, run.policy)}
+
+    return play
+
+
+def peer(task: str, algo: str, num_envs: int) -> Round:
+    """One iteration of sb3-contrib's TRPO or SB3's PPO with the same batch, network, epochs and normalisation."""
+    model = peer_model(task, algo, num_envs, STEPS // num_envs)
+    model.learn(STEPS)
+
+    def play() -> dict[str, float]:
+        start = time.perf_counter()
+        model.learn(STEPS, reset_num_timesteps=False)
+        return {"seconds": time.perf_counter() - start}
+
+    return play
+
+
+def peer_model(task: str, algo: str, num_envs: int, steps: int, width: int = 64, critic_epochs: int = 10) -> Any:
+    from sb3_contrib import TRPO
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    envs: Any = make_vec_env(task, n_envs=num_envs)
+    if task != "CartPole-v1":
+        envs = VecNormalize(envs, norm_reward=False)
+    network = {"net_arch": [width, width]}
+    if algo == "ppo":
+        return PPO("MlpPolicy", envs, n_steps=steps, batch_size=64, n_epochs=10, policy_kwargs=network, device="cpu")
+    settings = {"batch_size": 128, "cg_max_steps": 10, "n_critic_updates": critic_epochs, "target_kl": 0.01}
+    return TRPO("MlpPolicy", envs, n_steps=steps, policy_kwargs=network, device="cpu", **settings)
+
+
+def envpool(task: str, num_envs: int, num_threads: int) -> Round:
+    """EnvPool stepping random actions, with nobody learning."""
+    import envpool
+    import numpy as np
+
+    envs = envpool.make_gymnasium(task, num_envs=num_envs, num_threads=num_threads, seed=0)
+    envs.reset()
+    space, rng = envs.action_space, np.random.default_rng(0)
+    actions = [
+        rng.uniform(space.low, space.high, (num_envs, *space.shape)).astype(space.dtype)
+        if hasattr(space, "low")
+        else rng.integers(space.n, size=num_envs)
+        for _ in range(STEPS // num_envs)
+    ]
+
+    def play() -> dict[str, float]:
+        start = time.perf_counter()
+        for action in actions:
+            envs.step(action)
+        return {"seconds": time.perf_counter() - start}
+
+    return play
+
+
+def our_update(size: int, width: int, critic: bool) -> Round:
+    """One TRPO update of Hopper samples: the policy alone, or the critic too."""
+    import torch
+
+    from trpo_cli.data import Rollout
+    from trpo_cli.networks import threads_for
+
+    network = f"hidden_sizes=[{width},{width}]"
+    run = parts("env=Hopper-v4", f"policy.{network}", f"critic.{network}")
+    algorithm = run.algorithm
+    rollout: Rollout = run.sampler.collect(run.policy)
+    repeats = -(-size // STEPS)
+    batch, _ = algorithm.estimate(rollout)
+    noise = torch.randn(size, 11) * 0.1
+    rows = torch.arange(STEPS).repeat(repeats)[:size]
+    batch = batch.select(rows)
+    batch.observation.add_(noise)
+    batch.old_parameters.copy_(run.policy.infer(batch.observation))
+    batch.old_log_prob.copy_(run.policy.distribution.log_prob(batch.old_parameters, batch.action))
+    theta = [parameter.detach().clone() for parameter in run.policy.parameters()]
+
+    def play() -> dict[str, float]:
+        start = time.perf_counter()
+        with threads_for(size):
+            algorithm.update(batch, 0.0)
+            if critic:
+                run.critic.fit(batch.observation, batch.return_, 0.0)
+        taken = time.perf_counter() - start
+        with torch.no_grad():
+            for parameter, value in zip(run.policy.parameters(), theta, strict=True):
+                parameter.copy_(value)
+        return {"seconds": taken}
+
+    return play
+
+
+def peer_update(size: int, width: int, critic: bool) -> Round:
+    """The same of sb3-contrib."""
+    import numpy as np
+    import torch
+    from stable_baselines3.common.logger import configure
+
+    model = peer_model("Hopper-v4", "trpo", 1, size, width, critic_epochs=10 if critic else 0)
+    model.set_logger(configure(None, []))
+    buffer, rng = model.rollout_buffer, np.random.default_rng(0)
+    buffer.observations[:] = rng.normal(size=buffer.observations.shape)
+    buffer.returns[:] = buffer.advantages[:] = rng.normal(size=buffer.returns.shape)
+    buffer.actions[:] = rng.normal(size=buffer.actions.shape)
+    with torch.no_grad():
+        for start in range(0, size, 8192):
+            part = slice(start, start + 8192)
+            arrays = (buffer.observations[part, 0], buffer.actions[part, 0])
+            observation, action = (torch.as_tensor(array, dtype=torch.float32) for array in arrays)
+            values, log_prob, _ = model.policy.evaluate_actions(observation, action)
+            buffer.values[part, 0], buffer.log_probs[part, 0] = values.flatten().numpy(), log_prob.numpy()
+    buffer.full = True
+    start_state = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    arrays = {name: getattr(buffer, name) for name in ("observations", "actions", "values", "log_probs")}
+    arrays |= {"advantages": buffer.advantages, "returns": buffer.returns}
+
+    def play() -> dict[str, float]:
+        for name, array in arrays.items():  # reading the buffer flattens it
+            setattr(buffer, name, array)
+        buffer.generator_ready = False
+        start = time.perf_counter()
+        model.train()
+        taken = time.perf_counter() - start
+        model.policy.load_state_dict(start_state)
+        return {"seconds": taken}
+
+    return play
+
+
+# --- rounds
+
+
+def serve(connection: Any, factory: str, arguments: tuple[Any, ...]) -> None:
+    """The process of one contender: every message asks for a round."""
+    warnings.simplefilter("ignore")
+    play: Round = globals()[factory](*arguments)
+    connection.send("ready")
+    while connection.recv():
+        result = play()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+        connection.send({**result, "peak_mib": peak})
+
+
+@contextlib.contextmanager
+def contender(factory: str, *arguments: Any) -> Iterator[Any]:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=serve, args=(there, factory, arguments), daemon=True)
+    process.start()
+    there.close()
+    try:
+        here.recv()
+        yield here
+        here.send(False)
+    finally:
+        process.join(5)
+        process.kill()
+
+
+def race(contenders: dict[str, tuple[Any, ...]], rounds: int) -> dict[str, dict[str, float]]:
+    """Let the contenders take turns; the medians of what each reports, and of all its rounds' seconds the extremes."""
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    with contextlib.ExitStack() as stack:
+        lines = {name: stack.enter_context(contender(*what)) for name, what in contenders.items()}
+        for _ in range(rounds):
+            for name, line in lines.items():
+                line.send(True)
+                results[name].append(line.recv())
+    return {
+        name: {key: statistics.median(r[key] for r in rows) for key in rows[0]}
+        | {"fastest": min(r["seconds"] for r in rows), "slowest": max(r["seconds"] for r in rows)}
+        for name, rows in results.items()
+    }
+
+
+def table(title: str, rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(title=title, title_justify="left")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    for name in columns:
+        grid.add_column(name, justify="left" if name in ("task", "who") else "right")
+    for row in rows:
+        grid.add_row(*(str(row.get(name, "")) for name in columns))
+    Console(width=140).print(grid)
+
+
+# --- sections
+
+
+def sampling(tasks: list[str], rounds: int, peers: bool) -> list[dict[str, Any]]:
+    """(a) the physics limit, (b) our sampler, and EnvPool, at 1 and 2 threads and several numbers of environments."""
+    rows = []
+    for task in tasks:
+        for threads in (1, 2):
+            for num_envs in (16, 64, 128):
+                who = {"ours": ("sampler", task, num_envs, threads)}
+                if peers and importlib.util.find_spec("envpool"):
+                    who["envpool"] = ("envpool", task, num_envs, threads)
+                result = race(who, rounds)
+                row: dict[str, Any] = {"task": task, "threads": threads, "num_envs": num_envs}
+                row |= rates(result["ours"])
+                if "envpool" in result:
+                    row["envpool alone"] = f"{STEPS / result['envpool']['seconds']:,.0f}"
+                rows.append(row)
+    table("Sampling, environment steps a second", rows)
+    return rows
+
+
+def rates(result: dict[str, float], name: str = "sampler") -> dict[str, str]:
+    """Steps a second, and what part of the physics limit they are."""
+    row = {name: f"{STEPS / result['seconds']:,.0f}"}
+    if "physics" in result:
+        row["physics"] = f"{STEPS / result['physics']:,.0f}"
+        row[f"{name} / physics"] = f"{result['physics'] / result['seconds']:.2f}"
+    return row
+
+
+def training(tasks: list[str], rounds: int, peers: bool) -> list[dict[str, Any]]:
+    """(c) training end to end and the share of each phase, and (d) the peers at the same work."""
+    rows = []
+    for task in tasks:
+        for algo in ("trpo", "ppo"):
+            epochs = ["algo.epochs=10", "algo.minibatch_size=64", "critic.minibatch_size=64"] if algo == "ppo" else []
+            who: dict[str, tuple[Any, ...]] = {"ours": ("ours", task, f"algo={algo}", *epochs)}
+            if peers:
+                who |= {f"peer, {n} envs": ("peer", task, algo, n) for n in (1, 2, 8)}
+            result = race(who, rounds)
+            mine = result["ours"]
+            row: dict[str, Any] = {"task": task, "who": algo, **rates(mine, "end to end")}
+            row["sampling"] = f"{mine['sample'] / mine['seconds']:.0%}"
+            row |= {
+                f"x {name}": f"{other['seconds'] / mine['seconds']:.1f}"
+                for name, other in result.items()
+                if name != "ours"
+            }
+            rows.append(row)
+    table("Training, environment steps a second, and how many times as fast as sb3-contrib's TRPO and SB3's PPO", rows)
+    return rows
+
+
+def updates(tasks: list[str], rounds: int, peers: bool) -> list[dict[str, Any]]:
+    """One TRPO update against batch size and network width."""
+    sizes = [(size, 64) for size in (1_000, 10_000, 50_000, 200_000, 1_000_000)]
+    rows = []
+    for size, width in [*sizes, *((10_000, width) for width in (32, 256, 1024))]:
+        for critic in (False, True):
+            if critic and size > 50_000:
+                continue
+            who: dict[str, tuple[Any, ...]] = {"ours": ("our_update", size, width, critic)}
+            if peers and size <= 200_000:
+                who["peer"] = ("peer_update", size, width, critic)
+            result = race(who, rounds if size <= 50_000 else min(rounds, 3))
+            row: dict[str, Any] = {"samples": f"{size:,}", "width": width, "critic": "yes" if critic else "no"}
+            row |= {"seconds": f"{result['ours']['seconds']:.3f}", "peak MiB": f"{result['ours']['peak_mib']:.0f}"}
+            if "peer" in result:
+                row |= {"peer": f"{result['peer']['seconds']:.3f}", "its MiB": f"{result['peer']['peak_mib']:.0f}"}
+                row["x peer"] = f"{result['peer']['seconds'] / result['ours']['seconds']:.1f}"
+            rows.append(row)
+    table("One TRPO update (10 CG iterations; the critic: 10 epochs, minibatches of 128)", rows)
+    return rows
+
+
+SECTIONS = {"sampling": sampling, "training": training, "updates": updates}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--no-peers", action="store_true", help="leave out sb3-contrib, SB3 and EnvPool")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench.json"), help="(default: %(default)s)")
+    arguments = parser.parse_args()
+    found = {name: importlib.util.find_spec(name) is not None for name in ("sb3_contrib", "envpool")}
+    peers = found["sb3_contrib"] and not arguments.no_peers
+    if not peers and not arguments.no_peers:
+        print("sb3-contrib is not installed, so nobody is raced against: pip install -c constraints.txt -e '.[bench]'")
+    report: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    for name in arguments.sections:
+        report[name] = SECTIONS[name](arguments.tasks, arguments.rounds, peers)
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(report, indent=1))
+    print(f"written to {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
