@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import quiet_make
 
+from trpo_cli.envs import contact_forces
 from trpo_cli.envs.mujoco_batch import MujocoBatch, not_exact
 from trpo_cli.envs.mujoco_tasks import TASKS
 
@@ -102,6 +103,18 @@ def test_every_task_is_compared() -> None:
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_threads_change_nothing(num_threads: int) -> None:
     compare("Humanoid-v4", steps=100, num_envs=5, num_threads=num_threads)
+
+
+def test_contacts_are_gymnasiums_without_the_plugin_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where MuJoCo is another than the plugin was tried with."""
+    monkeypatch.setattr(contact_forces, "feeling", lambda env: None)
+    compare("Humanoid-v4", steps=100)
+    compare("Ant-v5", steps=100)
+
+
+def test_the_plugin_is_for_the_mujoco_it_was_tried_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contact_forces.mujoco, "__version__", "5.0.0")
+    assert contact_forces._registered.__wrapped__() is None
 
 
 def test_contacts_are_felt() -> None:

@@ -69,20 +69,22 @@ class TrustRegion(PolicyGradient):
         sample = self._metric_states(batch)
         linear = functools.cache(lambda: policy.linearise(sample.observation))  # only some metrics ask for it
 
+        @functools.lru_cache(maxsize=1)  # objective and KL are asked for at the same theta, one after the other
+        def parameters(theta: Tensor) -> Tensor:
+            return outputs(policy, theta, batch.observation)
+
         def objective(theta: Tensor) -> Tensor:
-            return importance_sampled(
-                distribution.log_prob(outputs(policy, theta, batch.observation), batch.action), batch
-            )
+            return importance_sampled(distribution.log_prob(parameters(theta), batch.action), batch)
 
         return Problem(
             theta_old=flat(policy),
             objective=objective,
-            kl=lambda theta: distribution.kl(batch.old_parameters, outputs(policy, theta, batch.observation)),
+            kl=lambda theta: distribution.kl(batch.old_parameters, parameters(theta)),
             weight=batch.weight,
             metric_outputs=lambda theta: outputs(policy, theta, sample.observation),
             metric_jvp=lambda vector: linear().jvp(vector),
             metric_vjp=lambda vector: linear().vjp(vector),
-            metric_kl=lambda parameters: distribution.kl(sample.old_parameters, parameters),
+            metric_kl=lambda new: distribution.kl(sample.old_parameters, new),
             metric_fisher=lambda vector: distribution.fisher(sample.old_parameters, vector),
             metric_weight=sample.weight / sample.weight.mean(),
         )

@@ -20,6 +20,7 @@ from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 from mujoco.batch import Batch  # type: ignore[import-untyped]
 
+from trpo_cli.envs import contact_forces
 from trpo_cli.envs.mujoco_tasks import TASKS, Array, MujocoTask, Terms
 
 
@@ -29,11 +30,12 @@ class Simulations:
     def __init__(self, settings: MujocoEnv, task: MujocoTask, num_envs: int, num_threads: int) -> None:
         self.settings: Any = settings
         self._task = task
-        model = settings.model
-        # Contact forces are taken from each simulation's own mjData, which only a persistent batch keeps.
-        self.batch = Batch(model, num_envs, num_threads, persistent=bool(task.contact_forces(settings)))
-        self.cfrc_ext = np.zeros((num_envs, model.nbody, 6))
-        self._data = mujoco.MjData(model)
+        self._contacts = bool(task.contact_forces(settings))
+        feeling = contact_forces.feeling(settings) if self._contacts else settings.model
+        # Without the plugin, contact forces are asked of each simulation's own mjData, which a persistent batch keeps.
+        self.batch = Batch(feeling or settings.model, num_envs, num_threads, persistent=feeling is None)
+        self._data = mujoco.MjData(settings.model)
+        self.cfrc_ext = np.zeros((num_envs, settings.model.nbody, 6))
         self.dt, self._frame_skip = settings.dt, settings.frame_skip
         self.before: Array = np.zeros((num_envs, 0))
         self.after: Array = self.before
@@ -44,14 +46,10 @@ class Simulations:
 
     def _read_every_field(self) -> None:
         """A derived field is filled by the first call after it was first read: so read all of them now."""
-        self._track()
-        self.before, _ = self.after, self.ncon
-        if self._task.healthy is not None:
-            self.healthy = self._task.healthy(self)
+        self._look()
+        self.before = self.after
         action = np.zeros((self.batch.nsim, self.batch.model.nu), dtype=np.float32)
-        for read in (self._task.observe, self._task.place):
-            read(self)
-        self._task.reward(self, action)
+        _ = self.batch.cfrc_ext, self._task.observe(self), self._task.place(self), self._task.reward(self, action)
 
     def __getattr__(self, field: str) -> Array:
         array = self.batch.bind(field)
@@ -72,11 +70,9 @@ class Simulations:
         self.before = self.after
         self.ctrl[:] = action
         self.batch.step(nstep=self._frame_skip)
-        if self.batch.persistent:
+        if self._contacts:
             self._measure_contacts()
-        self._track()
-        if self._task.healthy is not None:
-            self.healthy = self._task.healthy(self)
+        self._look()
 
     def restart(self, rows: Array, positions: Array, velocities: Array) -> None:
         """Put the simulations `rows` (K,) into new states (K, nq) and (K, nv), as a reset of Gymnasium's does."""
@@ -90,15 +86,20 @@ class Simulations:
         if self._task.track is not None:
             self.after = self._task.track(self).copy()
 
+    def _look(self) -> None:
+        self._track()
+        if self._task.healthy is not None:
+            self.healthy = self._task.healthy(self)
+
     def _measure_contacts(self) -> None:
-        """Fill `cfrc_ext`, which the engine computes only where a sensor asks: after the step, as Gymnasium does."""
-        # Without equality constraints, contacts are all that exerts a force.
-        rows = range(self.batch.nsim) if self.batch.model.neq else np.flatnonzero(self.ncon).tolist()
-        self.cfrc_ext[:] = 0
-        for row in rows:
+        """Fill `cfrc_ext`, as Gymnasium does after a step; a reset leaves it zero."""
+        if not self.batch.persistent:
+            self.cfrc_ext[:] = self.batch.cfrc_ext
+            return
+        for row, forces in enumerate(self.cfrc_ext):
             self.batch.get_data(row, self._data)
-            mujoco.mj_rnePostConstraint(self.batch.model, self._data)
-            self.cfrc_ext[row] = self._data.cfrc_ext
+            mujoco.mj_rnePostConstraint(self.settings.model, self._data)
+            forces[:] = self._data.cfrc_ext
 
 
 class MujocoBatch(VectorEnv[Any, Any, Any]):
