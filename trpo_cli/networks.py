@@ -269,8 +269,7 @@ class MLP(nn.Module):
         self.trunk_size = hidden_sizes[-1] if hidden_sizes else inputs
         self.head = orthogonal(nn.Linear(self.trunk_size, outputs), output_gain)
         self._activation: Activation = activation
-        linear = [*(layer for layer in self.trunk if isinstance(layer, nn.Linear)), self.head]
-        self._weights, self._biases = [layer.weight for layer in linear], [layer.bias for layer in linear]
+        self._linear = [*(layer for layer in self.trunk if isinstance(layer, nn.Linear)), self.head]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.trunk(x))  # type: ignore[no-any-return]
@@ -289,7 +288,8 @@ class MLP(nn.Module):
 
     def passes(self, rows: int) -> Passes:
         """The network as it is, prepared for inputs of so many rows: on few of them numpy is faster than torch."""
-        weights, biases = [w.detach() for w in self._weights], [b.detach() for b in self._biases]
+        weights = [layer.weight.detach() for layer in self._linear]
+        biases = [layer.bias.detach() for layer in self._linear]
         few = rows < WORTH_THREADS and weights[0].device.type == "cpu" and self._activation in NUMPY_CURVES
         if not few:
             return Passes(weights, biases, TORCH_CURVES[self._activation])

@@ -36,7 +36,7 @@ class Simulations:
         self.batch = Batch(feeling or settings.model, num_envs, num_threads, persistent=feeling is None)
         self._data = mujoco.MjData(settings.model)
         self.cfrc_ext = np.zeros((num_envs, settings.model.nbody, 6))
-        self.dt, self._frame_skip = settings.dt, settings.frame_skip
+        self.dt, self._frame_skip, self.mass = settings.dt, settings.frame_skip, settings.model.body_mass.copy()
         self.before: Array = np.zeros((num_envs, 0))
         self.after: Array = self.before
         self.healthy: Array = self.before

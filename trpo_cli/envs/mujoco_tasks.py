@@ -229,8 +229,7 @@ def ant_observe_v5(sim: Simulations) -> list[Array]:
 
 
 def mass_center(sim: Simulations) -> Array:
-    mass = sim.settings.model.body_mass
-    return (np.einsum("b,nbj->nj", mass, sim.xipos) / mass.sum())[:, :2]
+    return (np.einsum("b,nbj->nj", sim.mass, sim.xipos) / sim.mass.sum())[:, :2]
 
 
 def humanoid_healthy(sim: Simulations) -> Array:

@@ -53,11 +53,10 @@ class ObservationNormalizer:
         """(..., size) -> the same shape, into `out` if given. Before the first `update`: mean 0, deviation 1."""
         out = np.empty(observation.shape, dtype=np.float32) if out is None else out
         if self.enabled:
-            observation = observation - self.moments.mean
-            observation *= self._scale
-            np.minimum(observation, self.clip, out=observation)
-            np.maximum(observation, -self.clip, out=observation)
-        out[...] = observation
+            scaled = (observation - self.moments.mean) * self._scale
+            np.maximum(np.minimum(scaled, self.clip, out=scaled), -self.clip, out=out)
+        else:
+            out[...] = observation
         return out
 
     def update(self, observation: Floats) -> None:
