@@ -26,6 +26,7 @@ from typing import Any
 
 TASKS = ("Hopper-v4", "Walker2d-v4", "HalfCheetah-v4", "Ant-v4", "Humanoid-v4", "CartPole-v1")
 STEPS = 2048  # an iteration, for everyone
+ITERATIONS = 4  # a round
 Round = Callable[[], dict[str, float]]
 
 
@@ -46,9 +47,9 @@ def sampler(task: str, num_envs: int, num_threads: int) -> Round:
 
     def play() -> dict[str, float]:
         start = time.perf_counter()
-        run.sampler.collect(run.policy)
-        taken = time.perf_counter() - start
-        return {"seconds": taken, **physics(run.sampler, run.policy)}
+        for _ in range(ITERATIONS):
+            run.sampler.collect(run.policy)
+        return {"seconds": (time.perf_counter() - start) / ITERATIONS, **physics(run.sampler, run.policy)}
 
     return play
 
@@ -74,7 +75,8 @@ def physics(sampler: Any, policy: Any) -> dict[str, float]:
         restart(*states)
 
     simulations.step, simulations.restart = noted, noted_restart
-    sampler.collect(policy)
+    for _ in range(ITERATIONS):
+        sampler.collect(policy)
     del simulations.step, simulations.restart
     model = simulations.batch.model
     batch = Batch(model, simulations.batch.nsim, simulations.batch.nthread)
@@ -90,7 +92,7 @@ def physics(sampler: Any, policy: Any) -> dict[str, float]:
             batch.state[rows] = fresh
             qpos[rows], qvel[rows] = positions, velocities
             batch.forward(rows)
-    taken = time.perf_counter() - start
+    taken = (time.perf_counter() - start) / ITERATIONS
     assert (batch.state == simulations.batch.state).all(), "the replay is not the rollout"
     return {"physics": taken}
 
@@ -102,9 +104,10 @@ def ours(task: str, *overrides: str) -> Round:
 
     def play() -> dict[str, float]:
         start = time.perf_counter()
-        row = run.algorithm.iterate(0.0)
-        phases = {"sample": row["time/sample_seconds"], "update": row["time/update_seconds"]}
-        return {"seconds": time.perf_counter() - start, **phases, **physics(run.sampler, run.policy)}
+        rows = [run.algorithm.iterate(0.0) for _ in range(ITERATIONS)]
+        taken = (time.perf_counter() - start) / ITERATIONS
+        sampling = statistics.mean(row["time/sample_seconds"] for row in rows)
+        return {"seconds": taken, "sample": sampling, **physics(run.sampler, run.policy)}
 
     return play
 
@@ -116,8 +119,8 @@ def peer(task: str, algo: str, num_envs: int) -> Round:
 
     def play() -> dict[str, float]:
         start = time.perf_counter()
-        model.learn(STEPS, reset_num_timesteps=False)
-        return {"seconds": time.perf_counter() - start}
+        model.learn(ITERATIONS * STEPS, reset_num_timesteps=False)
+        return {"seconds": (time.perf_counter() - start) / ITERATIONS}
 
     return play
 
@@ -155,9 +158,9 @@ def envpool(task: str, num_envs: int, num_threads: int) -> Round:
 
     def play() -> dict[str, float]:
         start = time.perf_counter()
-        for action in actions:
+        for action in ITERATIONS * actions:
             envs.step(action)
-        return {"seconds": time.perf_counter() - start}
+        return {"seconds": (time.perf_counter() - start) / ITERATIONS}
 
     return play
 
@@ -167,7 +170,7 @@ def our_update(size: int, width: int, critic: bool) -> Round:
     import torch
 
     from trpo_cli.data import Rollout
-    from trpo_cli.networks import threads_for
+    from trpo_cli.threads import threads_for
 
     network = f"hidden_sizes=[{width},{width}]"
     run = parts("env=Hopper-v4", f"policy.{network}", f"critic.{network}")

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from trpo_cli import evaluate, report, train
 from trpo_cli.build import fill
 from trpo_cli.cli import CONF, opened
-from trpo_cli.seeding import single_threaded
+from trpo_cli.threads import single_threaded
 
 TESTS = Path(__file__).parent
 single_threaded()

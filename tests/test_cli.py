@@ -143,6 +143,15 @@ MISTAKES = {
     ("algo/advantage=gea",): "algo/advantage: no option 'gea'; did you mean 'gae'?",
     ("seed=a",): "seed: got 'a'; it should be a valid integer",
     ("total_steps=0",): "total_steps: got 0; it should be greater than or equal to 1",
+    ("device=gpu",): "device: got 'gpu'; cpu, cuda and cuda:1 are such names",
+    ("device=meta",): "device: got 'meta'; cpu, cuda and cuda:1 are such names",
+    (
+        "sampler.vectorization=fast",
+    ): "sampler.vectorization: got 'fast'; it should be 'auto', 'native', 'sync' or 'async'",
+    ("env=CartPole-v1", "sampler.vectorization=native"): (
+        "sampler.vectorization: native is not for CartPole-v1: no MuJoCo task of Gymnasium's"
+    ),
+    ("sampler.num_threads=0",): "sampler.num_threads: got 0; it should be greater than or equal to 1",
     ("sampler.num_envs=many",): "sampler.num_envs: got 'many'; it should be a valid integer",
     ("sampler.num_envs=3",): "sampler.steps_per_iteration: 2048 is not a multiple of sampler.num_envs = 3; 2049 is",
     ("policy.hidden_sizes=[0]",): "policy.hidden_sizes[0]: got [0]; it should be greater than or equal to 1",

@@ -6,22 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trpo_cli.adam import Adam
 from trpo_cli.distributions import Categorical, DiagonalGaussian, Distribution
-from trpo_cli.networks import (
-    ACTIVATIONS,
-    ALL_THREADS,
-    MLP,
-    WORTH_THREADS,
-    Activation,
-    Adam,
-    Tanh,
-    flat,
-    linearise,
-    outputs,
-    share_memory,
-    threads_for,
-)
+from trpo_cli.linearisation import flat, linearise, outputs, share_memory
+from trpo_cli.networks import ACTIVATIONS, MLP, PIECE, Activation, Tanh
 from trpo_cli.policies.mlp import MLPPolicy
+from trpo_cli.threads import ALL_THREADS, WORTH_THREADS, threads_for
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -57,6 +47,15 @@ def test_a_policys_products_are_those_of_automatic_differentiation(distribution:
     torch.testing.assert_close(ours.jvp(v), theirs.jvp(v))
     torch.testing.assert_close(ours.vjp(u), theirs.vjp(u))
     torch.testing.assert_close(policy.infer(x), policy(x).detach())
+
+
+@pytest.mark.parametrize("distribution", [DiagonalGaussian(2), Categorical([3, 2])])
+def test_a_policy_acts_as_its_distribution_samples(distribution: Distribution) -> None:
+    torch.manual_seed(0)
+    policy = MLPPolicy(3, distribution, hidden_sizes=[5], activation="tanh", output_gain=1.0, initial_log_std=-0.3)
+    x, noise = drawn(7, 3).float(), distribution.noise((7,), torch.Generator().manual_seed(1))
+    action = torch.from_numpy(policy.actor()(x.numpy(), noise.numpy()))
+    torch.testing.assert_close(action, distribution.sample(policy.infer(x), noise))
 
 
 def test_products_are_derivatives() -> None:
@@ -101,3 +100,12 @@ def test_adam_is_torchs() -> None:
         optimizer.step(ours, gradient, 0.1 / (1 + step))
         reference.step()
     torch.testing.assert_close(ours, theirs.detach())
+
+
+def test_a_large_batch_in_pieces_is_the_batch() -> None:
+    mlp, x = network("tanh", [5]), drawn(2 * PIECE + 3, 3)
+    ours, theirs = mlp.linearise(x), linearise(mlp, x)
+    u, v = drawn(len(x), 2, seed=1), drawn(len(flat(mlp)), seed=2)
+    torch.testing.assert_close(ours.output, theirs.output)
+    torch.testing.assert_close(ours.jvp(v), theirs.jvp(v))
+    torch.testing.assert_close(ours.vjp(u), theirs.vjp(u))

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trpo_cli.networks import MLP, Activation, Adam, orthogonal, share_memory, size
+from trpo_cli.adam import Adam
+from trpo_cli.linearisation import share_memory, size
+from trpo_cli.networks import MLP, Activation, orthogonal
 from trpo_cli.policies import Policy
 from trpo_cli.ranges import Count, NonNegative, Positive
 from trpo_cli.schedules import Decay, decayed
@@ -67,7 +69,7 @@ class LinearCritic(Critic):
 
     def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
         x = self._features(observation)
-        gram = x.T @ x + self.ridge * torch.eye(x.shape[-1], dtype=x.dtype)
+        gram = x.T @ x + self.ridge * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         weights, failed = torch.linalg.solve_ex(gram, x.T @ return_.double())
         if not failed and weights.isfinite().all():
             self.weights.copy_(weights)

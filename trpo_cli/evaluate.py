@@ -166,7 +166,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    from trpo_cli.seeding import single_threaded
+    from trpo_cli.threads import single_threaded
 
     single_threaded()
     task, policy, normalizer, env_steps = load_policy(arguments.run, arguments.plugins)

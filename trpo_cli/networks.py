@@ -1,18 +1,9 @@
-"""Networks, and what an update needs of one: its outputs, J v and J^T u, with J the Jacobian of outputs by parameters.
-
-Everything that learns here follows from these products. With a loss l of the outputs, J^T (dl / d outputs) is its
-gradient by the parameters; J^T M J v is the Fisher-vector product (seed 004, equation 36). `linearise` gives them for
-any module by automatic differentiation; an `MLP` has them written out, without a graph to build at every step.
-
-Sizes: B inputs, P outputs, D parameters, in the order of `module.parameters()`.
-"""
+"""Networks, with their passes written out: forward, J v and J^T u, without a graph to build at every step."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,107 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trpo_cli.linearisation import Linearisation, joined
+from trpo_cli.threads import WORTH_THREADS
+
 Activation = Literal["tanh", "relu", "elu", "silu"]
-
-
-@dataclass(frozen=True)
-class Linearisation:
-    """The outputs of a module at its parameters, and how they move with them to first order."""
-
-    output: Tensor  # (B, P)
-    jvp: Callable[[Tensor], Tensor]  # v (D,) -> J v (B, P)
-    vjp: Callable[[Tensor], Tensor]  # u (B, P) -> J^T u (D,)
-
-
-def outputs(module: nn.Module, theta: Tensor, inputs: Tensor) -> Tensor:
-    """Outputs (B, P) of `module` with the flat parameters `theta` (D,) instead of its own: a pure function."""
-    named = dict(module.named_parameters())
-    pieces = theta.split([parameter.numel() for parameter in named.values()])
-    values = {name: piece.view_as(old) for (name, old), piece in zip(named.items(), pieces, strict=True)}
-    return torch.func.functional_call(module, values, (inputs,))  # type: ignore[no-any-return]
-
-
-def linearise(module: nn.Module, inputs: Tensor) -> Linearisation:
-    """By automatic differentiation, for any module. J v is the derivative of J^T u, which is linear in u, along v."""
-    theta = flat(module).requires_grad_()
-    with torch.enable_grad():
-        output = outputs(module, theta, inputs)
-
-    @functools.cache
-    def jt_u() -> tuple[Tensor, Tensor]:
-        u = torch.zeros_like(output, requires_grad=True)
-        return torch.autograd.grad(output, theta, u, create_graph=True)[0], u
-
-    def jvp(v: Tensor) -> Tensor:
-        with torch.enable_grad():
-            return torch.autograd.grad(*jt_u(), v, retain_graph=True)[0]
-
-    def vjp(u: Tensor) -> Tensor:
-        return torch.autograd.grad(output, theta, u, retain_graph=True)[0]
-
-    return Linearisation(output.detach(), jvp, vjp)
-
-
-def flat(module: nn.Module) -> Tensor:
-    """A copy of the parameters as one vector (D,)."""
-    return nn.utils.parameters_to_vector(module.parameters()).detach()
-
-
-def share_memory(module: nn.Module) -> Tensor:
-    """The parameters as one vector (D,) that they share their memory with: to write to it is to move the module."""
-    theta = flat(module)
-    nn.utils.vector_to_parameters(theta, module.parameters())
-    return theta
-
-
-def size(module: nn.Module) -> int:
-    """D, the number of parameters."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-class Adam(nn.Module):
-    """torch's fused Adam on one vector (D,): its kernel alone, since the class's bookkeeping takes far longer."""
-
-    first: Tensor
-    second: Tensor
-    steps: Tensor
-
-    def __init__(self, size: int, epsilon: float = 1e-8) -> None:
-        super().__init__()
-        self.epsilon = epsilon
-        self.register_buffer("first", torch.zeros(size))  # moments
-        self.register_buffer("second", torch.zeros(size))
-        self.register_buffer("steps", torch.zeros(()))
-
-    @torch.no_grad()
-    def step(self, theta: Tensor, gradient: Tensor, learning_rate: float) -> None:
-        """One step of descent, which writes to `theta`."""
-        torch._fused_adam_(
-            *([theta], [gradient], [self.first], [self.second], [], [self.steps.add_(1)]),
-            lr=learning_rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=0.0,
-            eps=self.epsilon,
-            amsgrad=False,
-            maximize=False,
-        )
-
-
-ALL_THREADS = torch.get_num_threads()  # what the machine, or OMP_NUM_THREADS, allows
-WORTH_THREADS = 1024  # rows of a batch: with fewer, a second thread costs more than it brings
 PIECE = 4096  # rows that a pass goes over at once
-
-
-@contextlib.contextmanager
-def threads_for(rows: int) -> Iterator[None]:
-    """Run torch for a while on as many threads as work on so many rows can feed."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(ALL_THREADS if rows >= WORTH_THREADS else 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Tanh(nn.Module):
@@ -144,13 +39,17 @@ class Curve:
     slope: Callable[[Array, Array], Array]  # z and h after that -> dh/dz
 
 
+def _tanh(z: Tensor) -> Tensor:
+    return z.mul_(2).sigmoid_().mul_(2).sub_(1) if z.device.type == "cpu" else z.tanh_()
+
+
 def _silu_slope(z: Tensor, h: Tensor) -> Tensor:
     s = z.sigmoid()
     return s * (1 + z * (1 - s))
 
 
 TORCH_CURVES: dict[Activation, Curve] = {
-    "tanh": Curve(lambda z: z.mul_(2).sigmoid_().mul_(2).sub_(1), lambda z, h: 1 - h * h),
+    "tanh": Curve(_tanh, lambda z, h: 1 - h * h),
     "relu": Curve(torch.relu_, lambda z, h: h > 0),
     "elu": Curve(nn.functional.elu_, lambda z, h: torch.where(h > 0, 1, h + 1)),
     "silu": Curve(nn.functional.silu, _silu_slope),
@@ -203,7 +102,7 @@ class Passes:
             of_weights, of_biases = self._pieces(alike(gradient))
             back = alike(u)
             for i in reversed(range(len(weights))):
-                of_weights[i][...] = (inputs[i].T @ back).T  # back^T x takes four times as long where x is narrow
+                _product(back, inputs[i], of_weights[i])
                 of_biases[i][...] = back.sum(0)
                 if i > 0:
                     back = (back @ weights[i] if len(weights[i]) > 1 else back * weights[i]) * slopes[i - 1]
@@ -238,14 +137,12 @@ def _affine(x: Array, weight: Array, bias: Array) -> Array:
     return z
 
 
-def _joined(parts: list[Linearisation]) -> Linearisation:
-    """Of consecutive rows, as one."""
-    rows = [len(part.output) for part in parts]
-    return Linearisation(
-        output=torch.cat([part.output for part in parts]),
-        jvp=lambda v: torch.cat([part.jvp(v) for part in parts]),
-        vjp=lambda u: torch.stack([part.vjp(piece) for part, piece in zip(parts, u.split(rows), strict=True)]).sum(0),
-    )
+def _product(u: Array, x: Array, out: Array) -> None:
+    """u^T x. torch takes four times as long for that as for (x^T u)^T where x is narrow."""
+    if isinstance(x, Tensor):
+        out.copy_((x.T @ u).T)
+    else:
+        np.matmul(u.T, x, out=out)
 
 
 def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
@@ -284,7 +181,7 @@ class MLP(nn.Module):
         passes = self.passes(len(x))
         if len(x) <= PIECE:
             return passes.linearise(x)
-        return _joined([passes.linearise(piece) for piece in x.split(PIECE)])
+        return joined([passes.linearise(piece) for piece in x.split(PIECE)])
 
     def passes(self, rows: int) -> Passes:
         """The network as it is, prepared for inputs of so many rows: on few of them numpy is faster than torch."""

@@ -6,7 +6,6 @@ import zlib
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 
 def sequence(seed: int, stream: str) -> np.random.SeedSequence:
@@ -22,9 +21,3 @@ def torch_generator(seed: int, stream: str) -> torch.Generator:
 def environment_seeds(seed: int, stream: str, count: int) -> list[int]:
     """One seed for each of `count` environments."""
     return [int(word) for word in sequence(seed, stream).generate_state(count)]
-
-
-def single_threaded() -> None:
-    """One thread for torch, which takes more where they pay, and for numpy's BLAS, whose threads wait by spinning."""
-    torch.set_num_threads(1)
-    threadpool_limits(1, user_api="blas")

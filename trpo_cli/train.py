@@ -104,7 +104,8 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
     from trpo_cli.envs.make import Task
     from trpo_cli.policies import Policy
     from trpo_cli.samplers import Sampler
-    from trpo_cli.seeding import sequence, single_threaded, torch_generator
+    from trpo_cli.seeding import sequence, torch_generator
+    from trpo_cli.threads import single_threaded
 
     def part(role: type[R], group: str, **context: Any) -> R:
         return build(node.get(group), group, role, settings.plugins, **context)
@@ -132,8 +133,8 @@ def usable(name: str) -> torch.device:
 
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, dtype=torch.float64, device=device).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device: got '{name}'; cpu, cuda and cuda:1 are such names. {reason}") from error
     return device

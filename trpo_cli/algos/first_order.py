@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trpo_cli.adam import Adam
 from trpo_cli.algos import Metrics
 from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.critics import SharedCritic
 from trpo_cli.data import Batch
-from trpo_cli.networks import Adam, Linearisation, linearise, share_memory, size
+from trpo_cli.linearisation import Linearisation, linearise, share_memory, size
 from trpo_cli.policies import Policy
 from trpo_cli.ranges import Count, Finite, Positive
 from trpo_cli.schedules import Decay, decayed

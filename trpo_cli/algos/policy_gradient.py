@@ -16,11 +16,11 @@ from trpo_cli.algos import Algorithm, Metrics
 from trpo_cli.critics import Critic, explained_variance
 from trpo_cli.data import Batch, Rollout
 from trpo_cli.errors import TrainingError
-from trpo_cli.networks import threads_for
 from trpo_cli.policies import Policy
 from trpo_cli.ranges import Count, UnitInterval
 from trpo_cli.samplers import Sampler
 from trpo_cli.surrogates import importance_sampled
+from trpo_cli.threads import threads_for
 from trpo_cli.trust_region.constraint import max_kl, mean_kl
 from trpo_cli.trust_region.step import Outcome
 

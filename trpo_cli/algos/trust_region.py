@@ -15,7 +15,7 @@ from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.critics import SharedCritic
 from trpo_cli.data import Batch
 from trpo_cli.errors import ConfigError
-from trpo_cli.networks import flat, outputs
+from trpo_cli.linearisation import flat, outputs
 from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positive
 from trpo_cli.schedules import Decay, decayed
 from trpo_cli.surrogates import importance_sampled

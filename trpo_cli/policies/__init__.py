@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trpo_cli.distributions import Distribution
-from trpo_cli.networks import Linearisation, linearise
+from trpo_cli.linearisation import Linearisation, linearise
 
 Array = NDArray[Any]
 Actor = Callable[[Array, Array], Array]

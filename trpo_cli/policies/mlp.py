@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from trpo_cli.distributions import DiagonalGaussian, Distribution
-from trpo_cli.networks import MLP, Activation, Linearisation
+from trpo_cli.linearisation import Linearisation
+from trpo_cli.networks import MLP, Activation
 from trpo_cli.policies import Actor, Policy
 from trpo_cli.ranges import Count, Finite, Positive
 

@@ -1,0 +1,35 @@
+"""Adam on one vector."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Adam(nn.Module):
+    """torch's fused Adam on one vector (D,): its kernel alone, since the class's bookkeeping takes far longer."""
+
+    first: Tensor
+    second: Tensor
+    steps: Tensor
+
+    def __init__(self, size: int, epsilon: float = 1e-8) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.register_buffer("first", torch.zeros(size))  # moments
+        self.register_buffer("second", torch.zeros(size))
+        self.register_buffer("steps", torch.zeros(()))
+
+    @torch.no_grad()
+    def step(self, theta: Tensor, gradient: Tensor, learning_rate: float) -> None:
+        """One step of descent, which writes to `theta`."""
+        torch._fused_adam_(
+            *([theta], [gradient], [self.first], [self.second], [], [self.steps.add_(1)]),
+            lr=learning_rate,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=self.epsilon,
+            amsgrad=False,
+            maximize=False,
+        )

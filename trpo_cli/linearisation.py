@@ -1,0 +1,83 @@
+"""How the outputs of a network move with its parameters: all that an update needs to know of it.
+
+Everything that learns here follows from J v and J^T u, with J the Jacobian of outputs by parameters. With a loss l of
+the outputs, J^T (dl / d outputs) is its gradient by the parameters; J^T M J v is the Fisher-vector product (seed 004,
+equation 36). `linearise` gives both for any module by automatic differentiation; `networks.py` has those of an MLP
+written out, without a graph to build at every step.
+
+Sizes: B inputs, P outputs, D parameters, in the order of `module.parameters()`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Linearisation:
+    """The outputs of a module at its parameters, and how they move with them to first order."""
+
+    output: Tensor  # (B, P)
+    jvp: Callable[[Tensor], Tensor]  # v (D,) -> J v (B, P)
+    vjp: Callable[[Tensor], Tensor]  # u (B, P) -> J^T u (D,)
+
+
+def outputs(module: nn.Module, theta: Tensor, inputs: Tensor) -> Tensor:
+    """Outputs (B, P) of `module` with the flat parameters `theta` (D,) instead of its own: a pure function."""
+    named = dict(module.named_parameters())
+    pieces = theta.split([parameter.numel() for parameter in named.values()])
+    values = {name: piece.view_as(old) for (name, old), piece in zip(named.items(), pieces, strict=True)}
+    return torch.func.functional_call(module, values, (inputs,))  # type: ignore[no-any-return]
+
+
+def linearise(module: nn.Module, inputs: Tensor) -> Linearisation:
+    """By automatic differentiation, for any module. J v is the derivative of J^T u, which is linear in u, along v."""
+    theta = flat(module).requires_grad_()
+    with torch.enable_grad():
+        output = outputs(module, theta, inputs)
+
+    @functools.cache
+    def jt_u() -> tuple[Tensor, Tensor]:
+        u = torch.zeros_like(output, requires_grad=True)
+        return torch.autograd.grad(output, theta, u, create_graph=True)[0], u
+
+    def jvp(v: Tensor) -> Tensor:
+        with torch.enable_grad():
+            return torch.autograd.grad(*jt_u(), v, retain_graph=True)[0]
+
+    def vjp(u: Tensor) -> Tensor:
+        return torch.autograd.grad(output, theta, u, retain_graph=True)[0]
+
+    return Linearisation(output.detach(), jvp, vjp)
+
+
+def joined(parts: list[Linearisation]) -> Linearisation:
+    """Of consecutive rows, as one."""
+    rows = [len(part.output) for part in parts]
+    return Linearisation(
+        output=torch.cat([part.output for part in parts]),
+        jvp=lambda v: torch.cat([part.jvp(v) for part in parts]),
+        vjp=lambda u: torch.stack([part.vjp(piece) for part, piece in zip(parts, u.split(rows), strict=True)]).sum(0),
+    )
+
+
+def flat(module: nn.Module) -> Tensor:
+    """A copy of the parameters as one vector (D,)."""
+    return nn.utils.parameters_to_vector(module.parameters()).detach()
+
+
+def share_memory(module: nn.Module) -> Tensor:
+    """The parameters as one vector (D,) that they share their memory with: to write to it is to move the module."""
+    theta = flat(module)
+    nn.utils.vector_to_parameters(theta, module.parameters())
+    return theta
+
+
+def size(module: nn.Module) -> int:
+    """D, the number of parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
