@@ -173,7 +173,7 @@ def our_update(size: int, width: int, critic: bool) -> Round:
     from trpo_cli.threads import threads_for
 
     network = f"hidden_sizes=[{width},{width}]"
-    run = parts("env=Hopper-v4", f"policy.{network}", f"critic.{network}")
+    run = parts("env=Hopper-v4", f"policy.{network}", f"critic.{network}", "critic.epochs=10")
     algorithm = run.algorithm
     rollout: Rollout = run.sampler.collect(run.policy)
     repeats = -(-size // STEPS)
@@ -268,20 +268,36 @@ def contender(factory: str, *arguments: Any) -> Iterator[Any]:
         process.kill()
 
 
-def race(contenders: dict[str, tuple[Any, ...]], rounds: int) -> dict[str, dict[str, float]]:
-    """Let the contenders take turns; the medians of what each reports, and of all its rounds' seconds the extremes."""
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+Rounds = list[dict[str, float]]
+
+
+def race(contenders: dict[str, tuple[Any, ...]], rounds: int) -> dict[str, Rounds]:
+    """Let the contenders take turns; what each reported, round by round."""
+    results: dict[str, Rounds] = {name: [] for name in contenders}
     with contextlib.ExitStack() as stack:
         lines = {name: stack.enter_context(contender(*what)) for name, what in contenders.items()}
         for _ in range(rounds):
             for name, line in lines.items():
                 line.send(True)
                 results[name].append(line.recv())
-    return {
-        name: {key: statistics.median(r[key] for r in rows) for key in rows[0]}
-        | {"fastest": min(r["seconds"] for r in rows), "slowest": max(r["seconds"] for r in rows)}
-        for name, rows in results.items()
-    }
+    return results
+
+
+def median(rows: Rounds, key: str = "seconds") -> float:
+    return statistics.median(row[key] for row in rows)
+
+
+def times(rows: Rounds, others: Rounds, key: str = "seconds") -> float:
+    """How many times as long the others took: the median over rounds of the ratio within each."""
+    return statistics.median(other[key] / row["seconds"] for row, other in zip(rows, others, strict=True))
+
+
+def rates(rows: Rounds, name: str) -> dict[str, float]:
+    """Steps a second, and what part of the physics limit they are."""
+    row = {name: STEPS / median(rows)}
+    if "physics" in rows[0]:
+        row |= {"physics": STEPS / median(rows, "physics"), f"{name} / physics": times(rows, rows, "physics")}
+    return row
 
 
 def table(title: str, rows: list[dict[str, Any]]) -> None:
@@ -293,8 +309,14 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
     for name in columns:
         grid.add_column(name, justify="left" if name in ("task", "who") else "right")
     for row in rows:
-        grid.add_row(*(str(row.get(name, "")) for name in columns))
-    Console(width=140).print(grid)
+        grid.add_row(*(shown(row.get(name, "")) for name in columns))
+    Console(width=150).print(grid)
+
+
+def shown(value: Any) -> str:
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
 
 
 # --- sections
@@ -302,59 +324,50 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
 
 def sampling(tasks: list[str], rounds: int, peers: bool) -> list[dict[str, Any]]:
     """(a) the physics limit, (b) our sampler, and EnvPool, at 1 and 2 threads and several numbers of environments."""
-    rows = []
+    table_rows = []
     for task in tasks:
-        for threads in (1, 2):
-            for num_envs in (16, 64, 128):
-                who = {"ours": ("sampler", task, num_envs, threads)}
-                if peers and importlib.util.find_spec("envpool"):
-                    who["envpool"] = ("envpool", task, num_envs, threads)
-                result = race(who, rounds)
-                row: dict[str, Any] = {"task": task, "threads": threads, "num_envs": num_envs}
-                row |= rates(result["ours"])
-                if "envpool" in result:
-                    row["envpool alone"] = f"{STEPS / result['envpool']['seconds']:,.0f}"
-                rows.append(row)
-    table("Sampling, environment steps a second", rows)
-    return rows
-
-
-def rates(result: dict[str, float], name: str = "sampler") -> dict[str, str]:
-    """Steps a second, and what part of the physics limit they are."""
-    row = {name: f"{STEPS / result['seconds']:,.0f}"}
-    if "physics" in result:
-        row["physics"] = f"{STEPS / result['physics']:,.0f}"
-        row[f"{name} / physics"] = f"{result['physics'] / result['seconds']:.2f}"
-    return row
+        for threads, num_envs in ((1, 64), (2, 16), (2, 64), (2, 128)):
+            who: dict[str, tuple[Any, ...]] = {"ours": ("sampler", task, num_envs, threads)}
+            if peers and importlib.util.find_spec("envpool"):
+                who["envpool"] = ("envpool", task, num_envs, threads)
+            result = race(who, rounds)
+            row: dict[str, Any] = {"task": task, "threads": threads, "num_envs": num_envs}
+            row |= rates(result["ours"], "sampler")
+            if "envpool" in result:
+                row["envpool alone"] = STEPS / median(result["envpool"])
+            table_rows.append(row)
+    table("Sampling, environment steps a second", table_rows)
+    return table_rows
 
 
 def training(tasks: list[str], rounds: int, peers: bool) -> list[dict[str, Any]]:
     """(c) training end to end and the share of each phase, and (d) the peers at the same work."""
-    rows = []
+    same_work = {
+        "trpo": ("critic.epochs=10", "critic.minibatch_size=128", "algo.cg_iterations=10"),
+        "ppo": ("critic.epochs=10", "critic.minibatch_size=64", "algo.epochs=10", "algo.minibatch_size=64"),
+    }
+    table_rows = []
     for task in tasks:
-        for algo in ("trpo", "ppo"):
-            epochs = ["algo.epochs=10", "algo.minibatch_size=64", "critic.minibatch_size=64"] if algo == "ppo" else []
-            who: dict[str, tuple[Any, ...]] = {"ours": ("ours", task, f"algo={algo}", *epochs)}
+        for algo, settings in same_work.items():
+            who: dict[str, tuple[Any, ...]] = {"ours": ("ours", task, f"algo={algo}", *settings)}
             if peers:
-                who |= {f"peer, {n} envs": ("peer", task, algo, n) for n in (1, 2, 8)}
+                who |= {f"{n} envs": ("peer", task, algo, n) for n in (1, 2, 8)}
             result = race(who, rounds)
-            mine = result["ours"]
-            row: dict[str, Any] = {"task": task, "who": algo, **rates(mine, "end to end")}
-            row["sampling"] = f"{mine['sample'] / mine['seconds']:.0%}"
-            row |= {
-                f"x {name}": f"{other['seconds'] / mine['seconds']:.1f}"
-                for name, other in result.items()
-                if name != "ours"
-            }
-            rows.append(row)
-    table("Training, environment steps a second, and how many times as fast as sb3-contrib's TRPO and SB3's PPO", rows)
-    return rows
+            mine = result.pop("ours")
+            row: dict[str, Any] = {"task": task, "who": algo, **rates(mine, "training")}
+            row["share of sampling"] = median(mine, "sample") / median(mine)
+            for name, theirs in result.items():
+                row |= {f"peer, {name}": STEPS / median(theirs), f"x {name}": times(mine, theirs)}
+            table_rows.append(row)
+    title = "Training end to end, environment steps a second; the peers are sb3-contrib's TRPO and SB3's PPO"
+    table(title, table_rows)
+    return table_rows
 
 
 def updates(tasks: list[str], rounds: int, peers: bool) -> list[dict[str, Any]]:
     """One TRPO update against batch size and network width."""
     sizes = [(size, 64) for size in (1_000, 10_000, 50_000, 200_000, 1_000_000)]
-    rows = []
+    table_rows = []
     for size, width in [*sizes, *((10_000, width) for width in (32, 256, 1024))]:
         for critic in (False, True):
             if critic and size > 50_000:
@@ -363,14 +376,15 @@ def updates(tasks: list[str], rounds: int, peers: bool) -> list[dict[str, Any]]:
             if peers and size <= 200_000:
                 who["peer"] = ("peer_update", size, width, critic)
             result = race(who, rounds if size <= 50_000 else min(rounds, 3))
-            row: dict[str, Any] = {"samples": f"{size:,}", "width": width, "critic": "yes" if critic else "no"}
-            row |= {"seconds": f"{result['ours']['seconds']:.3f}", "peak MiB": f"{result['ours']['peak_mib']:.0f}"}
+            mine = result["ours"]
+            row: dict[str, Any] = {"samples": size, "width": width, "critic": "yes" if critic else "no"}
+            row |= {"seconds": median(mine), "peak MiB": median(mine, "peak_mib")}
             if "peer" in result:
-                row |= {"peer": f"{result['peer']['seconds']:.3f}", "its MiB": f"{result['peer']['peak_mib']:.0f}"}
-                row["x peer"] = f"{result['peer']['seconds'] / result['ours']['seconds']:.1f}"
-            rows.append(row)
-    table("One TRPO update (10 CG iterations; the critic: 10 epochs, minibatches of 128)", rows)
-    return rows
+                theirs = result["peer"]
+                row |= {"peer": median(theirs), "its MiB": median(theirs, "peak_mib"), "x peer": times(mine, theirs)}
+            table_rows.append(row)
+    table("One TRPO update (10 CG iterations; the critic: 10 epochs, minibatches of 128)", table_rows)
+    return table_rows
 
 
 SECTIONS = {"sampling": sampling, "training": training, "updates": updates}
