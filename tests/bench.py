@@ -26,7 +26,7 @@ from typing import Any
 
 TASKS = ("Hopper-v4", "Walker2d-v4", "HalfCheetah-v4", "Ant-v4", "Humanoid-v4", "CartPole-v1")
 STEPS = 2048  # an iteration, for everyone
-ITERATIONS = 4  # a round
+ITERATIONS = 2  # a round
 Round = Callable[[], dict[str, float]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class Passes:
 
         def jvp(v: Tensor) -> Tensor:
             moved = None  # how the inputs of a layer move; those of the first do not
-            for i, (weight, bias) in enumerate(zip(*self._pieces(alike(v)), strict=True)):
+            for i, (weight, bias) in enumerate(self._pieces(alike(v))):
                 z = _affine(inputs[i], weight, bias)
                 if moved is not None:
                     z += moved @ weights[i].T
@@ -98,12 +99,10 @@ class Passes:
             return torch.as_tensor(moved)
 
         def vjp(u: Tensor) -> Tensor:
-            gradient = torch.empty(sum(map(_number, weights + self.biases)), dtype=u.dtype, device=u.device)
-            of_weights, of_biases = self._pieces(alike(gradient))
+            gradient = torch.empty(self._layout[-1][2], dtype=u.dtype, device=u.device)
             back = alike(u)
-            for i in reversed(range(len(weights))):
-                _product(back, inputs[i], of_weights[i])
-                of_biases[i][...] = back.sum(0)
+            for i, (of_weight, of_bias) in reversed(list(enumerate(self._pieces(alike(gradient))))):
+                _accumulate(back, inputs[i], of_weight, of_bias)
                 if i > 0:
                     back = (back @ weights[i] if len(weights[i]) > 1 else back * weights[i]) * slopes[i - 1]
             return gradient
@@ -114,19 +113,21 @@ class Passes:
         """The tensor as what the weights are."""
         return tensor if isinstance(self.weights[0], Tensor) else tensor.numpy()
 
-    def _pieces(self, vector: Array) -> tuple[list[Array], list[Array]]:
-        """A vector (D,) as weights and biases of each layer, sharing its memory."""
-        of_weights, of_biases, start = [], [], 0
+    @functools.cached_property
+    def _layout(self) -> list[tuple[int, int, int]]:
+        """Of each layer, where in a vector (D,) its weights begin, its biases begin, and both end."""
+        layout, start = [], 0
         for weight in self.weights:
-            middle, end = start + _number(weight), start + _number(weight) + len(weight)
-            of_weights.append(vector[start:middle].reshape(weight.shape))
-            of_biases.append(vector[middle:end])
-            start = end
-        return of_weights, of_biases
+            middle = start + math.prod(weight.shape)
+            layout.append((start, middle, middle + len(weight)))
+            start = middle + len(weight)
+        return layout
 
-
-def _number(array: Array) -> int:
-    return math.prod(array.shape)
+    def _pieces(self, vector: Array) -> list[tuple[Array, Array]]:
+        """A vector (D,) as weights and biases of each layer, sharing its memory."""
+        return [
+            (vector[start:middle].reshape(end - middle, -1), vector[middle:end]) for start, middle, end in self._layout
+        ]
 
 
 def _affine(x: Array, weight: Array, bias: Array) -> Array:
@@ -137,12 +138,14 @@ def _affine(x: Array, weight: Array, bias: Array) -> Array:
     return z
 
 
-def _product(u: Array, x: Array, out: Array) -> None:
-    """u^T x. torch takes four times as long for that as for (x^T u)^T where x is narrow."""
+def _accumulate(u: Array, x: Array, of_weight: Array, of_bias: Array) -> None:
+    """Write the gradient u^T x of a layer's weights, and that of its biases, the sum of the rows of u."""
     if isinstance(x, Tensor):
-        out.copy_((x.T @ u).T)
+        of_weight.copy_((x.T @ u).T)  # torch takes four times as long for u^T x where x is narrow
+        torch.sum(u, 0, out=of_bias)
     else:
-        np.matmul(u.T, x, out=out)
+        np.matmul(u.T, x, out=of_weight)
+        np.add.reduce(u, 0, out=of_bias)
 
 
 def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
