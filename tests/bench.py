@@ -273,6 +273,7 @@ Rounds = list[dict[str, float]]
 
 def race(contenders: dict[str, tuple[Any, ...]], rounds: int) -> dict[str, Rounds]:
     """Let the contenders take turns; what each reported, round by round."""
+    print(*(" ".join(map(str, what)) for what in contenders.values()), sep=" | ", file=sys.stderr)
     results: dict[str, Rounds] = {name: [] for name in contenders}
     with contextlib.ExitStack() as stack:
         lines = {name: stack.enter_context(contender(*what)) for name, what in contenders.items()}

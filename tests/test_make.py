@@ -75,6 +75,12 @@ def test_a_setting_that_is_not_native_is_played_by_gymnasium() -> None:
     made.envs.close()
 
 
+def test_what_was_asked_for_is_said() -> None:
+    made = task("Hopper-v4").make(2, Parallelism("sync"))
+    assert made.how == "stepped in turn (as asked)"
+    made.envs.close()
+
+
 def test_native_where_it_cannot_be_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"sampler.vectorization: native is not for CartPole-v1: no MuJoCo task"):
         task("CartPole-v1").make(2, Parallelism("native"))

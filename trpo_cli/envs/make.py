@@ -60,14 +60,15 @@ class Task:
         """
         vectorization, num_threads = parallelism
         env = self._make_one()
-        observation_encoder(env.observation_space, self.id), action_decoder(env.action_space, self.id)  # or an error
+        observation_encoder(env.observation_space, self.id)  # spaces that no policy reads are refused here
+        action_decoder(env.action_space, self.id)
         obstacle = not_exact(env)
         if obstacle is None and vectorization in ("auto", "native"):
             threads = min(num_threads or cores(), num_envs)
             return Vectorized(MujocoBatch(env, num_envs, threads), f"one MuJoCo batch, {_count(threads, 'thread')}")
         if vectorization == "native":
             raise ConfigError(f"sampler.vectorization: native is not for {self.id}: {obstacle}")
-        reason = f"not native: {obstacle}"
+        reason = f"not native: {obstacle}" if obstacle else "as asked"
         if vectorization == "auto":
             seconds = self._seconds_a_step(env)
             reason += f"; {1e6 * seconds:.0f} µs a step"
