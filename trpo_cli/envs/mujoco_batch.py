@@ -131,11 +131,12 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
         """Reset all, or those of `options["reset_mask"]` (N,) bool; the observations (N, O) of all."""
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
+        if isinstance(seed, int):
+            seed = range(seed, seed + self.num_envs)
         rows = np.flatnonzero((options or {}).get("reset_mask", self._all))
-        states = [self._draw_state(row, seeds[row]) for row in rows.tolist()]
-        positions, velocities = (np.array(part) for part in zip(*states, strict=True))
-        self._simulations.restart(rows, positions, velocities)
+        states = [self._draw_state(row, seed[row] if seed is not None else None) for row in rows.tolist()]
+        positions, velocities = zip(*states, strict=True)
+        self._simulations.restart(rows, np.array(positions), np.array(velocities))
         self._elapsed[rows] = 0
         return self._observe(), self._infos(self._task.place(self._simulations))
 

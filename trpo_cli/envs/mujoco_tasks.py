@@ -65,7 +65,7 @@ def coordinates(hidden: int, limit: float | None, sim: Simulations) -> list[Arra
     """Positions and velocities (clipped to +-`limit`), but for the `hidden` first positions, where it is in the world:
     those are left out unless the user wants them."""
     first = hidden if sim.settings._exclude_current_positions_from_observation else 0
-    return [sim.qpos[:, first:], sim.qvel if limit is None else np.clip(sim.qvel, -limit, limit)]
+    return [sim.qpos[:, first:], sim.qvel if limit is None else clipped(sim.qvel, -limit, limit)]
 
 
 def all_coordinates(sim: Simulations) -> list[Array]:
@@ -75,6 +75,11 @@ def all_coordinates(sim: Simulations) -> list[Array]:
 def control_cost(sim: Simulations, action: Array) -> Array:
     """In the precision of the actions, float32."""
     return sim.settings._ctrl_cost_weight * np.square(action).sum(-1)
+
+
+def clipped(array: Array, low: float, high: float) -> Array:
+    """`np.clip`, at a third of its cost for small arrays."""
+    return np.minimum(np.maximum(array, low), high)
 
 
 def squares(array: Array) -> Array:
@@ -193,7 +198,7 @@ def ant_healthy(sim: Simulations) -> Array:
 
 def clipped_contacts(sim: Simulations) -> Array:
     """Contact forces and torques (N, bodies, 6), clipped."""
-    return np.clip(sim.cfrc_ext, *sim.settings._contact_force_range)
+    return clipped(sim.cfrc_ext, *sim.settings._contact_force_range)
 
 
 def ant_contact_cost(sim: Simulations) -> Array:
@@ -253,7 +258,7 @@ def humanoid_reward_v4(sim: Simulations, action: Array) -> tuple[Array, Terms]:
 def humanoid_reward_v5(sim: Simulations, action: Array) -> tuple[Array, Terms]:
     settings, control, survive = sim.settings, actuation_cost(sim), healthy_reward_v5(sim)
     forward = settings._forward_reward_weight * sim.velocity[:, 0]
-    contact = np.clip(settings._contact_cost_weight * squares(sim.cfrc_ext), *settings._contact_cost_range)
+    contact = clipped(settings._contact_cost_weight * squares(sim.cfrc_ext), *settings._contact_cost_range)
     terms = {"reward_forward": forward, "reward_survive": survive, **xy_velocity(sim)}
     terms |= {"reward_ctrl": -control, "reward_contact": -contact}
     return forward + survive - (control + contact), terms
@@ -300,7 +305,7 @@ def standup_reward(
     control_weight, impact_weight, impact_range = weights(sim.settings)
     height = (sim.qpos[:, 2] - 0) / sim.settings.model.opt.timestep
     control = control_weight * squares(sim.ctrl)
-    impact = np.clip(impact_weight * squares(sim.cfrc_ext), *impact_range)
+    impact = clipped(impact_weight * squares(sim.cfrc_ext), *impact_range)
     terms = {"reward_linup": height, "reward_quadctrl": -control, "reward_impact": -impact}
     return height - control - impact + 1, terms
 
@@ -374,7 +379,7 @@ def tip_up(sim: Simulations) -> Array:
 
 def double_pole_observe(forces: int, sim: Simulations) -> list[Array]:
     angles = np.ascontiguousarray(sim.qpos[:, 1:])
-    velocity, force = np.clip(sim.qvel, -10, 10), np.clip(sim.qfrc_constraint, -10, 10)
+    velocity, force = clipped(sim.qvel, -10, 10), clipped(sim.qfrc_constraint, -10, 10)
     return [sim.qpos[:, :1], np.sin(angles), np.cos(angles), velocity, force[:, :forces]]
 
 
