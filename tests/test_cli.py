@@ -283,14 +283,18 @@ def test_a_users_own_yaml(trpo_train: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_run_after_a_checkpoint(tmp_path: Path, number: int, status: int) -> None:
-    command = [*TRAIN, "env=CartPole-v1", "checkpoint.every=1000", "hydra.run.dir=run"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("workers", [(), ("sampler.num_envs=4", "sampler.vectorization=async")], ids=["alone", "async"])
+def test_a_signal_ends_the_run_after_a_checkpoint(
+    tmp_path: Path, number: int, status: int, workers: tuple[str, ...]
+) -> None:
+    """A terminal sends Ctrl-C to worker processes too; SIGTERM comes to the program alone."""
+    command = [*TRAIN, "env=CartPole-v1", *workers, "checkpoint.every=1000", "hydra.run.dir=run"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     metrics = tmp_path / "run" / "metrics.csv"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (metrics.exists() and len(rows(tmp_path / "run")) > 2):
         time.sleep(0.05)
-    process.send_signal(number)
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     assert "stopped by a signal" in err

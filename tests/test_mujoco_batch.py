@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -49,10 +52,14 @@ def compare(env_id: str, steps: int, num_envs: int = 3, num_threads: int = 2, **
         for i, env in enumerate(plain):
             expected, reward, end, cut, info = env.step(action[i])
             assert (rewards[i], terminated[i], truncated[i]) == (reward, end, cut), (env_id, t, i)
+            assert {name for name in infos if not name.startswith("_")} == info.keys() - {"TimeLimit.truncated"}
             same(observations[i], infos, expected, info, i)
             ended[i] = end or cut
         if ended.any():
-            observations, infos = batch.reset(options={"reset_mask": ended})
+            left = observations[~ended]
+            observations, infos = batch.reset(options={"reset_mask": ended.copy()})
+            np.testing.assert_array_equal(observations[~ended], left)
+            assert all((given == ended).all() for name, given in infos.items() if name.startswith("_"))
             for i in np.flatnonzero(ended):
                 same(observations[i], infos, *plain[i].reset(), i)
 
@@ -98,6 +105,34 @@ def test_arguments_of_the_constructor_hold(env_id: str, kwargs: dict[str, Any]) 
 
 def test_every_task_is_compared() -> None:
     assert {type(quiet_make(env_id).unwrapped) for env_id in IDS} == TASKS.keys()
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v4", "Humanoid-v5", "Reacher-v4", "InvertedDoublePendulum-v4"])
+def test_one_alone_is_as_exact(env_id: str) -> None:
+    compare(env_id, steps=100, num_envs=1)
+
+
+def test_closing_ends_the_simulations_at_once() -> None:
+    batch = MujocoBatch(quiet_make("Hopper-v4"), 4, 2)
+    alive = weakref.ref(batch._simulations.batch)
+    gc.disable()
+    try:
+        batch.close()
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_sensors_that_ask_for_contact_forces_are_left_to_gymnasium(tmp_path: Path) -> None:
+    settings = quiet_make("Humanoid-v4").unwrapped
+    spec = mujoco.MjSpec.from_file(settings.fullpath)
+    spec.bodies[1].add_site(name="here")
+    spec.add_sensor(
+        name="a", type=mujoco.mjtSensor.mjSENS_ACCELEROMETER, objtype=mujoco.mjtObj.mjOBJ_SITE, objname="here"
+    )
+    spec.compile()
+    (tmp_path / "sensing.xml").write_text(spec.to_xml())
+    assert "sensors" in str(not_exact(quiet_make("Humanoid-v5", xml_file=str(tmp_path / "sensing.xml"))))
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from trpo_cli.adam import Adam
 from trpo_cli.distributions import Categorical, DiagonalGaussian, Distribution
 from trpo_cli.linearisation import flat, linearise, outputs, share_memory
-from trpo_cli.networks import ACTIVATIONS, MLP, PIECE, Activation, Tanh
+from trpo_cli.networks import ACTIVATIONS, FEW, MLP, PIECE, Activation, Tanh
 from trpo_cli.policies.mlp import MLPPolicy
 from trpo_cli.threads import ALL_THREADS, WORTH_THREADS, threads_for
 
@@ -25,10 +25,13 @@ def network(activation: Activation, hidden: list[int]) -> MLP:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("hidden", [[], [5], [5, 4, 6]])
-def test_written_out_passes_are_those_of_automatic_differentiation(activation: Activation, hidden: list[int]) -> None:
-    mlp, x = network(activation, hidden), drawn(7, 3)
+@pytest.mark.parametrize("rows", [7, FEW])
+def test_written_out_passes_are_those_of_automatic_differentiation(
+    activation: Activation, hidden: list[int], rows: int
+) -> None:
+    mlp, x = network(activation, hidden), drawn(rows, 3)
     ours, theirs = mlp.linearise(x), linearise(mlp, x)
-    u, v = drawn(7, 2, seed=1), drawn(len(flat(mlp)), seed=2)
+    u, v = drawn(rows, 2, seed=1), drawn(len(flat(mlp)), seed=2)
     for _ in range(2):  # a product changes nothing that the next one needs
         torch.testing.assert_close(ours.output, theirs.output)
         torch.testing.assert_close(ours.jvp(v), theirs.jvp(v))
@@ -49,10 +52,11 @@ def test_a_policys_products_are_those_of_automatic_differentiation(distribution:
     torch.testing.assert_close(policy.infer(x), policy(x).detach())
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("distribution", [DiagonalGaussian(2), Categorical([3, 2])])
-def test_a_policy_acts_as_its_distribution_samples(distribution: Distribution) -> None:
+def test_a_policy_acts_as_its_distribution_samples(distribution: Distribution, activation: Activation) -> None:
     torch.manual_seed(0)
-    policy = MLPPolicy(3, distribution, hidden_sizes=[5], activation="tanh", output_gain=1.0, initial_log_std=-0.3)
+    policy = MLPPolicy(3, distribution, hidden_sizes=[5], activation=activation, output_gain=1.0, initial_log_std=-0.3)
     x, noise = drawn(7, 3).float(), distribution.noise((7,), torch.Generator().manual_seed(1))
     action = torch.from_numpy(policy.actor()(x.numpy(), noise.numpy()))
     torch.testing.assert_close(action, distribution.sample(policy.infer(x), noise))

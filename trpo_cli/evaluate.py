@@ -64,7 +64,7 @@ def evaluate(
     import torch
 
     from trpo_cli.envs.environments import Environments
-    from trpo_cli.envs.make import Parallelism
+    from trpo_cli.envs.make import FASTEST
     from trpo_cli.policies import on_cpu
     from trpo_cli.seeding import environment_seeds, torch_generator
 
@@ -76,7 +76,7 @@ def evaluate(
     lengths: list[int] = []
     actor, distribution = on_cpu(policy), policy.distribution
     seeds = environment_seeds(seed, "evaluation", num_envs)
-    envs = Environments(task, num_envs, seeds, parallelism or Parallelism())
+    envs = Environments(task, num_envs, seeds, parallelism or FASTEST)
     with contextlib.closing(envs), torch.no_grad():
         while left.any():
             parameters = actor.infer(torch.from_numpy(normalizer(envs.observation)))

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from trpo_cli.linearisation import Linearisation, joined
-from trpo_cli.threads import WORTH_THREADS
 
 Activation = Literal["tanh", "relu", "elu", "silu"]
+FEW = 1024  # rows: with fewer, numpy is faster than torch
 PIECE = 4096  # rows that a pass goes over at once
 
 
 class Tanh(nn.Module):
-    """2 sigmoid(2x) - 1, which is tanh: six times as fast as torch's own on a CPU."""
+    """tanh; on a CPU as 2 sigmoid(2x) - 1, within 2e-7 of it and six times as fast as torch's own."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return (2 * x).sigmoid().mul(2).sub(1)
+        return (2 * x).sigmoid().mul(2).sub(1) if x.device.type == "cpu" else x.tanh()
 
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
@@ -44,6 +44,10 @@ def _tanh(z: Tensor) -> Tensor:
     return z.mul_(2).sigmoid_().mul_(2).sub_(1) if z.device.type == "cpu" else z.tanh_()
 
 
+def _sigmoid(z: Array) -> Array:
+    return 0.5 * (1 + np.tanh(0.5 * z))  # exp(-z) would overflow
+
+
 def _silu_slope(z: Tensor, h: Tensor) -> Tensor:
     s = z.sigmoid()
     return s * (1 + z * (1 - s))
@@ -58,6 +62,8 @@ TORCH_CURVES: dict[Activation, Curve] = {
 NUMPY_CURVES: dict[Activation, Curve] = {
     "tanh": Curve(lambda z: np.tanh(z, out=z), lambda z, h: 1 - h * h),
     "relu": Curve(lambda z: np.maximum(z, 0, out=z), lambda z, h: h > 0),
+    "elu": Curve(lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))), lambda z, h: np.where(h > 0, 1, h + 1)),
+    "silu": Curve(lambda z: z * _sigmoid(z), lambda z, h: _sigmoid(z) * (1 + z * (1 - _sigmoid(z)))),
 }
 """For few rows on a CPU: numpy spends half as long on a small operation as torch."""
 
@@ -190,7 +196,7 @@ class MLP(nn.Module):
         """The network as it is, prepared for inputs of so many rows: on few of them numpy is faster than torch."""
         weights = [layer.weight.detach() for layer in self._linear]
         biases = [layer.bias.detach() for layer in self._linear]
-        few = rows < WORTH_THREADS and weights[0].device.type == "cpu" and self._activation in NUMPY_CURVES
+        few = rows < FEW and weights[0].device.type == "cpu"
         if not few:
             return Passes(weights, biases, TORCH_CURVES[self._activation])
         return Passes([w.numpy() for w in weights], [b.numpy() for b in biases], NUMPY_CURVES[self._activation])

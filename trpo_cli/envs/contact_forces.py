@@ -39,7 +39,7 @@ class Plugin(ctypes.Structure):
 
 
 def feeling(env: MujocoEnv) -> Any:
-    """The environment's model with the plugin in it, an MjModel; None where MuJoCo is not the one it was tried with."""
+    """The environment's model with the plugin in it, an MjModel; None on another MuJoCo or system."""
     if not _registered():
         return None
     spec = mujoco.MjSpec.from_file(env.fullpath)
@@ -55,7 +55,10 @@ def _registered() -> Plugin | None:
     """The plugin, known to the engine from now on. It is kept, for the engine reads its name again and again."""
     if sys.platform != "linux" or not mujoco.__version__.startswith(LAYOUT):
         return None
-    engine = ctypes.CDLL(str(Path(mujoco.__file__).with_name(f"libmujoco.so.{mujoco.__version__}")))
+    library = Path(mujoco.__file__).with_name(f"libmujoco.so.{mujoco.__version__}")
+    if not library.is_file():
+        return None
+    engine = ctypes.CDLL(str(library))
     system = ctypes.CDLL(None)
     # Threads of the batch call these without Python, so they are functions of C that take no notice of arguments: one
     # that returns 0, for "no state" and "all is well", and one that does nothing.
@@ -69,8 +72,7 @@ def _registered() -> Plugin | None:
         compute=nothing,
         advance=_address(engine.mj_rnePostConstraint),
     )
-    engine.mjp_registerPlugin(ctypes.byref(plugin))
-    return plugin
+    return plugin if engine.mjp_registerPlugin(ctypes.byref(plugin)) >= 0 else None
 
 
 def _address(function: Any) -> int | None:

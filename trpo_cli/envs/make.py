@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import signal
 import time
 import warnings
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from trpo_cli.envs.mujoco_batch import MujocoBatch, not_exact
 from trpo_cli.envs.spaces import action_decoder, observation_encoder
@@ -56,7 +58,8 @@ class Task:
     def make(self, num_envs: int, parallelism: Parallelism = FASTEST) -> Vectorized:
         """`num_envs` copies. They never reset by themselves: the caller does, with `options={"reset_mask": ...}`.
 
-        Raises `ConfigError` if the environment is unknown, cannot be made, or is not to be had natively.
+        Raises `ConfigError` if the environment is unknown, cannot be made, or is not to be had natively, and
+        `EnvironmentFault` if it raises when a step of it is timed.
         """
         vectorization, num_threads = parallelism
         env = self._make_one()
@@ -70,19 +73,27 @@ class Task:
             raise ConfigError(f"sampler.vectorization: native is not for {self.id}: {obstacle}")
         reason = f"not native: {obstacle}" if obstacle else "as asked"
         if vectorization == "auto":
-            seconds = self._seconds_a_step(env)
-            reason += f"; {1e6 * seconds:.0f} µs a step"
-            pays = seconds > WORKERS_PAY and min(num_envs, cores()) > 1
-            vectorization = "async" if pays else "sync"
+            vectorization = "sync"
+            if min(num_envs, cores()) > 1:
+                seconds = self._seconds_a_step(env)
+                reason += f"; {1e6 * seconds:.0f} µs a step"
+                vectorization = "async" if seconds > WORKERS_PAY else "sync"
         env.close()
         if vectorization == "sync":
             envs = SyncVectorEnv([self._make_one] * num_envs, autoreset_mode=DISABLED, copy=False)
             return Vectorized(envs, f"stepped in turn ({reason})")
         # They are forked by a server that has imported what they need, and has no threads that a fork would lose.
         multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
-        made_from = functools.partial(self._make_one, gymnasium.spec(self.id))  # a plugin's id is not registered there
+        made_from = functools.partial(self._make_in_worker, gymnasium.spec(self.id))
         workers = AsyncVectorEnv([made_from] * num_envs, autoreset_mode=DISABLED, copy=False, context="forkserver")
         return Vectorized(workers, f"in {_count(num_envs, 'worker process')} ({reason})")
+
+    def _make_in_worker(self, spec: EnvSpec) -> gymnasium.Env[Any, Any]:
+        """From the spec, since a plugin's id is not registered there; once in this process too, for the spaces."""
+        if multiprocessing.parent_process() is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent finishes its iteration
+            threadpool_limits(1)
+        return self._make_one(spec)
 
     def _make_one(self, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
         if ":" in self.id:  # Gymnasium would import the module

@@ -34,7 +34,7 @@ class Simulations:
         feeling = contact_forces.feeling(settings) if self._contacts else settings.model
         # Without the plugin, contact forces are asked of each simulation's own mjData, which a persistent batch keeps.
         self.batch = Batch(feeling or settings.model, num_envs, num_threads, persistent=feeling is None)
-        self._data = mujoco.MjData(settings.model)
+        self._data: Any = mujoco.MjData(settings.model) if self.batch.persistent else None
         self.cfrc_ext = np.zeros((num_envs, settings.model.nbody, 6))
         self.dt, self._frame_skip, self.mass = settings.dt, settings.frame_skip, settings.model.body_mass.copy()
         self.before: Array = np.zeros((num_envs, 0))
@@ -49,7 +49,9 @@ class Simulations:
         self._look()
         self.before = self.after
         action = np.zeros((self.batch.nsim, self.batch.model.nu), dtype=np.float32)
-        _ = self.batch.cfrc_ext, self._task.observe(self), self._task.place(self), self._task.reward(self, action)
+        _ = self._task.observe(self), self._task.place(self), self._task.reward(self, action)
+        if self._contacts:
+            self._measure_contacts()
 
     def __getattr__(self, field: str) -> Array:
         array = self.batch.bind(field)
@@ -138,7 +140,9 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
         positions, velocities = zip(*states, strict=True)
         self._simulations.restart(rows, np.array(positions), np.array(velocities))
         self._elapsed[rows] = 0
-        return self._observe(), self._infos(self._task.place(self._simulations))
+        return self._observe(), self._infos(
+            self._task.place(self._simulations), np.isin(np.arange(self.num_envs), rows)
+        )
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Of actions (N, A): observation (N, O), reward (N,), terminated (N,) and truncated (N,) bool, infos."""
@@ -147,16 +151,20 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
         self._elapsed += 1
         reward, terms = self._task.reward(sim, actions)
         terminated = ~sim.healthy if self._ends else np.zeros(self.num_envs, dtype=bool)
-        infos = self._infos({**self._task.place(sim), **terms})
+        infos = self._infos({**self._task.place(sim), **terms}, self._all.copy())
         return self._observe(), reward, terminated, self._elapsed >= self._time_limit, infos
 
     def _observe(self) -> Array:
         parts = [part.reshape(self.num_envs, -1) for part in self._task.observe(self._simulations)]
         return np.concatenate(parts, axis=-1)
 
-    def _infos(self, terms: Terms) -> dict[str, Any]:
-        """As Gymnasium's vector environments have them: each value with a mask of who gave it."""
-        return {**terms, **{f"_{name}": self._all for name in terms}}
+    def close_extras(self, **kwargs: Any) -> None:
+        """Let go of the simulations and their threads now: the two references below make a circle."""
+        del self._simulations.settings.set_state, self._draw, self._simulations
+
+    def _infos(self, terms: Terms, given: Array) -> dict[str, Any]:
+        """As Gymnasium's vector environments have them: each value with a mask (N,) of who gave it."""
+        return {**terms, **{f"_{name}": given for name in terms}}
 
     def _take(self, qpos: Array, qvel: Array) -> None:
         self._drawn = qpos.copy(), qvel.copy()
@@ -184,6 +192,8 @@ def not_exact(env: gymnasium.Env[Any, Any]) -> str | None:
         return f"render_mode={settings.render_mode}"
     if settings.model.nplugin or settings.model.na:
         return "the model has plugins or actuators with a state of their own"
+    if settings.model.nsensor and TASKS[type(settings)].contact_forces(settings):
+        return "the model has sensors, which ask for contact forces at a reset too"
     if settings.model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
         return "the model lets bodies sleep"
     return None

@@ -49,6 +49,10 @@ def nothing(sim: Simulations) -> Terms:
     return {}
 
 
+def reads_contacts(settings: Settings) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class MujocoTask:
     """`track` is what the reward compares before and after a step; it is kept as `before` and `after`."""
@@ -303,7 +307,7 @@ def standup_reward(
 ) -> tuple[Array, Terms]:
     """Height per time step, less what control and impacts cost, plus one."""
     control_weight, impact_weight, impact_range = weights(sim.settings)
-    height = (sim.qpos[:, 2] - 0) / sim.settings.model.opt.timestep
+    height = sim.qpos[:, 2] / sim.settings.model.opt.timestep
     control = control_weight * squares(sim.ctrl)
     impact = clipped(impact_weight * squares(sim.cfrc_ext), *impact_range)
     terms = {"reward_linup": height, "reward_quadctrl": -control, "reward_impact": -impact}
@@ -385,9 +389,8 @@ def double_pole_observe(forces: int, sim: Simulations) -> list[Array]:
 
 def double_pole_penalties(sim: Simulations) -> tuple[Array, Array]:
     """For the distance of the tip from its place, and for speed."""
-    power = (
-        np.float_power
-    )  # `pow` of the C library, as for Gymnasium's scalars; x**2 of an array is x * x, not the same
+    # `pow` of the C library, as for the scalars of Gymnasium: x**2 of an array is x * x, which is not the same.
+    power = np.float_power
     x, y = sim.site_xpos[:, 0, 0], sim.site_xpos[:, 0, 2]
     distance = 0.01 * power(x, 2) + power(y - 2, 2)
     return distance, 1e-3 * power(sim.qvel[:, 1], 2) + 5e-3 * power(sim.qvel[:, 2], 2)
@@ -406,7 +409,6 @@ def double_pole_reward_v5(sim: Simulations, action: Array) -> tuple[Array, Terms
 
 
 part = functools.partial
-reads_contacts = lambda settings: True  # noqa: E731
 
 TASKS: dict[type, MujocoTask] = {
     hopper_v4.HopperEnv: MujocoTask(
