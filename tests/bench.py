@@ -183,7 +183,9 @@ def our_update(size: int, width: int, critic: bool) -> Round:
     batch = batch.select(rows)
     batch.observation.add_(noise)
     batch.old_parameters.copy_(run.policy.infer(batch.observation))
-    batch.old_log_prob.copy_(run.policy.distribution.log_prob(batch.old_parameters, batch.action))
+    log_prob = run.policy.distribution.log_prob(batch.old_parameters[:, None], batch.action)
+    batch.old_log_prob.copy_(log_prob)
+    batch.log_q.copy_(log_prob)
     theta = [parameter.detach().clone() for parameter in run.policy.parameters()]
 
     def play() -> dict[str, float]:

@@ -12,6 +12,8 @@ import gymnasium
 import numpy as np
 from gymnasium import Env, spaces
 
+from trpo_cli.envs.random_mdp import RandomMDP
+
 
 class Probe(Env[Any, Any]):
     """One observation in [-1, 1], drawn anew each episode; an episode of one step unless said otherwise."""
@@ -165,6 +167,16 @@ class Slow(Probe):
         return 1.0
 
 
+class Coin(RandomMDP):
+    """One step, from one of two states alike: a coin pays 5 or costs 5, and the second action pays 1 on top."""
+
+    def __init__(self) -> None:
+        super().__init__(num_states=2, num_actions=2, branching=1)
+        self.P = {
+            state: {a: [(0.5, 0, a + 5.0, True), (0.5, 0, a - 5.0, True)] for a in range(2)} for state in range(2)
+        }
+
+
 class Silent(Probe):
     """Reward 0 always: nothing to learn from."""
 
@@ -184,5 +196,5 @@ class Words(Probe):
     action_space = spaces.Text(5)
 
 
-for probe in Probe.__subclasses__():
+for probe in (*Probe.__subclasses__(), Coin):
     gymnasium.register(f"Probe/{probe.__name__}-v0", entry_point=probe)

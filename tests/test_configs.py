@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium
 import pytest
-from conftest import built, composed
+from conftest import built, composed, small
 
 from trpo_cli.build import fill
 from trpo_cli.cli import CONF, options
@@ -47,24 +47,62 @@ def test_every_mujoco_task_that_gymnasium_makes_is_there() -> None:
     assert wanted <= set(TASKS)
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
-@pytest.mark.parametrize("critic", options(CONF / "critic"))
-@pytest.mark.parametrize("policy", options(CONF / "policy"))
-def test_every_algorithm_takes_every_critic_and_policy(algo: str, critic: str, policy: str) -> None:
-    if critic == "shared" and algo not in ("ppo", "vpg_adam"):
-        pytest.skip("refused, as test_cli says")
-    parts = built(f"algo={algo}", f"critic={critic}", f"policy={policy}", "env=CartPole-v1", *SMALL)
+SHARING = {algo for algo in ALGORITHMS if composed(f"algo={algo}")["algo"]["_target_"].endswith("FirstOrder")}
+EXACT, SEARCHES = {"cpi", "monotone_pi"}, {"cem", "cma_es", "random_search"}
+SAMPLED = [algo for algo in ALGORITHMS if algo not in EXACT | SEARCHES]
+
+
+def iterates(*overrides: str) -> None:
+    parts = built(*small(*overrides))
     first = parts.algorithm.iterate(0.0)
     assert parts.algorithm.iterate(0.5).keys() == first.keys()
 
 
+@pytest.mark.parametrize("algo", SAMPLED)
+@pytest.mark.parametrize("critic", options(CONF / "critic"))
+@pytest.mark.parametrize("policy", options(CONF / "policy"))
+def test_every_algorithm_takes_every_critic_and_policy(algo: str, critic: str, policy: str) -> None:
+    if critic == "shared" and (algo not in SHARING or policy == "tabular"):
+        pytest.skip("refused, as test_cli says")
+    task = "FrozenLake-v1" if policy == "tabular" else "CartPole-v1"
+    iterates(f"algo={algo}", f"critic={critic}", f"policy={policy}", f"env={task}")
+
+
+@pytest.mark.parametrize("algo", sorted(EXACT | SEARCHES))
+@pytest.mark.parametrize("policy", options(CONF / "policy"))
+def test_methods_without_a_gradient_take_every_policy_they_can(algo: str, policy: str) -> None:
+    if algo in EXACT and policy != "tabular":
+        pytest.skip("refused, as test_tabular says")
+    iterates(f"algo={algo}", f"policy={policy}", f"env={'FrozenLake-v1' if policy == 'tabular' else 'CartPole-v1'}")
+
+
+@pytest.mark.parametrize("algo", SAMPLED)
+@pytest.mark.parametrize("sampler", ["vine", "exact"])
+@pytest.mark.parametrize("policy", ["mlp", "tabular"])
+def test_every_algorithm_takes_every_sampler(algo: str, sampler: str, policy: str) -> None:
+    iterates(f"algo={algo}", f"sampler={sampler}", f"policy={policy}", "env=FrozenLake-v1", "algo.gamma=0.9")
+
+
+NEEDS = {  # what a part wants beside it
+    "improvement": ("algo=cpi", "env=FrozenLake-v1"),
+    "surrogate": ("algo=ppo", "env=CartPole-v1"),
+    "surrogate/self_normalised": ("algo=trpo", "sampler=vine", "env=CartPole-v1"),
+    "surrogate/full_action_sum": ("algo=trpo", "sampler=exact", "env=FrozenLake-v1"),
+}
+
+
 @pytest.mark.parametrize(
-    "part", [path.relative_to(CONF / "algo") for path in (CONF / "algo").glob("*/*.yaml")], ids=str
+    "part",
+    [
+        str(path.relative_to(CONF / "algo").with_suffix(""))
+        for path in (CONF / "algo").glob("*/**/*.yaml")
+        if not {"tuned", "by_sampler"} & set(path.parts)
+    ],
 )
-def test_every_part_of_an_algorithm_builds(part: Path) -> None:
-    algo = "ppo" if part.parent.name == "surrogate" else "trpo"
-    parts = built(f"algo={algo}", f"algo/{part.parent}={part.stem}", "env=CartPole-v1", *SMALL)
-    parts.algorithm.iterate(0.0)
+def test_every_part_of_an_algorithm_builds(part: str) -> None:
+    group, _, name = part.rpartition("/")
+    needs = NEEDS.get(part, NEEDS.get(group, ("algo=trpo", "env=CartPole-v1")))
+    built(*small(*needs), f"algo/{group}={name}").algorithm.iterate(0.0)
 
 
 @pytest.mark.parametrize(
@@ -77,10 +115,33 @@ def test_every_tuned_difference_differs(path: Path) -> None:
     assert tuned != plain
 
 
-@pytest.mark.parametrize("experiment", options(CONF / "experiment"))
+EXPERIMENTS = [
+    str(path.relative_to(CONF / "experiment").with_suffix(""))
+    for path in (CONF / "experiment").rglob("*.yaml")
+    if "by_sampler" not in path.parts and path.stem != "base"
+]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_builds(experiment: str) -> None:
     assert composed(f"experiment={experiment}") != composed()
     built(f"experiment={experiment}")
+
+
+@pytest.mark.parametrize("group", ["algo", "experiment"])
+def test_what_is_said_for_one_sampler_has_a_say(group: str) -> None:
+    folder = CONF / group / "by_sampler"
+    for path in folder.rglob("*.yaml"):
+        chosen = (f"{group}={path.parent.relative_to(folder)}", f"sampler={path.stem}")
+        assert composed(*chosen) != composed(*chosen, f"~{group}/by_sampler@_global_")
+        built(*chosen)
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name.startswith("paper/")])
+def test_every_method_of_the_paper_builds(experiment: str) -> None:
+    for algo in ("trpo", "trpo_vine", "npg_fixed", "trpo_empirical_fisher", "trpo_max_kl", "cem", "cma_es", "rwr"):
+        fewer = ("sampler.num_envs=2",) if algo in SEARCHES else ("sampler.num_envs=10",)
+        built(f"experiment={experiment}", f"algo={algo}", *fewer)
 
 
 def leaves(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

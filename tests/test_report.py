@@ -29,11 +29,11 @@ def test_curves_and_table_of_many_runs(trpo_report: Command, tmp_path: Path) -> 
     (tmp_path / "other" / "summary.json").unlink()
     done = trpo_report("deep", "flat", "other", "fresh", "deep/er/0", "--out", "out")
     assert done.status == 0, done.err
-    assert "| Hopper-v4 | trpo | 3 | 300 | 11.0 | 10.0 to 12.0 |" in done.out
-    assert "| Hopper-v4 | ppo | 3 | 200 | 4.0 | 4.0 to 4.0 |" in done.out
-    assert "| CartPole-v1 | trpo | 1 | 100 | 5.0 | one seed |" in done.out
+    assert "| Hopper-v4 | trpo | 3 | 300 | 11 | 10 to 12 |" in done.out
+    assert "| Hopper-v4 | ppo | 3 | 200 | 4 | 4 to 4 |" in done.out
+    assert "| CartPole-v1 | trpo | 1 | 100 | 5 | one seed |" in done.out
     assert "not finished: other, after 100 steps" in done.out
-    assert "left out: fresh, where no episode has ended yet" in done.out
+    assert "left out: fresh, which has no rollout/episode_return_mean yet" in done.out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "learning_curves.png",
         "learning_curves.svg",
@@ -47,14 +47,27 @@ def test_settings_that_differ_are_told_apart_and_named(trpo_report: Command, tmp
         written(tmp_path / "runs" / f"small{seed}", "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
         written(tmp_path / "runs" / f"large{seed}", "Hopper-v4", "trpo", seed, ["1.0", "7.0"], delta=0.1)
     done = trpo_report("runs", "--out", "out")
-    assert "| Hopper-v4 | trpo algo.delta=0.01 | 2 | 200 | 3.0 |" in done.out
-    assert "| Hopper-v4 | trpo algo.delta=0.1 | 2 | 200 | 7.0 |" in done.out
+    assert "| Hopper-v4 | trpo algo.delta=0.01 | 2 | 200 | 3 |" in done.out
+    assert "| Hopper-v4 | trpo algo.delta=0.1 | 2 | 200 | 7 |" in done.out
 
 
 def test_the_final_return_is_taken_where_all_have_arrived(trpo_report: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
     written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 1, ["1.0", "5.0", "9.0"])
-    assert "| Hopper-v4 | trpo | 2 | 200 | 4.0 | 3.0 to 5.0 |" in trpo_report("runs", "--out", "out").out
+    assert "| Hopper-v4 | trpo | 2 | 200 | 4 | 3 to 5 |" in trpo_report("runs", "--out", "out").out
+
+
+def test_any_column_against_steps_and_iterations(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
+    table = tmp_path / "runs" / "a" / "metrics.csv"
+    table.write_text(table.read_text().replace("rollout/episode_return_mean", "exact/return"))
+    done = trpo_report("runs", "--out", "out", "--metric", "exact/return", "--against", "iterations", "env_steps")
+    assert "| task | algorithm | seeds | steps | final exact/return | 95 % interval |" in done.out
+    picture = (tmp_path / "out" / "learning_curves.svg").read_text()
+    assert all(f"<!-- {label} -->" in picture for label in ("iterations", "environment steps", "exact/return"))
+    done = trpo_report("runs", "--out", "out", "--metric", "exact/retrun")
+    assert done.status == 1
+    assert "metrics.csv has no column 'exact/retrun'; did you mean 'exact/return'?" in done.err
 
 
 def test_a_seed_twice_is_refused(trpo_report: Command, tmp_path: Path) -> None:
@@ -81,8 +94,8 @@ def test_what_is_no_run_is_said_to_be_none(trpo_report: Command, tmp_path: Path)
 
 def test_curves_stop_where_the_shortest_run_stops() -> None:
     steps = np.array([0.0, 10.0, 20.0])
-    short = History(Path("short"), "t", "a", 0, {}, steps[:2], np.array([0.0, 1.0]))
-    long = History(Path("long"), "t", "a", 1, {}, steps, np.array([2.0, 2.0, 8.0]))
+    short = History(Path("short"), "t", "a", 0, {}, {"env_steps": steps[:2]}, np.array([0.0, 1.0]))
+    long = History(Path("long"), "t", "a", 1, {}, {"env_steps": steps}, np.array([2.0, 2.0, 8.0]))
     at, returns = curve([short, long])
     assert at[0] == 0
     assert at[-1] == 10

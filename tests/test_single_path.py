@@ -82,7 +82,7 @@ def test_statistics_are_learnt_between_rollouts_only() -> None:
 def test_returns_are_unnormalised_and_over_the_last_hundred_episodes() -> None:
     run = parts("Probe/TwoSteps-v0", 2, 1000, "env.normalize_reward=true")
     run.sampler.collect(run.policy)
-    metrics = run.sampler.metrics()
+    metrics = run.sampler.metrics(run.policy)
     assert metrics["rollout/episode_return_mean"] == 1.0
     assert metrics["rollout/episode_length_mean"] == 2.0
     assert metrics["rollout/episodes"] == 500
@@ -92,7 +92,7 @@ def test_returns_are_unnormalised_and_over_the_last_hundred_episodes() -> None:
 def test_before_the_first_end_there_is_no_return() -> None:
     run = parts("CartPole-v1", 2, 2)
     run.sampler.collect(run.policy)
-    assert run.sampler.metrics()["rollout/episode_return_mean"] is None
+    assert run.sampler.metrics(run.policy)["rollout/episode_return_mean"] is None
 
 
 @pytest.mark.parametrize(

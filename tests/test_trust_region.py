@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from trpo_cli.trust_region.constraint import max_kl, mean_kl
-from trpo_cli.trust_region.fisher import gauss_newton, identity, kl_hessian
+from trpo_cli.trust_region.fisher import empirical, gauss_newton, identity, kl_hessian
 from trpo_cli.trust_region.problem import Problem
 from trpo_cli.trust_region.solve import conjugate_gradient
 from trpo_cli.trust_region.step import Direction, Outcome, fixed, line_search, normalised
 from trpo_cli.trust_region.update import Update, update
 
-METRICS = {"identity": identity, "gauss_newton": gauss_newton, "kl_hessian": kl_hessian}
+METRICS = {"identity": identity, "gauss_newton": gauss_newton, "kl_hessian": kl_hessian, "empirical": empirical}
 SEARCH = partial(line_search, constraint=mean_kl, shrink=0.8, max_backtracks=10)
 
 
@@ -58,6 +58,7 @@ def softmax_problem(states: int = 6, seed: int = 0, scale: float = 1.0) -> Probl
         metric_kl=kl,
         metric_fisher=fisher,
         metric_weight=weight,
+        metric_score=lambda: old.exp().sqrt()[..., None] * (torch.eye(3, dtype=old.dtype) - old.exp()[:, None]),
     )
 
 
@@ -81,7 +82,7 @@ def dense(product: Any, size: int) -> Tensor:
 # --- metric
 
 
-@pytest.mark.parametrize("name", ["gauss_newton", "kl_hessian"])
+@pytest.mark.parametrize("name", ["gauss_newton", "kl_hessian", "empirical"])
 @pytest.mark.parametrize("seed", range(3))
 def test_fisher_vector_product_is_the_dense_hessian(name: str, seed: int) -> None:
     problem = softmax_problem(seed=seed)
@@ -234,6 +235,7 @@ def test_the_natural_step_does_not_depend_on_the_parametrisation() -> None:
         metric_kl=problem.metric_kl,
         metric_fisher=problem.metric_fisher,
         metric_weight=problem.metric_weight,
+        metric_score=problem.metric_score,
     )
     exact = {"step": normalised, "damping": 1e-12, "cg_iterations": 60, "cg_tolerance": 1e-13, "delta": 1e-4}
     reached = solved(problem, **exact).theta

@@ -13,7 +13,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -80,7 +80,15 @@ def _arguments(
     arguments = {
         key: checked(value, annotations.get(key, Any), f"{path}.{key}", plugins) for key, value in given.items()
     }
-    arguments |= {name: value for name, value in context.items() if name in parameters}
+    for name in [name for name in parameters if name in context]:
+        wanted: Any = annotations.get(name)
+        if _is_part(wanted) and not isinstance(context[name], wanted):
+            package, _, option = wanted.__module__.rpartition(".")  # a module is named as the option it is
+            raise ConfigError(
+                f"{name}: {type(context[name]).__name__} does not go with {path}, a {target.__name__}: "
+                + (f"{name}={option} does" if "." in package else f"that needs a {wanted.__name__}")
+            )
+        arguments[name] = context[name]
     for name, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in arguments:
             raise ConfigError(f"{path}.{name}: missing; {node['_target_']} needs it")
@@ -111,7 +119,7 @@ def checked(value: Any, annotation: Any, path: str, plugins: Sequence[str] = ())
 
     Raises `ConfigError` naming `path`, what was given and what fits.
     """
-    if get_origin(annotation) is Callable:
+    if value is not None and _is_function(annotation):
         return build_function(value, path, plugins)
     adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True))
     try:
@@ -121,6 +129,15 @@ def checked(value: Any, annotation: Any, path: str, plugins: Sequence[str] = ())
         where = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
         message = detail["msg"].removeprefix("Input ")
         raise ConfigError(f"{path}{where}: got {value!r}; it {message}") from error
+
+
+def _is_part(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and not getattr(annotation, "_is_protocol", False)
+
+
+def _is_function(annotation: Any) -> bool:
+    """Whether it is a callable, or a callable or None."""
+    return any(get_origin(option) is Callable for option in (annotation, *get_args(annotation)))
 
 
 def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]:

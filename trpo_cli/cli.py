@@ -32,7 +32,7 @@ Parts of an algorithm are chosen with a slash:
 
 Keys at the root:
   seed=0                      of everything random
-  total_steps=1000000         environment steps
+  total_steps=1000000         environment steps; with sampler=exact, iterations
   device=cpu                  where updates run: cuda, for example; sampling stays on the CPU
   eval.every=100000           environment steps between evaluations of the likeliest action; 0 for none
   eval.episodes=10            in each evaluation
@@ -46,7 +46,10 @@ Examples:
   trpo-train algo=ppo env=CartPole-v1 total_steps=200000 seed=3
   trpo-train env=Walker2d-v4 algo.delta=0.02 algo/advantage=monte_carlo critic=linear
   trpo-train env=gym env.id=CliffWalking-v1 env.kwargs={{is_slippery:true}}
+  trpo-train algo=trpo sampler=vine critic=mlp
+  trpo-train algo=monotone_pi env=FrozenLake-v1
   trpo-train -m algo=trpo,npg,ppo seed=0,1,2
+  trpo-train experiment=paper/cartpole
 
 Options:
   --help                      this text
@@ -66,24 +69,43 @@ def opened(overrides: Sequence[str]) -> list[str]:
     return [f"++{text}" if text.startswith((f"{OPEN}=", f"{OPEN}.")) else text for text in overrides]
 
 
+INGREDIENTS = {"base", "by_sampler", "tuned"}  # what options are composed of, and no options themselves
+
+
+INGREDIENTS = {"base", "by_sampler", "tuned"}  # what options are made of, and no options themselves
+
+
 def options(folder: Path) -> list[str]:
     """The options of one group: the names of its YAML files."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem not in INGREDIENTS)
+
+
+def subgroups(folder: Path) -> list[str]:
+    """The names of the groups within a group at any depth, `step/constraint` for one."""
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_dir())
+    return sorted(str(name) for name in names if not INGREDIENTS & set(name.parts))
 
 
 def print_help() -> bool:
     """Print our help if the command line asks for it; True if it did."""
     if not {"-h", "--help"} & set(sys.argv[1:]):
         return False
-    subgroups = [folder for folder in sorted((CONF / "algo").iterdir()) if folder.is_dir() and folder.name != "tuned"]
     print(
         HELP.format(
-            groups="\n".join(_listed(name, options(CONF / name)) for name in GROUPS),
-            parts="\n".join(_listed(f"algo/{folder.name}", options(folder)) for folder in subgroups),
+            groups="\n".join(_listed(name, _every_option(CONF / name, name)) for name in GROUPS),
+            parts="\n".join(
+                _listed(f"algo/{name}", options(CONF / "algo" / name)) for name in subgroups(CONF / "algo")
+            ),
         ),
         end="",
     )
     return True
+
+
+def _every_option(folder: Path, name: str) -> list[str]:
+    """Those of an experiment may lie in folders of their own; in other groups, folders are parts."""
+    below = subgroups(folder) if name == "experiment" else []
+    return options(folder) + [f"{inner}/{option}" for inner in below for option in options(folder / inner)]
 
 
 def _listed(name: str, values: list[str]) -> str:
@@ -92,7 +114,7 @@ def _listed(name: str, values: list[str]) -> str:
     for value in values:
         if len(line) + len(value) > 110:
             lines.append(line)
-            line = " " * 18
+            line = " " * 22
         line += f" {value}"
     return "\n".join([*lines, line])
 

@@ -1,18 +1,77 @@
-"""The two shapes data takes: a `Rollout` as it was sampled, a flat `Batch` as an update reads it.
+"""The shapes data takes: a `Sample` as it was taken, and the flat `Batch` that an update reads.
 
-Sizes: T time steps, N environments, B = T * N, O observation numbers, A action numbers, P distribution parameters.
+Sizes: T time steps, N environments, S states, K actions tried in each (one along a single path), O observation
+numbers, A action numbers, P distribution parameters.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
+Predict = Callable[[Tensor], Tensor]
+"""Observations (M, O) -> V(s) (M,)."""
+Advantage = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
+"""reward, value, next_value, terminated, truncated, all (T, N), and gamma -> advantage (T, N): see `returns.py`."""
+
 
 @dataclass(frozen=True)
-class Rollout:
+class Tensors:
+    """A record of tensors, and of such records."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
+        there = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor | Tensors)}
+        return replace(self, **there)
+
+
+@dataclass(frozen=True)
+class Visited(Tensors):
+    """M states, and what is known of their value: the critic learns from them."""
+
+    observation: Tensor  # (M, O)
+    value: Tensor  # (M,), V(s) as the critic has it
+    return_: Tensor  # (M,), as it was found: the critic's target
+
+
+@dataclass(frozen=True)
+class Estimates(Tensors):
+    """The worth of K actions in each of S states."""
+
+    observation: Tensor  # (S, O)
+    action: Tensor  # (S, K, A)
+    advantage: Tensor  # (S, K)
+    return_: Tensor  # (S,), of the old policy from this state
+    weight: Tensor  # (S,), of the state, on any scale
+    log_weight: Tensor  # (S, K), log pi_old(a|s) - log q(a|s): the actions were drawn from q
+
+
+class Sample(ABC):
+    """What a sampler brings home."""
+
+    size: int  # steps, or states: what the time of an update grows with
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
+
+    @abstractmethod
+    def estimate(
+        self, predict: Predict, advantage: Advantage, gamma: float, discount: float
+    ) -> tuple[Estimates, Visited]:
+        """What the sampled actions are worth, with the critic's `predict` as baseline or to close what was cut off.
+
+        A state at time t of its episode weighs `discount`^t.
+        """
+
+
+@dataclass(frozen=True)
+class Rollout(Tensors, Sample):
     """T consecutive steps of N environments under one policy; episodes may begin and end anywhere inside.
 
     `observation` is what the policy saw at time t, `reward`, `terminated` and `truncated` are what the action at time t
@@ -28,26 +87,54 @@ class Rollout:
     truncated_observation: Tensor  # (M, O), the true successor of each truncated step, in row-major order
     last_observation: Tensor  # (N, O), successor of time T - 1 where the episode goes on
 
-    def to(self, device: torch.device) -> Rollout:
-        """The same on another device."""
-        return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return self.reward.numel()
+
+    def values(self, predict: Predict) -> tuple[Tensor, Tensor]:
+        """V(s_t) and V of the true successor, both (T, N)."""
+        value = predict(self.observation.flatten(0, 1)).view_as(self.reward)
+        next_value = torch.cat([value[1:], predict(self.last_observation)[None]])
+        next_value[self.truncated] = predict(self.truncated_observation)
+        return value, next_value
+
+    def advantages(self, predict: Predict, advantage: Advantage, gamma: float) -> tuple[Tensor, Visited]:
+        """The advantages (T, N), and every step as a visited state."""
+        value, next_value = self.values(predict)
+        found = advantage(self.reward, value, next_value, self.terminated, self.truncated, gamma)
+        return found, Visited(self.observation.flatten(0, 1), value.flatten(), (found + value).flatten())
+
+    def estimate(
+        self, predict: Predict, advantage: Advantage, gamma: float, discount: float
+    ) -> tuple[Estimates, Visited]:
+        found, visited = self.advantages(predict, advantage, gamma)
+        estimates = Estimates(
+            observation=visited.observation,
+            action=self.action.flatten(0, 1)[:, None],
+            advantage=found.flatten()[:, None],
+            return_=visited.return_,
+            weight=discount ** self.time.flatten().to(found.dtype),
+            log_weight=torch.zeros_like(found).flatten()[:, None],
+        )
+        return estimates, visited
 
 
 @dataclass(frozen=True)
-class Batch:
-    """B state-action pairs with what the old policy thought of them."""
+class Batch(Tensors):
+    """S states with K actions each, and what the old policy thought of them."""
 
-    observation: Tensor  # (B, O)
-    action: Tensor  # (B, A)
-    advantage: Tensor  # (B,)
-    return_: Tensor  # (B,), the critic's target
-    weight: Tensor  # (B,), of the state, mean one
-    old_parameters: Tensor  # (B, P), the distribution of the old policy
-    old_log_prob: Tensor  # (B,), log pi_old(a|s)
+    observation: Tensor  # (S, O)
+    action: Tensor  # (S, K, A)
+    advantage: Tensor  # (S, K)
+    return_: Tensor  # (S,)
+    weight: Tensor  # (S,), of the state, mean one
+    old_parameters: Tensor  # (S, P), the distribution of the old policy
+    old_log_prob: Tensor  # (S, K), log pi_old(a|s)
+    log_q: Tensor  # (S, K), the log-probability with which the action was drawn; along a single path q = pi_old
 
     def __len__(self) -> int:
         return len(self.advantage)
 
     def select(self, rows: Tensor | slice) -> Batch:
-        """The given rows, (K,) int64, in that order; or a slice of rows, without copying."""
+        """The given states, (M,) int64, in that order; or a slice of them, without copying."""
         return replace(self, **{name: value[rows] for name, value in vars(self).items()})

@@ -1,7 +1,8 @@
 """Action distributions as pure functions of their parameters.
 
 A distribution here is a family: it knows its layout, and every method takes the parameters (B, P) that a policy gave
-for B states. The Fisher matrix of the family in its own parameters is the M of F = J^T M J (seed 004, equation 36).
+for B states; `log_prob` and `score` also take parameters (S, 1, P) with K actions in each state, (S, K, A). The Fisher
+matrix of the family in its own parameters is the M of F = J^T M J (seed 004, equation 36).
 """
 
 from __future__ import annotations
@@ -124,13 +125,14 @@ class Categorical:
         return torch.stack([log_p.argmax(-1) for log_p in self._log_probs(parameters)], dim=-1)
 
     def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor:
-        factors = zip(self._log_probs(parameters), action.unbind(-1), strict=True)
-        return torch.stack([log_p.gather(-1, a[:, None]).squeeze(-1) for log_p, a in factors]).sum(0)
+        factors = zip(self._log_probs(parameters), action.split(1, dim=-1), strict=True)
+        return torch.stack([_expanded(log_p, a).gather(-1, a).squeeze(-1) for log_p, a in factors]).sum(0)
 
     def score(self, parameters: Tensor, action: Tensor) -> Tensor:
-        scores = [-log_p.exp() for log_p in self._log_probs(parameters)]  # one_hot(a) - p
-        for score, a in zip(scores, action.unbind(-1), strict=True):
-            score.scatter_add_(-1, a[:, None], torch.ones_like(score[:, :1]))
+        scores = []
+        for log_p, a in zip(self._log_probs(parameters), action.split(1, dim=-1), strict=True):
+            minus_p = -_expanded(log_p, a).exp()
+            scores.append(minus_p.scatter_add(-1, a, torch.ones_like(minus_p[..., :1])))  # one_hot(a) - p
         return torch.cat(scores, dim=-1)
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
@@ -146,3 +148,8 @@ class Categorical:
             p = log_p.exp()
             factors.append(p * (v - (p * v).sum(-1, keepdim=True)))  # (diag(p) - p p^T) v
         return torch.cat(factors, dim=-1)
+
+
+def _expanded(log_p: Tensor, action: Tensor) -> Tensor:
+    """`log_p` (..., size) repeated for each of the actions (..., 1)."""
+    return log_p.expand(*action.shape[:-1], -1)

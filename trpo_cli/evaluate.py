@@ -114,8 +114,9 @@ def load_policy(directory: Path, plugins: Sequence[str]) -> tuple[Task, Policy, 
     import_plugins(plugins)
     task = build(node["env"], "env", Task, plugins)
     with contextlib.closing(Environments(task, 1, [0])) as probe:
-        size, distribution = probe.observation_size, probe.distribution
-    policy = build(node["policy"], "policy", Policy, plugins, observation_size=size, distribution=distribution)
+        shape = {"observation_size": probe.observation_size, "num_states": probe.num_states}
+        policy = build(node["policy"], "policy", Policy, plugins, **shape, distribution=probe.distribution)
+        size = probe.observation_size
     normalizer = ObservationNormalizer(size, task.normalize_observation, task.observation_clip)
     path = checkpoint.newest(directory / "checkpoints")
     state = checkpoint.load(path)

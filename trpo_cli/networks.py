@@ -139,7 +139,7 @@ class Passes:
 def _affine(x: Array, weight: Array, bias: Array) -> Array:
     if isinstance(x, Tensor):
         return torch.addmm(bias, x, weight.T)
-    z = x @ weight.T
+    z = x @ weight.mT
     z += bias
     return z
 
@@ -184,6 +184,17 @@ class MLP(nn.Module):
         """`forward` (B, P) without a graph."""
         passes = self.passes(len(x))
         return torch.as_tensor(passes(passes.alike(x)))
+
+    def infer_each(self, thetas: Tensor, x: Tensor) -> Tensor:
+        """`infer` (B, P) on a CPU with parameters of its own, of `thetas` (B, D), for each row of `x` (B, in)."""
+        theta, weights, biases, start = thetas.numpy(), [], [], 0
+        for layer in self._linear:
+            middle = start + layer.weight.numel()
+            weights.append(theta[:, start:middle].reshape(-1, *layer.weight.shape))
+            biases.append(theta[:, None, middle : middle + len(layer.bias)])
+            start = middle + len(layer.bias)
+        passes = Passes(weights, biases, NUMPY_CURVES[self._activation])
+        return torch.from_numpy(passes(x.numpy()[:, None])[:, 0])
 
     def linearise(self, x: Tensor) -> Linearisation:
         """Outputs and products; a large batch in pieces, so that what a pass reads was written into the cache."""

@@ -11,32 +11,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.experimental.callback import Callback
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 
 from trpo_cli.cli import reported
-from trpo_cli.errors import RunDirectoryError
+from trpo_cli.errors import RunDirectoryError, nearest
 from trpo_cli.evaluate import read_config
 
 Floats = NDArray[np.float64]
 RETURN = "rollout/episode_return_mean"
+AGAINST = ("env_steps", "iterations")
 POINTS = 200  # of a curve
 RESAMPLES = 2000  # of the seeds, for an interval
 
 
 @dataclass(frozen=True)
 class History:
-    """One run: the training return after so many environment steps."""
+    """One run: a metric, by default the training return, row by row."""
 
     directory: Path
     task: str
     algo: str
     seed: int
     settings: dict[str, Any]  # every key of the configuration but the seed, flat
-    steps: Floats  # (I,)
-    returns: Floats  # (I,)
+    x: dict[str, Floats]  # of `AGAINST`, (I,)
+    y: Floats  # (I,)
 
 
-def find(folders: Sequence[Path]) -> Iterator[History]:
+def find(folders: Sequence[Path], metric: str) -> Iterator[History]:
     """Every run at or below the folders, once. Raises `RunDirectoryError` for a folder that holds none."""
     seen = set()
     for folder in folders:
@@ -47,25 +50,42 @@ def find(folders: Sequence[Path]) -> Iterator[History]:
             if directory.resolve() in seen:
                 continue
             seen.add(directory.resolve())
-            history = read(directory)
-            if not len(history.steps):
-                print(f"left out: {directory}, where no episode has ended yet")
+            history = read(directory, metric)
+            if not len(history.y):
+                print(f"left out: {directory}, which has no {metric} yet")
                 continue
             if not (directory / "summary.json").exists():
-                print(f"not finished: {directory}, after {history.steps[-1]:,.0f} steps")
+                print(f"not finished: {directory}, after {history.x['env_steps'][-1]:,.0f} steps")
             yield history
 
 
-def read(directory: Path) -> History:
-    """The run in `directory`. Raises `RunDirectoryError` if its files are not those of a run."""
+def read(directory: Path, metric: str) -> History:
+    """The run in `directory`, in the rows that have the metric.
+
+    Raises `RunDirectoryError` if its files are not those of a run, or know no such metric.
+    """
     config = read_config(directory)
     try:
         with (directory / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            rows = [(float(row["env_steps"]), float(row[RETURN])) for row in csv.DictReader(file) if row[RETURN]]
-        steps, returns = np.array(rows).reshape(-1, 2).T
+            table = csv.DictReader(file)
+            if metric not in (table.fieldnames or ()):
+                known = nearest(metric, table.fieldnames or ())
+                raise RunDirectoryError(f"{directory}: metrics.csv has no column '{metric}'{known}")
+            rows = [
+                (float(row["env_steps"]), float(iteration), float(row[metric]))
+                for iteration, row in enumerate(table, 1)
+                if row[metric]
+            ]
+        *x, y = np.array(rows).reshape(-1, 3).T
         settings = dict(flat({key: value for key, value in config.items() if key not in ("seed", "choices")}))
         return History(
-            directory, config["env"]["id"], config["choices"]["algo"], config["seed"], settings, steps, returns
+            directory,
+            config["env"]["id"],
+            config["choices"]["algo"],
+            config["seed"],
+            settings,
+            dict(zip(AGAINST, x, strict=True)),
+            y,
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunDirectoryError(f"{directory} holds no readable run: {error!r}") from error
@@ -88,10 +108,11 @@ def interval(samples: Floats) -> tuple[Floats, Floats]:
     return low, high
 
 
-def curve(histories: Sequence[History]) -> tuple[Floats, Floats]:
-    """Steps (P,) that all the runs have reached, and every run's return there (S, P), interpolated."""
-    steps = np.linspace(max(h.steps[0] for h in histories), min(h.steps[-1] for h in histories), POINTS)
-    return steps, np.stack([np.interp(steps, h.steps, h.returns) for h in histories])
+def curve(histories: Sequence[History], against: str = "env_steps") -> tuple[Floats, Floats]:
+    """Places (P,) that all the runs have reached, and every run's metric there (S, P), interpolated."""
+    first, last = max(h.x[against][0] for h in histories), min(h.x[against][-1] for h in histories)
+    places = np.linspace(first, last, POINTS)
+    return places, np.stack([np.interp(places, h.x[against], h.y) for h in histories])
 
 
 Groups = dict[str, dict[str, list[History]]]
@@ -119,43 +140,75 @@ def grouped(histories: Sequence[History]) -> Groups:
     return groups
 
 
-def draw(groups: Groups, out: Path) -> None:
-    """`learning_curves.png` and `.svg`: one panel a task, one curve an algorithm."""
+def draw(groups: Groups, out: Path, metric: str, against: Sequence[str]) -> None:
+    """`learning_curves.png` and `.svg`: a panel a task and axis, one curve an algorithm, of one colour everywhere."""
     from matplotlib.figure import Figure
 
-    columns = min(3, len(groups))
-    rows = -(-len(groups) // columns)
+    plots = [(task, axis) for task in sorted(groups) for axis in against]
+    columns = len(against) if len(against) > 1 else min(3, len(plots))
+    rows = -(-len(plots) // columns)
+    algorithms = sorted({algo for task in groups.values() for algo in task})
     figure = Figure(figsize=(5.2 * columns + 1.2, 3.6 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel, (task, algorithms) in zip(panels, sorted(groups.items()), strict=False):
-        for algo, histories in sorted(algorithms.items()):
-            steps, returns = curve(histories)
-            (line,) = panel.plot(steps, returns.mean(0), label=f"{algo} ({len(histories)})")
-            panel.fill_between(steps, *interval(returns), color=line.get_color(), alpha=0.2, linewidth=0)
-        panel.set(title=task, xlabel="environment steps", ylabel="return, last 100 episodes")
+    for panel, (task, axis) in zip(panels, plots, strict=False):
+        for algo, histories in sorted(groups[task].items()):
+            places, values = curve(histories, axis)
+            colour = f"C{algorithms.index(algo)}"
+            panel.plot(places, values.mean(0), label=f"{algo} ({len(histories)})", color=colour)
+            panel.fill_between(places, *interval(values), color=colour, alpha=0.2, linewidth=0)
+        label = "return, last 100 episodes" if metric == RETURN else metric
+        panel.set(title=task, xlabel="environment steps" if axis == "env_steps" else axis, ylabel=label)
         panel.ticklabel_format(axis="x", style="sci", scilimits=(3, 6), useMathText=True)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(title="algorithm (seeds)", frameon=False)
+        panel.legend(title="algorithm (seeds)", frameon=False, fontsize="small")
     for panel in panels:
         panel.remove()
     for kind in ("png", "svg"):
         figure.savefig(out / f"learning_curves.{kind}", dpi=150, metadata={"Date": None} if kind == "svg" else None)
 
 
-def table(groups: Groups) -> str:
-    """Markdown: each group's mean training return where its shortest run stops, with its interval over seeds."""
+def table(groups: Groups, metric: str) -> str:
+    """Markdown: each group's mean where its shortest run stops, with its interval over seeds."""
+    what = "training return" if metric == RETURN else metric
     lines = [
-        "| task | algorithm | seeds | steps | final training return | 95 % interval |",
+        f"| task | algorithm | seeds | steps | final {what} | 95 % interval |",
         "|---|---|---|---|---|---|",
     ]
     for task, algorithms in sorted(groups.items()):
         for algo, histories in sorted(algorithms.items()):
-            at, returns = curve(histories)
-            final, steps = returns[:, -1], at[-1]
+            at, values = curve(histories)
+            final, steps = values[:, -1], at[-1]
             low, high = interval(final)
-            spread = f"{low:.1f} to {high:.1f}" if len(final) > 1 else "one seed"
-            lines.append(f"| {task} | {algo} | {len(final)} | {steps:,.0f} | {final.mean():.1f} | {spread} |")
+            spread = f"{low:.5g} to {high:.5g}" if len(final) > 1 else "one seed"
+            lines.append(f"| {task} | {algo} | {len(final)} | {steps:,.0f} | {final.mean():.5g} | {spread} |")
     return "\n".join(lines) + "\n"
+
+
+def report(runs: Sequence[Path], out: Path, metric: str = RETURN, against: Sequence[str] = AGAINST[:1]) -> None:
+    """Write the curves and the table of `runs` into `out`, and print the table.
+
+    Raises `RunDirectoryError` if there is nothing to draw.
+    """
+    groups = grouped(list(find(runs, metric)))
+    if not groups:
+        raise RunDirectoryError(f"no run has a {metric} yet: there is nothing to draw")
+    out.mkdir(parents=True, exist_ok=True)
+    draw(groups, out, metric, against)
+    text = table(groups, metric)
+    (out / "results.md").write_text(text, encoding="utf-8")
+    print(text, end="")
+    print(f"\nwritten to {out}: learning_curves.png, learning_curves.svg, results.md")
+
+
+class SweepReport(Callback):
+    """A Hydra callback: a multirun ends with the report of its runs, in `report/` beside them."""
+
+    def __init__(self, metric: str = RETURN) -> None:
+        self.metric = metric
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        directory = Path(config.hydra.sweep.dir)
+        report([directory], directory / "report", self.metric, AGAINST)
 
 
 @reported
@@ -168,13 +221,9 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders of them")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; made if need be")
+    parser.add_argument("--metric", default=RETURN, help="a column of metrics.csv (default: %(default)s)")
+    parser.add_argument(
+        "--against", nargs="+", choices=AGAINST, default=AGAINST[:1], help="one panel each (default: env_steps)"
+    )
     arguments = parser.parse_args()
-    groups = grouped(list(find(arguments.runs)))
-    if not groups:
-        raise RunDirectoryError("no run has finished an episode: there is nothing to draw")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    draw(groups, arguments.out)
-    text = table(groups)
-    (arguments.out / "results.md").write_text(text, encoding="utf-8")
-    print(text, end="")
-    print(f"\nwritten to {arguments.out}: learning_curves.png, learning_curves.svg, results.md")
+    report(arguments.runs, arguments.out, arguments.metric, arguments.against)

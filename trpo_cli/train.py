@@ -116,10 +116,9 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
     sampler = part(Sampler, "sampler", task=task, seed=seed, gamma=node["algo"].get("gamma"))
     envs = sampler.environments
     torch.manual_seed(int(sequence(seed, "initial parameters").generate_state(1)[0]))
-    policy = part(Policy, "policy", observation_size=envs.observation_size, distribution=envs.distribution)
-    policy = policy.to(device)
-    shape = {"observation_size": envs.observation_size, "policy": policy}
-    critic = part(Critic, "critic", **shape, generator=torch_generator(seed, "critic")).to(device)
+    shape = {"observation_size": envs.observation_size, "num_states": envs.num_states}
+    policy = part(Policy, "policy", **shape, distribution=envs.distribution).to(device)
+    critic = part(Critic, "critic", **shape, policy=policy, generator=torch_generator(seed, "critic")).to(device)
     core = {"sampler": sampler, "policy": policy, "critic": critic}
     algorithm = part(Algorithm, "algo", **core, generator=torch_generator(seed, "algorithm"))
     return Parts(task, sampler, policy, critic, algorithm)

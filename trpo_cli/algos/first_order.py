@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,13 @@ from trpo_cli.algos import Metrics
 from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.critics import SharedCritic
 from trpo_cli.data import Batch
+from trpo_cli.errors import ConfigError
 from trpo_cli.linearisation import Linearisation, linearise, share_memory, size
 from trpo_cli.policies import Policy
-from trpo_cli.ranges import Count, Finite, Positive
+from trpo_cli.ranges import Count, Finite, NonNegative, Positive
 from trpo_cli.schedules import Decay, decayed
 from trpo_cli.trust_region.constraint import mean_kl
 from trpo_cli.trust_region.step import Outcome
-
-Surrogate = Callable[[Tensor, Batch], Tensor]
 
 
 class PolicyAndValue(nn.Module):
@@ -48,7 +47,6 @@ class FirstOrder(PolicyGradient):
     """Adam on surrogate and entropy bonus, and on the value loss too where the critic shares the hidden layers."""
 
     generator: torch.Generator
-    surrogate: Surrogate
     learning_rate: Positive
     learning_rate_decay: Decay
     adam_epsilon: Positive
@@ -57,12 +55,20 @@ class FirstOrder(PolicyGradient):
     entropy_coefficient: Finite
     max_gradient_norm: Positive | None
     target_kl: Positive | None  # no further epoch once the mean KL has passed it
+    kl_penalty: NonNegative  # C of the objective L - C KL(old || new), nats of advantage a nat of KL
+    kl_penalty_target: Positive | None  # mean KL that C is adapted to; None: C stays
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kl_penalty_target is not None and not self.kl_penalty:
+            raise ConfigError(
+                "algo.kl_penalty_target: adapts algo.kl_penalty, which is 0; give it a value to begin with"
+            )
         shared = self.critic if isinstance(self.critic, SharedCritic) else None
         self.value_coefficient = 0.0 if shared is None else shared.coefficient
         self.model: Policy | PolicyAndValue = self.policy if shared is None else PolicyAndValue(self.policy, shared)
-        self.optimizer = Adam(size(self.model), self.adam_epsilon).to(self.device)
+        theta = next(self.model.parameters())
+        self.optimizer = Adam(size(self.model), self.adam_epsilon).to(theta.device, theta.dtype)
 
     def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
         learning_rate = decayed(self.learning_rate, self.learning_rate_decay, progress)
@@ -72,7 +78,21 @@ class FirstOrder(PolicyGradient):
         if outcome is not Outcome.ACCEPTED:
             theta.copy_(before[0])
             self.optimizer.load_state_dict(before[1])
-        return outcome, {"policy/epochs": float(epochs), "policy/learning_rate": learning_rate}
+        metrics: Metrics = {"policy/epochs": float(epochs), "policy/learning_rate": learning_rate}
+        if self.kl_penalty:
+            metrics["policy/kl_penalty"] = self.kl_penalty
+            self._adapt(batch)
+        return outcome, metrics
+
+    def _adapt(self, batch: Batch) -> None:
+        """Twice the penalty after a KL far above the target, half after one far below (PPO paper, section 4)."""
+        if self.kl_penalty_target is None:
+            return
+        kl = self._kl(batch)
+        if kl > 1.5 * self.kl_penalty_target:
+            self.kl_penalty *= 2
+        elif kl < self.kl_penalty_target / 1.5:
+            self.kl_penalty /= 2
 
     def _optimize(self, theta: Tensor, batch: Batch, learning_rate: float) -> tuple[Outcome, int]:
         """Run the epochs; stop at the first loss or gradient that is not finite. Returns the number of epochs too."""
@@ -117,14 +137,16 @@ class FirstOrder(PolicyGradient):
         """The loss and its slope (B, P) by the outputs of the model; (B, P + 1) where the last of them is the value."""
         distribution, size = self.policy.distribution, batch.old_parameters.shape[-1]
         parameters = output[:, :size]
-        log_prob = distribution.log_prob(parameters, batch.action).requires_grad_()
-        surrogate = self.surrogate(log_prob, batch)
+        log_prob = distribution.log_prob(parameters[:, None], batch.action).requires_grad_()
+        surrogate = self.objective(log_prob, batch)
         (by_log_prob,) = torch.autograd.grad(surrogate, log_prob)
-        loss, slope = -surrogate.item(), -by_log_prob[:, None] * distribution.score(parameters, batch.action)
-        if self.entropy_coefficient:
+        score = distribution.score(parameters[:, None], batch.action)
+        loss, slope = -surrogate.item(), -(by_log_prob[..., None] * score).sum(1)
+        if self.entropy_coefficient or self.kl_penalty:
             leaf = parameters.clone().requires_grad_()
-            bonus = self.entropy_coefficient * distribution.entropy(leaf).mean()
-            loss, slope = loss - bonus.item(), slope - torch.autograd.grad(bonus, leaf)[0]
+            kl = (batch.weight * distribution.kl(batch.old_parameters, leaf)).mean()
+            regular = self.kl_penalty * kl - self.entropy_coefficient * distribution.entropy(leaf).mean()
+            loss, slope = loss + regular.item(), slope + torch.autograd.grad(regular, leaf)[0]
         if output.shape[-1] > size:
             error = output[:, size] - batch.return_
             loss += self.value_coefficient * error.square().mean().item()
@@ -136,7 +158,7 @@ class FirstOrder(PolicyGradient):
         """Whether the parameters, and the loss of the whole batch under them, are still finite after the last step."""
         output = self.model.infer(batch.observation)
         parameters = output[:, : batch.old_parameters.shape[-1]]
-        surrogate = self.surrogate(self.policy.distribution.log_prob(parameters, batch.action), batch)
+        surrogate = self.objective(self.policy.distribution.log_prob(parameters[:, None], batch.action), batch)
         finite = all(x.isfinite().all() for x in (theta, output, surrogate))
         return finite and math.isfinite(self._kl(batch))
 
@@ -150,9 +172,11 @@ class FirstOrder(PolicyGradient):
             **super().state_dict(),
             "generator": self.generator.get_state(),
             "optimizer": self.optimizer.state_dict(),
+            "kl_penalty": self.kl_penalty,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.generator.set_state(state["generator"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.kl_penalty = state["kl_penalty"]

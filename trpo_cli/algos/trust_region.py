@@ -14,11 +14,12 @@ from trpo_cli.algos import Metrics
 from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.critics import SharedCritic
 from trpo_cli.data import Batch
+from trpo_cli.distributions import Distribution
 from trpo_cli.errors import ConfigError
 from trpo_cli.linearisation import flat, outputs
 from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positive
 from trpo_cli.schedules import Decay, decayed
-from trpo_cli.surrogates import importance_sampled
+from trpo_cli.surrogates import Surrogate
 from trpo_cli.trust_region.problem import Problem
 from trpo_cli.trust_region.step import Outcome
 from trpo_cli.trust_region.update import Metric, StepRule, update
@@ -40,6 +41,7 @@ class TrustRegion(PolicyGradient):
     fvp_fraction: Fraction  # of the batch, drawn anew each update, for the Fisher-vector products
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.critic, SharedCritic):
             raise ConfigError(
                 "critic: shared hidden layers would move outside the trust region when the critic is fitted; "
@@ -74,7 +76,7 @@ class TrustRegion(PolicyGradient):
             return outputs(policy, theta, batch.observation)
 
         def objective(theta: Tensor) -> Tensor:
-            return importance_sampled(distribution.log_prob(parameters(theta), batch.action), batch)
+            return self.objective(distribution.log_prob(parameters(theta)[:, None], batch.action), batch)
 
         return Problem(
             theta_old=flat(policy),
@@ -87,7 +89,11 @@ class TrustRegion(PolicyGradient):
             metric_kl=lambda new: distribution.kl(sample.old_parameters, new),
             metric_fisher=lambda vector: distribution.fisher(sample.old_parameters, vector),
             metric_weight=sample.weight / sample.weight.mean(),
+            metric_score=lambda: _scores(distribution, sample),
         )
+
+    def measure(self, batch: Batch, surrogate: Surrogate | None = None) -> Metrics:
+        return super().measure(batch, surrogate or self.objective)
 
     def _metric_states(self, batch: Batch) -> Batch:
         """The part of the batch that the Fisher-vector products run on."""
@@ -102,3 +108,9 @@ class TrustRegion(PolicyGradient):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.generator.set_state(state["generator"])
+
+
+def _scores(distribution: Distribution, batch: Batch) -> Tensor:
+    """Scores (S, K, P) of the actions, each times the root of its share, so that outer products add to a mean."""
+    share = (batch.old_log_prob - batch.log_q).softmax(-1)
+    return share.sqrt()[..., None] * distribution.score(batch.old_parameters[:, None], batch.action)

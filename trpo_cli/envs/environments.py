@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium.spaces import Discrete
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from numpy.typing import NDArray
 
 from trpo_cli.envs.make import FASTEST, Parallelism, Task
+from trpo_cli.envs.snapshot import Slots
 from trpo_cli.envs.spaces import Floats, action_decoder, observation_encoder
 from trpo_cli.errors import EnvironmentFault
 
 Flags = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+
+
+class Saved(NamedTuple):
+    """One environment in the middle of an episode: plain data."""
+
+    observation: Floats  # (O,)
+    state: dict[str, Any]
 
 
 class Environments:
@@ -30,8 +42,11 @@ class Environments:
         """
         self.task, self.num_envs, self.steps = task, num_envs, 0
         self._envs, self.how = task.make(num_envs, parallelism)
+        self._slots: Any = Slots(self._envs) if isinstance(self._envs, SyncVectorEnv) else self._envs
         self.parallelism = parallelism
         self.observation_size, self._encode = observation_encoder(self._envs.single_observation_space, task.id)
+        space = self._envs.single_observation_space
+        self.num_states = int(space.n) if isinstance(space, Discrete) else None
         self.distribution, self._decode = action_decoder(self._envs.single_action_space, task.id)
         self.observation = self._reset(seed=seeds)
 
@@ -52,10 +67,34 @@ class Environments:
         self._check_finite("reward", reward)
         return self.observation, reward, terminated, truncated & ~terminated
 
-    def restart(self, ended: Flags) -> Floats:
-        """Reset the ended environments (N,) alone; the observations (N, O) of all."""
-        self.observation = self._reset(options={"reset_mask": ended})
+    def restart(self, ended: Flags, seeds: list[int] | None = None) -> Floats:
+        """Reset the ended environments (N,) alone; the observations (N, O) of all.
+
+        With `seeds` (N of them), all that is random until the next restart follows from the seed.
+        """
+        self.observation = self._reset(seed=seeds, options={"reset_mask": ended})
         return self.observation
+
+    def snapshot_obstacle(self) -> str | None:
+        """Why the environments cannot be saved and restored exactly, in a few words; None if they can."""
+        if isinstance(self._envs, AsyncVectorEnv):
+            return "they run in worker processes"
+        return self._slots.obstacle() if isinstance(self._slots, Slots) else None
+
+    def save(self, rows: Rows) -> list[Saved]:
+        """The whole states of the environments `rows` (K,). There must be no `snapshot_obstacle`."""
+        return [Saved(*pair) for pair in zip(self.observation[rows], self._slots.save(rows), strict=True)]
+
+    def restore(self, rows: Rows, saved: Sequence[Saved]) -> None:
+        """Put what was `saved` (K,) into the environments `rows` (K,), whichever they were saved from."""
+        self._slots.restore(rows, [one.state for one in saved])
+        for row, one in zip(rows.tolist(), saved, strict=True):
+            self.observation[row] = one.observation
+
+    def reseed(self, rows: Rows, seeds: Sequence[int]) -> None:
+        """Start all random numbers of the environments `rows` (K,) anew from `seeds` (K,): two environments in one
+        state, with one seed, meet the same future if the same actions are taken."""
+        self._slots.reseed(rows, seeds)
 
     def close(self) -> None:
         self._envs.close()

@@ -16,6 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from trpo_cli.envs import random_mdp  # noqa: F401  registers RandomMDP-v0
 from trpo_cli.envs.mujoco_batch import MujocoBatch, not_exact
 from trpo_cli.envs.spaces import action_decoder, observation_encoder
 from trpo_cli.errors import ConfigError, EnvironmentFault, nearest
@@ -62,7 +63,7 @@ class Task:
         `EnvironmentFault` if it raises when a step of it is timed.
         """
         vectorization, num_threads = parallelism
-        env = self._make_one()
+        env = self.make_one()
         observation_encoder(env.observation_space, self.id)  # spaces that no policy reads are refused here
         action_decoder(env.action_space, self.id)
         obstacle = not_exact(env)
@@ -80,7 +81,7 @@ class Task:
                 vectorization = "async" if seconds > WORKERS_PAY else "sync"
         env.close()
         if vectorization == "sync":
-            envs = SyncVectorEnv([self._make_one] * num_envs, autoreset_mode=DISABLED, copy=False)
+            envs = SyncVectorEnv([self.make_one] * num_envs, autoreset_mode=DISABLED, copy=False)
             return Vectorized(envs, f"stepped in turn ({reason})")
         # They are forked by a server that has imported what they need, and has no threads that a fork would lose.
         multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
@@ -93,9 +94,10 @@ class Task:
         if multiprocessing.parent_process() is not None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent finishes its iteration
             threadpool_limits(1)
-        return self._make_one(spec)
+        return self.make_one(spec)
 
-    def _make_one(self, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
+    def make_one(self, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
+        """A single environment, as Gymnasium makes it. Raises `ConfigError` if it is unknown or cannot be made."""
         if ":" in self.id:  # Gymnasium would import the module
             module, _, name = self.id.partition(":")
             raise ConfigError(f"env.id: no package is named in an id; say plugins=[{module}] env.id={name}")

@@ -36,6 +36,7 @@ class Simulations:
         self.batch = Batch(feeling or settings.model, num_envs, num_threads, persistent=feeling is None)
         self._data: Any = mujoco.MjData(settings.model) if self.batch.persistent else None
         self.cfrc_ext = np.zeros((num_envs, settings.model.nbody, 6))
+        self._tables: list[Array] = [self.batch.state, self.cfrc_ext]  # all that a simulation is: one row of each
         self.dt, self._frame_skip, self.mass = settings.dt, settings.frame_skip, settings.model.body_mass.copy()
         self.before: Array = np.zeros((num_envs, 0))
         self.after: Array = self.before
@@ -55,6 +56,8 @@ class Simulations:
 
     def __getattr__(self, field: str) -> Array:
         array = self.batch.bind(field)
+        if not array.flags.writeable:  # a derived field: no part of the state, and not to be had from it
+            self._tables.append(array.base)
         setattr(self, field, array)
         return array
 
@@ -83,6 +86,17 @@ class Simulations:
         self.batch.forward(rows)
         self.cfrc_ext[rows] = 0
         self._track()
+
+    def save(self, rows: Array) -> list[list[Array]]:
+        """Of each of the simulations `rows` (K,): its state, and what was derived from it a substep before."""
+        copies = [table[rows] for table in self._tables]
+        return [[copy[k] for copy in copies] for k in range(len(rows))]
+
+    def restore(self, rows: Array, saved: Sequence[list[Array]]) -> None:
+        """Put what was `saved` (K,) into the simulations `rows` (K,)."""
+        for table, column in zip(self._tables, zip(*saved, strict=True), strict=True):
+            table[rows] = column
+        self._look()
 
     def _track(self) -> None:
         if self._task.track is not None:
@@ -154,6 +168,32 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
         infos = self._infos({**self._task.place(sim), **terms}, self._all.copy())
         return self._observe(), reward, terminated, self._elapsed >= self._time_limit, infos
 
+    def save(self, rows: Array) -> list[dict[str, Any]]:
+        """The whole states of the environments `rows` (K,), which have been reset."""
+        simulations = self._simulations.save(rows)
+        return [
+            {
+                "simulation": simulation,
+                "elapsed": int(self._elapsed[row]),
+                "generator": self._generator(row).bit_generator.state,
+            }
+            for row, simulation in zip(rows.tolist(), simulations, strict=True)
+        ]
+
+    def restore(self, rows: Array, snapshots: Sequence[dict[str, Any]]) -> None:
+        """Put `snapshots` (K,) into the environments `rows` (K,), whichever they were saved from."""
+        if not snapshots:
+            return
+        self._simulations.restore(rows, [snapshot["simulation"] for snapshot in snapshots])
+        for row, snapshot in zip(rows.tolist(), snapshots, strict=True):
+            self._elapsed[row] = snapshot["elapsed"]
+            self._generator(row).bit_generator.state = snapshot["generator"]
+
+    def reseed(self, rows: Array, seeds: Sequence[int]) -> None:
+        """Start the generators of the environments `rows` (K,) anew, as a reset with `seeds` (K,) does."""
+        for row, seed in zip(rows.tolist(), seeds, strict=True):
+            self._generators[row] = seeding.np_random(seed)[0]
+
     def _observe(self) -> Array:
         parts = [part.reshape(self.num_envs, -1) for part in self._task.observe(self._simulations)]
         return np.concatenate(parts, axis=-1)
@@ -170,12 +210,17 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
         self._drawn = qpos.copy(), qvel.copy()
 
     def _draw_state(self, row: int, seed: int | None) -> tuple[Array, Array]:
-        generator = self._generators[row]
-        if seed is not None or generator is None:
-            generator = self._generators[row] = seeding.np_random(seed)[0]
-        self._simulations.settings._np_random = generator
+        if seed is not None:
+            self._generators[row] = seeding.np_random(seed)[0]
+        self._simulations.settings._np_random = self._generator(row)
         self._draw()
         return self._drawn
+
+    def _generator(self, row: int) -> np.random.Generator:
+        generator = self._generators[row]
+        if generator is None:
+            generator = self._generators[row] = seeding.np_random()[0]
+        return generator
 
 
 def not_exact(env: gymnasium.Env[Any, Any]) -> str | None:

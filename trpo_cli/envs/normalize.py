@@ -97,6 +97,12 @@ class RewardScaler:
             returns[t] = self.running_return = self.gamma * self.running_return + reward[t]
             self.running_return = np.where(done[t], 0.0, self.running_return)
         self.moments.update(returns.reshape(-1, 1))
+        return self.scaled(reward)
+
+    def scaled(self, reward: Floats) -> Floats:
+        """`reward` on the scale reached, without learning from it."""
+        if not self.enabled:
+            return reward
         scaled: Floats = reward / np.sqrt(self.moments.variance + EPSILON)
         return scaled.clip(-self.clip, self.clip)
 

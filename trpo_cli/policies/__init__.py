@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trpo_cli.distributions import Distribution
-from trpo_cli.linearisation import Linearisation, linearise
+from trpo_cli.linearisation import Linearisation, linearise, outputs
 
 Array = NDArray[Any]
 Actor = Callable[[Array, Array], Array]
@@ -38,6 +38,12 @@ class Policy(nn.Module, ABC):
     def infer(self, observation: Tensor) -> Tensor:
         """`forward` without a graph, for acting."""
         return self(observation)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
+        """`infer` (B, P) with a theta of its own, of `thetas` (B, D), for each observation (B, O)."""
+        each = torch.func.vmap(lambda theta, row: outputs(self, theta, row[None])[0])
+        return each(thetas, observation)
 
     def actor(self) -> Actor:
         """How the policy acts as it is now, while a rollout lasts."""

@@ -49,6 +49,13 @@ class MLPPolicy(Policy):
     def infer(self, observation: Tensor) -> Tensor:
         return self._with_log_std(self.network.infer(observation))
 
+    @torch.no_grad()
+    def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
+        if self.log_std is None:
+            return self.network.infer_each(thetas, observation)
+        size = len(self.log_std)
+        return torch.cat([self.network.infer_each(thetas[:, size:], observation), thetas[:, :size]], dim=-1)
+
     def actor(self) -> Actor:
         if self.log_std is None:
             return super().actor()

@@ -5,26 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from trpo_cli.data import Rollout
+from trpo_cli.data import Sample
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.normalize import ObservationNormalizer
 from trpo_cli.policies import Policy
+from trpo_cli.surrogates import Surrogate, Tries
 
 
 class Sampler(ABC):
-    """Plays a policy in its environments."""
+    """Finds out what policies are worth in its environments."""
 
     environments: Environments
     normalizer: ObservationNormalizer  # what the policy's observations went through
     env_steps: int  # taken in all
 
     @abstractmethod
-    def collect(self, policy: Policy) -> Rollout:
-        """The next rollout; episodes go on from one call to the next."""
-
-    @abstractmethod
-    def metrics(self) -> dict[str, float | None]:
-        """`env_steps` and `rollout/*` of the row of metrics."""
+    def metrics(self, policy: Policy) -> dict[str, float | None]:
+        """`env_steps`, `rollout/*` and its own, of the row of metrics; `policy` is what the iteration ended with."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -33,3 +30,14 @@ class Sampler(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
+
+
+class PolicySampler(Sampler):
+    """Tries actions of one stochastic policy."""
+
+    tries: Tries
+    surrogate: Surrogate  # the estimator that fits its samples, where the algorithm names none
+
+    @abstractmethod
+    def collect(self, policy: Policy) -> Sample:
+        """The next sample; episodes go on from one call to the next."""

@@ -11,29 +11,19 @@ from numpy.typing import NDArray
 WINDOW = 100  # finished episodes that the reported means are taken over
 
 
-class EpisodeStatistics:
-    """Follows the episodes of N environments."""
+class FinishedEpisodes:
+    """The last `WINDOW` finished episodes, and how many there were."""
 
-    def __init__(self, num_envs: int) -> None:
-        self.running_return = np.zeros(num_envs)
-        self.running_length = np.zeros(num_envs, dtype=np.int64)
+    def __init__(self) -> None:
         self.returns: deque[float] = deque(maxlen=WINDOW)
         self.lengths: deque[int] = deque(maxlen=WINDOW)
         self.finished = 0
 
-    def add(self, reward: NDArray[Any], done: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Add T steps: `reward` (T, N), and which episodes ended with each. Returns how old each episode was before."""
-        age = np.empty(done.shape, dtype=np.int64)
-        for t, ended in enumerate(done):
-            age[t] = self.running_length
-            self.running_return += reward[t]
-            self.running_length += 1
-            if ended.any():
-                self.returns.extend(self.running_return[ended].tolist())
-                self.lengths.extend(self.running_length[ended].tolist())
-                self.finished += int(ended.sum())
-                self.running_return[ended], self.running_length[ended] = 0, 0
-        return age
+    def record(self, returns: NDArray[np.float64], lengths: NDArray[np.int64]) -> None:
+        """Add K finished episodes: returns (K,), lengths (K,) in steps."""
+        self.returns.extend(returns.tolist())
+        self.lengths.extend(lengths.tolist())
+        self.finished += len(returns)
 
     def metrics(self) -> dict[str, float | None]:
         """Means over the last `WINDOW` finished episodes, None before the first; `rollout/episodes` counts them all."""
@@ -44,17 +34,39 @@ class EpisodeStatistics:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "running_return": self.running_return.tolist(),
-            "running_length": self.running_length.tolist(),
-            "returns": list(self.returns),
-            "lengths": list(self.lengths),
-            "finished": self.finished,
-        }
+        return {"returns": list(self.returns), "lengths": list(self.lengths), "finished": self.finished}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.running_return = np.array(state["running_return"])
-        self.running_length = np.array(state["running_length"], dtype=np.int64)
         self.returns = deque(state["returns"], maxlen=WINDOW)
         self.lengths = deque(state["lengths"], maxlen=WINDOW)
         self.finished = state["finished"]
+
+
+class EpisodeStatistics(FinishedEpisodes):
+    """Follows the episodes of N environments."""
+
+    def __init__(self, num_envs: int) -> None:
+        super().__init__()
+        self.running_return = np.zeros(num_envs)
+        self.running_length = np.zeros(num_envs, dtype=np.int64)
+
+    def add(self, reward: NDArray[Any], done: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Add T steps: `reward` (T, N), and which episodes ended with each. Returns how old each episode was before."""
+        age = np.empty(done.shape, dtype=np.int64)
+        for t, ended in enumerate(done):
+            age[t] = self.running_length
+            self.running_return += reward[t]
+            self.running_length += 1
+            if ended.any():
+                self.record(self.running_return[ended], self.running_length[ended])
+                self.running_return[ended], self.running_length[ended] = 0, 0
+        return age
+
+    def state_dict(self) -> dict[str, Any]:
+        running = {"running_return": self.running_return.tolist(), "running_length": self.running_length.tolist()}
+        return {**running, **super().state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.running_return = np.array(state["running_return"])
+        self.running_length = np.array(state["running_length"], dtype=np.int64)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from trpo_cli.data import Rollout
+from trpo_cli.data import Rollout, Sample
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task, Vectorization
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
 from trpo_cli.errors import ConfigError
 from trpo_cli.policies import Policy, on_cpu
 from trpo_cli.ranges import Count, UnitInterval
-from trpo_cli.samplers import Sampler
+from trpo_cli.samplers import PolicySampler
 from trpo_cli.samplers.episodes import EpisodeStatistics
 from trpo_cli.seeding import environment_seeds, torch_generator
+from trpo_cli.surrogates import Tries, importance_sampled
 
 
-class SinglePath(Sampler):
+class SinglePath(PolicySampler):
     """`steps_per_iteration` environment steps a rollout, over `num_envs` environments side by side."""
+
+    tries = Tries.ONE
+    surrogate = staticmethod(importance_sampled)
 
     def __init__(
         self,
@@ -53,7 +58,13 @@ class SinglePath(Sampler):
         self.episodes = EpisodeStatistics(num_envs)
         self.env_steps = 0
 
-    def collect(self, policy: Policy) -> Rollout:
+    def collect(self, policy: Policy) -> Sample:
+        rollout, raw = self.follow(policy)
+        self.normalizer.update(raw)
+        return rollout
+
+    def follow(self, policy: Policy, visit: Callable[[int], None] | None = None) -> tuple[Rollout, np.ndarray]:
+        """Play on; the raw observations (T, N, O) too. `visit(t)` is called before each step, to look around."""
         envs, places = self.environments, (self.horizon, self.environments.num_envs)
         raw = np.empty((*places, envs.observation_size))
         observation = np.empty(raw.shape, dtype=np.float32)
@@ -62,6 +73,8 @@ class SinglePath(Sampler):
         act, noise = on_cpu(policy).actor(), policy.distribution.noise(places, self.generator).numpy()
         actions, cut_off = [], [raw[0, :0]]
         for t in range(self.horizon):
+            if visit is not None:
+                visit(t)
             raw[t] = envs.observation
             self.normalizer(raw[t], out=observation[t])
             actions.append(act(observation[t], noise[t]))
@@ -83,10 +96,9 @@ class SinglePath(Sampler):
             truncated_observation=torch.from_numpy(self.normalizer(np.concatenate(cut_off))),
             last_observation=torch.from_numpy(self.normalizer(envs.observation)),
         )
-        self.normalizer.update(raw)
-        return rollout
+        return rollout, raw
 
-    def metrics(self) -> dict[str, float | None]:
+    def metrics(self, policy: Policy) -> dict[str, float | None]:
         return {"env_steps": float(self.env_steps), **self.episodes.metrics()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -22,6 +22,22 @@ def gauss_newton(problem: Problem) -> MatVec:
     return lambda v: problem.metric_vjp(weight * problem.metric_fisher(problem.metric_jvp(v)))
 
 
+def empirical(problem: Problem) -> MatVec:
+    """A = the mean of score outer products: the covariance of the gradients of log pi(a|s) by theta, over the actions
+    that were sampled (the TRPO paper, section 6).
+
+    `gauss_newton` averages over every action of the distribution instead, and so has less variance.
+    """
+    score = problem.metric_score()
+    weighted = (problem.metric_weight / len(problem.metric_weight))[:, None, None] * score
+
+    def product(v: Tensor) -> Tensor:
+        along = (score * problem.metric_jvp(v)[:, None]).sum(-1, keepdim=True)
+        return problem.metric_vjp((weighted * along).sum(1))
+
+    return product
+
+
 def kl_hessian(problem: Problem) -> MatVec:
     """A = the Hessian of the mean KL at theta_old, by differentiating its gradient once more (the TRPO paper, appendix
     C).

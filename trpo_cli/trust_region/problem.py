@@ -33,6 +33,7 @@ class Problem:
     metric_kl: Callable[[Tensor], Tensor]  # distribution parameters (S', P) -> D_KL(old || new) (S',)
     metric_fisher: MatVec  # (S', P) -> (S', P): M v, the Fisher matrix of each state's distribution
     metric_weight: Tensor  # (S',)
+    metric_score: Callable[[], Tensor]  # () -> (S', K, P): the sum over K of outer products estimates M in each state
 
     def value_and_gradient(self) -> tuple[float, Tensor]:
         """The objective at theta_old and its gradient (D,) there."""

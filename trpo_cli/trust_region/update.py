@@ -5,6 +5,8 @@ vanilla gradient, Euclidean ball  identity                    normalised
 natural gradient                  gauss_newton | kl_hessian   normalised
 natural gradient, multiplier      gauss_newton | kl_hessian   fixed
 TRPO                              gauss_newton | kl_hessian   line_search with mean_kl
+TRPO, empirical Fisher            empirical                   line_search with mean_kl
+TRPO, max KL                      gauss_newton | kl_hessian   line_search with max_kl
 """
 
 from __future__ import annotations

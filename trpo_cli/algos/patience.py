@@ -1,0 +1,46 @@
+"""Updates that fail are rejected and counted; too many in a row end the training."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from trpo_cli.algos import Algorithm
+from trpo_cli.errors import TrainingError
+from trpo_cli.ranges import Count
+from trpo_cli.trust_region.step import Outcome
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, eq=False)
+class PatientAlgorithm(Algorithm):
+    """An algorithm whose updates may be rejected, which leaves the policy as it was."""
+
+    max_rejected: Count  # updates in a row, before training ends
+    rejected_in_a_row: int = field(default=0, init=False)
+
+    def _note(self, outcome: Outcome) -> None:
+        """Count rejected updates in a row, and say why the last one was."""
+        if outcome is Outcome.ACCEPTED:
+            self.rejected_in_a_row = 0
+            return
+        self.rejected_in_a_row += 1
+        reason = outcome.name.lower().replace("_", " ")
+        logger.warning("update rejected (%s): the policy stays as it was", reason)
+
+    def _check_patience(self) -> None:
+        """End the training when too many updates in a row were rejected: here, after the last of them was logged."""
+        if self.rejected_in_a_row >= self.max_rejected:
+            raise TrainingError(
+                f"{self.rejected_in_a_row} updates in a row were rejected: the policy no longer moves.\n"
+                "train.log says why, as does trust_region/outcome in metrics.csv; "
+                "algo.max_rejected sets how many are allowed."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rejected_in_a_row": self.rejected_in_a_row}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rejected_in_a_row = state["rejected_in_a_row"]

@@ -1,0 +1,115 @@
+"""Nothing is sampled: a finite Markov decision process, evaluated by linear algebra in every state and action.
+
+What an algorithm learns from is then its surrogate itself, L - eta = sum_s rho(s) sum_a pi(a|s) A(s, a) (seed 004,
+equation 9), so that the methods of the family can be compared line by line, and their guarantee be watched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trpo_cli.data import Advantage, Estimates, Predict, Sample, Tensors, Visited
+from trpo_cli.distributions import Categorical
+from trpo_cli.envs.environments import Environments
+from trpo_cli.envs.make import Task
+from trpo_cli.envs.normalize import ObservationNormalizer
+from trpo_cli.errors import ConfigError
+from trpo_cli.finite_mdp import FiniteMDP, Guarantee, Values
+from trpo_cli.policies import Policy, on_cpu
+from trpo_cli.ranges import Shrink
+from trpo_cli.samplers import PolicySampler
+from trpo_cli.seeding import environment_seeds
+from trpo_cli.surrogates import Tries, full_action_sum
+
+
+@dataclass(frozen=True)
+class Evaluated(Tensors, Sample):
+    """A policy, and all there is to know of it."""
+
+    observation: Tensor  # (S, O)
+    table: Tensor  # (S, A), its probabilities
+    values: Values
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return self.table.numel()
+
+    def estimate(
+        self, predict: Predict, advantage: Advantage, gamma: float, discount: float
+    ) -> tuple[Estimates, Visited]:
+        """No estimate at all. States weigh rho(s), in which the discount is already; `advantage` has nothing to do."""
+        kind, values = self.observation.dtype, self.values
+        states, actions = self.table.shape
+        return_ = values.value.to(kind)
+        estimates = Estimates(
+            observation=self.observation,
+            action=torch.arange(actions, device=self.table.device).expand(states, actions)[..., None],
+            advantage=values.advantage.to(kind),
+            return_=return_,
+            weight=values.visitation.to(kind),
+            log_weight=(self.table * actions).log().to(kind),  # each action once: q is uniform
+        )
+        return estimates, Visited(self.observation, predict(self.observation), return_)
+
+
+class Exact(PolicySampler):
+    """Evaluates a policy exactly. No environment steps are taken: `env_steps` counts iterations."""
+
+    tries = Tries.ALL
+    surrogate = staticmethod(full_action_sum)
+
+    def __init__(self, task: Task, seed: int, gamma: Shrink) -> None:
+        """Raises `ConfigError` unless the task is a finite process whose model is known, with 0 < gamma < 1."""
+        if gamma is None or not 0 < gamma < 1:
+            raise ConfigError(f"algo.gamma: got {gamma}; exact values need a discount between 0 and 1")
+        if task.normalize_observation or task.normalize_reward:
+            raise ConfigError("env: normalisation is for sampled observations and rewards, not for sampler=exact")
+        self.mdp = FiniteMDP.of(task.make_one())
+        self.environments = Environments(task, 1, environment_seeds(seed, "environments", 1))
+        distribution = self.environments.distribution
+        if not isinstance(distribution, Categorical):  # a model has one number an action
+            raise ConfigError(f"sampler: exact needs discrete actions, and those of {task.id} are not")
+        self.gamma = gamma
+        self.normalizer = ObservationNormalizer(self.environments.observation_size, False, task.observation_clip)
+        self.observation = torch.eye(len(self.mdp.start), dtype=torch.float32)
+        self.action = torch.arange(distribution.sizes[0]).expand(len(self.observation), -1)[..., None]
+        self.env_steps = 0
+        self.evaluated: Evaluated | None = None  # the policy that the iteration began with
+
+    def collect(self, policy: Policy) -> Evaluated:
+        self.env_steps += 1
+        self.evaluated = self._evaluate(policy)
+        return self.evaluated
+
+    @torch.no_grad()
+    def _evaluate(self, policy: Policy) -> Evaluated:
+        policy = on_cpu(policy)
+        parameters = policy.infer(self.observation)
+        table = policy.distribution.log_prob(parameters[:, None], self.action).double().exp()
+        table = table.clamp(min=torch.finfo(torch.float64).tiny)  # no probability is zero: KLs stay finite
+        table = table / table.sum(-1, keepdim=True)  # to double precision, whatever that of the policy
+        return Evaluated(self.observation.to(parameters.dtype), table, self.mdp.evaluate(table, self.gamma))
+
+    def metrics(self, policy: Policy) -> dict[str, float | None]:
+        """Both sides of the guarantee for the step from the evaluated policy to `policy`; no episode is played."""
+        row: dict[str, float | None] = {
+            "env_steps": float(self.env_steps),
+            "rollout/episode_return_mean": None,
+            "rollout/episode_length_mean": None,
+            "rollout/episodes": None,
+        }
+        old, new = self.evaluated, self._evaluate(policy)
+        if old is None:
+            raise RuntimeError("nothing was evaluated yet")
+        return row | Guarantee.of(old.values, old.table, new.values, new.table, self.gamma).metrics()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"env_steps": self.env_steps, "normalizer": self.normalizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.env_steps = state["env_steps"]
+        self.normalizer.load_state_dict(state["normalizer"])
