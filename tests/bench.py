@@ -40,22 +40,24 @@ def parts(*overrides: str) -> Any:
     return built(*overrides)
 
 
-def sampler(task: str, num_envs: int, num_threads: int) -> Round:
-    """One rollout of an untrained policy, and its physics alone."""
-    run = parts(f"env={task}", f"sampler.num_envs={num_envs}", f"sampler.num_threads={num_threads}")
+def sampler(task: str, kind: str, num_envs: int, num_threads: int) -> Round:
+    """One sample of an untrained policy, and its physics alone."""
+    more = (f"sampler.num_envs={num_envs}", f"sampler.num_threads={num_threads}")
+    run = parts(f"env={task}", f"sampler={kind}", *more)
     run.sampler.collect(run.policy)
 
     def play() -> dict[str, float]:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), run.sampler.env_steps
         for _ in range(ITERATIONS):
             run.sampler.collect(run.policy)
-        return {"seconds": (time.perf_counter() - start) / ITERATIONS, **physics(run.sampler, run.policy)}
+        taken = {"seconds": (time.perf_counter() - start) / ITERATIONS}
+        return {**taken, "steps": (run.sampler.env_steps - before) / ITERATIONS, **physics(run.sampler, run.policy)}
 
     return play
 
 
 def physics(sampler: Any, policy: Any) -> dict[str, float]:
-    """Seconds that the engine alone takes for a rollout: nothing for environments that are not native."""
+    """Seconds and steps that the engine alone takes for a sample: nothing for environments that are not native."""
     from mujoco.batch import Batch
 
     from trpo_cli.envs.mujoco_batch import MujocoBatch
@@ -64,37 +66,45 @@ def physics(sampler: Any, policy: Any) -> dict[str, float]:
     if not isinstance(envs, MujocoBatch):
         return {}
     simulations, plan = envs._simulations, []
-    step, restart, before = simulations.step, simulations.restart, simulations.batch.state.copy()
+    before, steps = simulations.batch.state.copy(), sampler.env_steps
 
-    def noted(action: Any) -> None:
-        plan.append((action.copy(), None))
-        step(action)
+    def noting(name: str) -> None:
+        call = getattr(simulations, name)
 
-    def noted_restart(*states: Any) -> None:
-        plan[-1] = (plan[-1][0], states)
-        restart(*states)
+        def noted(*arguments: Any) -> None:
+            plan.append((name, [x.copy() if hasattr(x, "copy") else x for x in arguments]))
+            call(*arguments)
 
-    simulations.step, simulations.restart = noted, noted_restart
+        setattr(simulations, name, noted)
+
+    names = ("step", "restart", "restore")
+    for name in names:
+        noting(name)
     for _ in range(ITERATIONS):
         sampler.collect(policy)
-    del simulations.step, simulations.restart
+    for name in names:
+        delattr(simulations, name)
     model = simulations.batch.model
     batch = Batch(model, simulations.batch.nsim, simulations.batch.nthread)
     batch.step()
     batch.state[:] = before
     qpos, qvel, ctrl, fresh = *(batch.bind(name) for name in ("qpos", "qvel", "ctrl")), simulations._fresh
     start = time.perf_counter()
-    for action, states in plan:
-        ctrl[:] = action
-        batch.step(nstep=simulations.settings.frame_skip)
-        if states is not None:
-            rows, positions, velocities = states
+    for name, arguments in plan:
+        if name == "step":
+            ctrl[:] = arguments[0]
+            batch.step(nstep=simulations.settings.frame_skip)
+            continue
+        rows, *states = arguments
+        if name == "restore":
+            batch.state[rows] = [saved[0] for saved in states[0]]
+        else:
             batch.state[rows] = fresh
-            qpos[rows], qvel[rows] = positions, velocities
+            qpos[rows], qvel[rows] = states
             batch.forward(rows)
     taken = (time.perf_counter() - start) / ITERATIONS
-    assert (batch.state == simulations.batch.state).all(), "the replay is not the rollout"
-    return {"physics": taken}
+    assert (batch.state == simulations.batch.state).all(), "the replay is not the sample"
+    return {"physics": taken, "physics steps": (sampler.env_steps - steps) / ITERATIONS}
 
 
 def ours(task: str, *overrides: str) -> Round:
@@ -296,10 +306,13 @@ def times(rows: Rounds, others: Rounds, key: str = "seconds") -> float:
 
 
 def rates(rows: Rounds, name: str) -> dict[str, float]:
-    """Steps a second, and what part of the physics limit they are."""
-    row = {name: STEPS / median(rows)}
+    """Steps a second, and what part of the physics limit they are; a vine's steps are not the same each time."""
+    own = [row.get("steps", STEPS) / row["seconds"] for row in rows]
+    row = {name: statistics.median(own)}
     if "physics" in rows[0]:
-        row |= {"physics": STEPS / median(rows, "physics"), f"{name} / physics": times(rows, rows, "physics")}
+        limit = [row["physics steps"] / row["physics"] for row in rows]
+        share = statistics.median(rate / most for rate, most in zip(own, limit, strict=True))
+        row |= {"physics": statistics.median(limit), f"{name} / physics": share}
     return row
 
 
@@ -329,7 +342,7 @@ def sampling(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, A
     """(a) the physics limit, (b) our sampler, and EnvPool, at 1 and 2 threads and several numbers of environments."""
     for task in tasks:
         for threads, num_envs in ((1, 64), (2, 16), (2, 64), (2, 128)):
-            who: dict[str, tuple[Any, ...]] = {"ours": ("sampler", task, num_envs, threads)}
+            who: dict[str, tuple[Any, ...]] = {"ours": ("sampler", task, "single_path", num_envs, threads)}
             if peers and importlib.util.find_spec("envpool"):
                 who["envpool"] = ("envpool", task, num_envs, threads)
             result = race(who, rounds)
@@ -338,6 +351,13 @@ def sampling(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, A
             if "envpool" in result:
                 row["envpool alone"] = STEPS / median(result["envpool"])
             yield row
+
+
+def vines(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
+    """Trunks and branches, against the physics of the very same steps and restored states."""
+    for task in tasks:
+        rows = race({"ours": ("sampler", task, "vine", 64, os.cpu_count())}, rounds)["ours"]
+        yield {"task": task, **rates(rows, "vine")}
 
 
 def training(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
@@ -382,6 +402,7 @@ def updates(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, An
 
 SECTIONS = {
     "sampling": (sampling, "Sampling, environment steps a second: an untrained policy, whose episodes are short"),
+    "vines": (vines, "Vine sampling, simulator steps a second: an untrained policy, whose branches are short"),
     "training": (training, "Training, environment steps a second; the peers are sb3-contrib's TRPO and SB3's PPO"),
     "updates": (updates, "One TRPO update (10 CG iterations; the critic: 10 epochs, minibatches of 128)"),
 }
