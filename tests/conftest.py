@@ -54,7 +54,7 @@ def small(*overrides: str) -> tuple[str, ...]:
     """The overrides, and others that make an iteration of whatever they chose a matter of milliseconds."""
     match composed(*overrides):
         case {"sampler": {"steps_per_iteration": _, "num_states": _}}:
-            less = ("sampler.num_envs=2", "sampler.steps_per_iteration=64", "sampler.num_states=4")
+            less = ("sampler.num_envs=2", "sampler.steps_per_iteration=128", "sampler.num_states=4")
             less = (*less, "sampler.actions_per_state=2", "sampler.branch_length=4")
         case {"sampler": {"steps_per_iteration": _}}:
             less = ("sampler.num_envs=2", "sampler.steps_per_iteration=64")

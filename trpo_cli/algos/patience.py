@@ -9,6 +9,7 @@ from typing import Any
 from trpo_cli.algos import Algorithm
 from trpo_cli.errors import TrainingError
 from trpo_cli.ranges import Count
+from trpo_cli.samplers import Sampler
 from trpo_cli.trust_region.step import Outcome
 
 logger = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 class PatientAlgorithm(Algorithm):
     """An algorithm whose updates may be rejected, which leaves the policy as it was."""
 
+    sampler: Sampler
     max_rejected: Count  # updates in a row, before training ends
     rejected_in_a_row: int = field(default=0, init=False)
 
@@ -31,8 +33,11 @@ class PatientAlgorithm(Algorithm):
         logger.warning("update rejected (%s): the policy stays as it was", reason)
 
     def _check_patience(self) -> None:
-        """End the training when too many updates in a row were rejected: here, after the last of them was logged."""
-        if self.rejected_in_a_row >= self.max_rejected:
+        """End the training when too many updates in a row were rejected: here, after the last of them was logged.
+
+        Where nothing is random that is no fault: the policy has converged.
+        """
+        if self.sampler.random and self.rejected_in_a_row >= self.max_rejected:
             raise TrainingError(
                 f"{self.rejected_in_a_row} updates in a row were rejected: the policy no longer moves.\n"
                 "train.log says why, as does trust_region/outcome in metrics.csv; "

@@ -18,6 +18,7 @@ class Sampler(ABC):
     environments: Environments
     normalizer: ObservationNormalizer  # what the policy's observations went through
     env_steps: int  # taken in all
+    random: bool = True  # False: the same policy gives the same sample, so that an update rejected once always is
 
     @abstractmethod
     def metrics(self, policy: Policy) -> dict[str, float | None]:

@@ -60,6 +60,7 @@ class Exact(PolicySampler):
     """Evaluates a policy exactly. No environment steps are taken: `env_steps` counts iterations."""
 
     tries = Tries.ALL
+    random = False
     surrogate = staticmethod(full_action_sum)
 
     def __init__(self, task: Task, seed: int, gamma: Shrink) -> None:
