@@ -76,6 +76,20 @@ def test_target_kl_ends_the_epochs() -> None:
     assert free.algorithm.iterate(0.0)["policy/epochs"] == 7
 
 
+def test_the_penalty_follows_the_kl_within_bounds() -> None:
+    """Halved while the KL is far below its target, doubled while far above; not by a rejected update."""
+    for target, factor in (("1e6", 0.5), ("1e-12", 2.0)):
+        parts = built("algo=ppo_penalty", f"algo.kl_penalty_target={target}", *SMALL)
+        algorithm: Any = parts.algorithm
+        found = [algorithm.iterate(0.0)["policy/kl_penalty"] for _ in range(14)]
+        expected = [min(max(factor**i, 1e-3), 1e3) for i in range(14)]
+        assert found == pytest.approx(expected)
+        algorithm.objective = lambda log_prob, batch: log_prob.sum() * float("nan")
+        before = algorithm.penalty
+        assert algorithm.iterate(0.0)["trust_region/accepted"] == 0
+        assert algorithm.penalty == before
+
+
 def test_radius_and_learning_rate_fall_to_zero() -> None:
     parts = built("algo=trpo", "algo.delta_decay=linear", *SMALL)
     assert [parts.algorithm.iterate(p)["trust_region/delta"] for p in (0.0, 0.75)] == [0.01, 0.0025]

@@ -35,6 +35,7 @@ ENVIRONMENTS = {
     "multi-binary": (*PROBE, "env.id=Probe/Binary-v0"),
 }
 FILES = {"config.yaml", "metrics.csv", "tensorboard", "checkpoints", "train.log", "summary.json"}
+ANATOMY = (TESTS.parent / "runs" / "README.md").read_text(encoding="utf-8")
 TRAIN = [sys.executable, "-c", "from trpo_cli.train import main; main()"]
 
 
@@ -76,10 +77,20 @@ def test_finite_processes_exactly(trpo_train: Command, trpo_eval: Command, tmp_p
     assert trpo_eval("run", "--episodes", "2").status == 0
 
 
+@pytest.mark.parametrize("algo", ["trpo", "npg", "cpi", "monotone_pi"])
+def test_where_nothing_is_random_convergence_is_no_fault(trpo_train: Command, tmp_path: Path, algo: str) -> None:
+    process = ("env=RandomMDP-v0", "env.kwargs.num_states=4", "algo.gamma=0.3", "total_steps=150")
+    done = trpo_train(f"algo={algo}", "sampler=exact", *process, "checkpoint.every=50", "hydra.run.dir=run")
+    assert done.status == 0, done.err
+    last = rows(tmp_path / "run")[-1]
+    assert last["trust_region/accepted"] == "0" or float(last["exact/true_change"]) < 1e-4
+
+
 def whole(run: Path, steps: int) -> list[dict[str, str]]:
     """The rows of a run directory, which has all it should."""
     assert {path.name for path in run.iterdir()} == FILES
     found = rows(run)
+    assert [name for name in found[0] if f"`{name}`" not in ANATOMY] == []
     summary = json.loads((run / "summary.json").read_text())
     assert summary["env_steps"] == int(found[-1]["env_steps"]) >= steps
     assert len(list((run / "checkpoints").iterdir())) == min(3, len(found) + 1)

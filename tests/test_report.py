@@ -70,6 +70,14 @@ def test_any_column_against_steps_and_iterations(trpo_report: Command, tmp_path:
     assert "metrics.csv has no column 'exact/retrun'; did you mean 'exact/return'?" in done.err
 
 
+def test_curves_of_very_different_lengths_share_a_logarithmic_axis(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "runs" / "long", "Hopper-v4", "trpo", 0, ["1.0"] * 70)
+    for name, rows, logarithmic in (("ppo", 3, False), ("npg", 2, True)):
+        written(tmp_path / "runs" / name, "Hopper-v4", name, 0, ["2.0"] * rows)
+        assert trpo_report("runs", "--out", "out").status == 0
+        assert ("mathdefault{10^{2}}" in (tmp_path / "out" / "learning_curves.svg").read_text()) is logarithmic
+
+
 def test_a_seed_twice_is_refused(trpo_report: Command, tmp_path: Path) -> None:
     for name in "ab":
         written(tmp_path / "runs" / name, "Hopper-v4", "trpo", 0, ["1.0"])

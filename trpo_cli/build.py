@@ -86,7 +86,11 @@ def _arguments(
             package, _, option = wanted.__module__.rpartition(".")  # a module is named as the option it is
             raise ConfigError(
                 f"{name}: {type(context[name]).__name__} does not go with {path}, a {target.__name__}: "
-                + (f"{name}={option} does" if "." in package else f"that needs a {wanted.__name__}")
+                + (
+                    f"{name}={option} does"
+                    if "." in package
+                    else f"choose another {name}, trpo-train --help lists them"
+                )
             )
         arguments[name] = context[name]
     for name, parameter in parameters.items():
@@ -173,7 +177,7 @@ def _within(module: str, packages: Sequence[str]) -> bool:
 def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
     for key in given:
         if key not in known:
-            hint = nearest(key, known) or f"; known are: {', '.join(known)}"
+            hint = nearest(key, known) or f"; known are: {', '.join(known) or 'none'}"
             raise ConfigError(f"{prefix}{key}: no such key{hint}")
 
 

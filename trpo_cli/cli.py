@@ -69,9 +69,6 @@ def opened(overrides: Sequence[str]) -> list[str]:
     return [f"++{text}" if text.startswith((f"{OPEN}=", f"{OPEN}.")) else text for text in overrides]
 
 
-INGREDIENTS = {"base", "by_sampler", "tuned"}  # what options are composed of, and no options themselves
-
-
 INGREDIENTS = {"base", "by_sampler", "tuned"}  # what options are made of, and no options themselves
 
 

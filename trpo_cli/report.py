@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 RETURN = "rollout/episode_return_mean"
 AGAINST = ("env_steps", "iterations")
 POINTS = 200  # of a curve
+FAR = 30  # curves whose lengths differ by more share a logarithmic axis
 RESAMPLES = 2000  # of the seeds, for an interval
 
 
@@ -108,10 +109,12 @@ def interval(samples: Floats) -> tuple[Floats, Floats]:
     return low, high
 
 
-def curve(histories: Sequence[History], against: str = "env_steps") -> tuple[Floats, Floats]:
+def curve(
+    histories: Sequence[History], against: str = "env_steps", spacing: Any = np.linspace
+) -> tuple[Floats, Floats]:
     """Places (P,) that all the runs have reached, and every run's metric there (S, P), interpolated."""
     first, last = max(h.x[against][0] for h in histories), min(h.x[against][-1] for h in histories)
-    places = np.linspace(first, last, POINTS)
+    places = spacing(first, last, POINTS)
     return places, np.stack([np.interp(places, h.x[against], h.y) for h in histories])
 
 
@@ -151,14 +154,19 @@ def draw(groups: Groups, out: Path, metric: str, against: Sequence[str]) -> None
     figure = Figure(figsize=(5.2 * columns + 1.2, 3.6 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for panel, (task, axis) in zip(panels, plots, strict=False):
+        ends = [min(h.x[axis][-1] for h in histories) for histories in groups[task].values()]
+        logarithmic = max(ends) > FAR * min(ends)
         for algo, histories in sorted(groups[task].items()):
-            places, values = curve(histories, axis)
+            places, values = curve(histories, axis, np.geomspace if logarithmic else np.linspace)
             colour = f"C{algorithms.index(algo)}"
             panel.plot(places, values.mean(0), label=f"{algo} ({len(histories)})", color=colour)
             panel.fill_between(places, *interval(values), color=colour, alpha=0.2, linewidth=0)
         label = "return, last 100 episodes" if metric == RETURN else metric
         panel.set(title=task, xlabel="environment steps" if axis == "env_steps" else axis, ylabel=label)
-        panel.ticklabel_format(axis="x", style="sci", scilimits=(3, 6), useMathText=True)
+        if logarithmic:
+            panel.set_xscale("log")
+        else:
+            panel.ticklabel_format(axis="x", style="sci", scilimits=(3, 6), useMathText=True)
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(title="algorithm (seeds)", frameon=False, fontsize="small")
     for panel in panels:
@@ -208,7 +216,10 @@ class SweepReport(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         directory = Path(config.hydra.sweep.dir)
-        report([directory], directory / "report", self.metric, AGAINST)
+        try:
+            report([directory], directory / "report", self.metric, AGAINST)
+        except RunDirectoryError as error:
+            print(f"no report: {error}")
 
 
 @reported

@@ -50,7 +50,8 @@ def clipped(log_prob: Tensor, batch: Batch, *, clip: Positive) -> Tensor:
 def self_normalised(log_prob: Tensor, batch: Batch) -> Tensor:
     """sum_k w_k A_k / sum_k w_k in each state, with w = pi_theta / q (seed 004, equation 33).
 
-    A number added to every A_k of a state changes no gradient, so no baseline is needed.
+    A number added to every A_k of a state changes no gradient, so no baseline is needed. With few actions the ratio of
+    the two sums is biased towards no improvement: at theta_old, by a factor 1 - 1/K where q = pi_old.
     """
     share = (log_prob - batch.log_q).softmax(-1)
     return (batch.weight * (share * batch.advantage).sum(-1)).mean()

@@ -23,6 +23,7 @@ from torch.nn.utils import vector_to_parameters
 
 from trpo_cli.algos import Metrics
 from trpo_cli.algos.patience import PatientAlgorithm
+from trpo_cli.critics import ZeroCritic
 from trpo_cli.errors import ConfigError
 from trpo_cli.linearisation import flat
 from trpo_cli.policies import Policy
@@ -46,6 +47,7 @@ class BlackBox(PatientAlgorithm):
 
     sampler: WholeEpisodes
     policy: Policy
+    critic: ZeroCritic  # nothing else would be used
     generator: torch.Generator
     mean: Tensor = field(init=False)  # (D,), the best guess
 
@@ -61,7 +63,8 @@ class BlackBox(PatientAlgorithm):
         sampled = time.perf_counter()
         spread = (candidates - self.mean).square().mean().sqrt().item()
         outcome = self._learn(candidates, returns)
-        self._note(outcome)
+        if outcome is not Outcome.ZERO_GRADIENT:  # equal returns, or a search that has converged, is no fault
+            self._note(outcome)
         return {
             **self.sampler.metrics(self.policy),
             **dict.fromkeys(MEANINGLESS),
@@ -85,8 +88,8 @@ class BlackBox(PatientAlgorithm):
         theta = self.mean.float()
         if torch.equal(theta, theta_old):
             return Outcome.ZERO_GRADIENT
-        device = next(self.policy.parameters()).device
-        vector_to_parameters(theta.to(device), self.policy.parameters())
+        parameter = next(self.policy.parameters())
+        vector_to_parameters(theta.to(parameter.device, parameter.dtype), self.policy.parameters())
         return Outcome.ACCEPTED
 
     @abstractmethod

@@ -24,6 +24,8 @@ from trpo_cli.schedules import Decay, decayed
 from trpo_cli.trust_region.constraint import mean_kl
 from trpo_cli.trust_region.step import Outcome
 
+PENALTY_RANGE = 1000.0  # how far an adaptive penalty may go from where it began, up or down
+
 
 class PolicyAndValue(nn.Module):
     """A policy and the critic on its hidden layers as one module: distribution parameters, and V(s) behind them."""
@@ -55,7 +57,7 @@ class FirstOrder(PolicyGradient):
     entropy_coefficient: Finite
     max_gradient_norm: Positive | None
     target_kl: Positive | None  # no further epoch once the mean KL has passed it
-    kl_penalty: NonNegative  # C of the objective L - C KL(old || new), nats of advantage a nat of KL
+    kl_penalty: NonNegative  # C of the objective L - C KL(old || new), in units of advantage a nat
     kl_penalty_target: Positive | None  # mean KL that C is adapted to; None: C stays
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ class FirstOrder(PolicyGradient):
         self.model: Policy | PolicyAndValue = self.policy if shared is None else PolicyAndValue(self.policy, shared)
         theta = next(self.model.parameters())
         self.optimizer = Adam(size(self.model), self.adam_epsilon).to(theta.device, theta.dtype)
+        self.penalty = self.kl_penalty  # C as it is now
 
     def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
         learning_rate = decayed(self.learning_rate, self.learning_rate_decay, progress)
@@ -80,19 +83,17 @@ class FirstOrder(PolicyGradient):
             self.optimizer.load_state_dict(before[1])
         metrics: Metrics = {"policy/epochs": float(epochs), "policy/learning_rate": learning_rate}
         if self.kl_penalty:
-            metrics["policy/kl_penalty"] = self.kl_penalty
-            self._adapt(batch)
+            metrics["policy/kl_penalty"] = self.penalty
+        if self.kl_penalty_target is not None and outcome is Outcome.ACCEPTED:
+            self._adapt(self._kl(batch), self.kl_penalty_target)
         return outcome, metrics
 
-    def _adapt(self, batch: Batch) -> None:
+    def _adapt(self, kl: float, target: float) -> None:
         """Twice the penalty after a KL far above the target, half after one far below (PPO paper, section 4)."""
-        if self.kl_penalty_target is None:
-            return
-        kl = self._kl(batch)
-        if kl > 1.5 * self.kl_penalty_target:
-            self.kl_penalty *= 2
-        elif kl < self.kl_penalty_target / 1.5:
-            self.kl_penalty /= 2
+        if kl > 1.5 * target:
+            self.penalty = min(2 * self.penalty, PENALTY_RANGE * self.kl_penalty)
+        elif kl < target / 1.5:
+            self.penalty = max(self.penalty / 2, self.kl_penalty / PENALTY_RANGE)
 
     def _optimize(self, theta: Tensor, batch: Batch, learning_rate: float) -> tuple[Outcome, int]:
         """Run the epochs; stop at the first loss or gradient that is not finite. Returns the number of epochs too."""
@@ -142,10 +143,11 @@ class FirstOrder(PolicyGradient):
         (by_log_prob,) = torch.autograd.grad(surrogate, log_prob)
         score = distribution.score(parameters[:, None], batch.action)
         loss, slope = -surrogate.item(), -(by_log_prob[..., None] * score).sum(1)
-        if self.entropy_coefficient or self.kl_penalty:
+        if self.entropy_coefficient or self.penalty:
             leaf = parameters.clone().requires_grad_()
             kl = (batch.weight * distribution.kl(batch.old_parameters, leaf)).mean()
-            regular = self.kl_penalty * kl - self.entropy_coefficient * distribution.entropy(leaf).mean()
+            entropy = (batch.weight * distribution.entropy(leaf)).mean()
+            regular = self.penalty * kl - self.entropy_coefficient * entropy
             loss, slope = loss + regular.item(), slope + torch.autograd.grad(regular, leaf)[0]
         if output.shape[-1] > size:
             error = output[:, size] - batch.return_
@@ -172,11 +174,11 @@ class FirstOrder(PolicyGradient):
             **super().state_dict(),
             "generator": self.generator.get_state(),
             "optimizer": self.optimizer.state_dict(),
-            "kl_penalty": self.kl_penalty,
+            "penalty": self.penalty,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.generator.set_state(state["generator"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.kl_penalty = state["kl_penalty"]
+        self.penalty = state["penalty"]

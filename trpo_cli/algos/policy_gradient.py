@@ -11,7 +11,7 @@ from torch import nn
 
 from trpo_cli.algos import Metrics
 from trpo_cli.algos.patience import PatientAlgorithm
-from trpo_cli.critics import Critic, explained_variance
+from trpo_cli.critics import Critic, ZeroCritic, explained_variance
 from trpo_cli.data import Advantage, Batch, Sample, Visited
 from trpo_cli.errors import ConfigError
 from trpo_cli.policies import Policy
@@ -43,9 +43,11 @@ class PolicyGradient(PatientAlgorithm):
         if tries < needed:
             raise ConfigError(
                 f"algo.surrogate: {function.__name__} weighs {needed.name.lower()} actions of each state against each "
-                f"other, and the sampler tries {tries.name.lower()}.\nsampler=vine tries several, and "
-                "sampler=vine sampler.actions_per_state=all every action of a discrete set."
+                f"other, and the sampler tries {tries.name.lower()}.\n"
+                "sampler=vine tries sampler.actions_per_state of them: 2 or more, or all of a discrete set."
             )
+        if not self.sampler.random and not isinstance(self.critic, ZeroCritic):
+            raise ConfigError("critic: values are exact with this sampler, and no critic would be used; critic=zero")
 
     @property
     def device(self) -> torch.device:
@@ -111,6 +113,6 @@ class PolicyGradient(PatientAlgorithm):
         return {
             "policy/kl": mean_kl(kl, batch.weight).item(),
             "policy/max_kl": max_kl(kl, batch.weight).item(),
-            "policy/entropy": distribution.entropy(batch.old_parameters).mean().item(),
+            "policy/entropy": (batch.weight * distribution.entropy(batch.old_parameters)).mean().item(),
             "policy/surrogate_improvement": (improvement - surrogate(batch.old_log_prob, batch)).item(),
         }

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from trpo_cli.algos import Algorithm, Metrics
+from trpo_cli.critics import ZeroCritic
 from trpo_cli.finite_mdp import Values
 from trpo_cli.kl_ball import kl_divergence, penalised_argmax
 from trpo_cli.policies.tabular import TabularPolicy
@@ -72,6 +73,7 @@ class PolicyIteration(Algorithm):
 
     sampler: Exact
     policy: TabularPolicy
+    critic: ZeroCritic  # nothing else would be used
     gamma: Shrink
     improvement: Improve
 
@@ -84,17 +86,17 @@ class PolicyIteration(Algorithm):
         row, new = self.sampler.metrics(self.policy), self.policy.table()
         visited = old.values.visitation / old.values.visitation.sum()
         kl = kl_divergence(old.table, new)
-        bound = old.values.surrogate(new)
+        moved = not torch.equal(new, old.table)
         return {
             **row,
             "exact/penalty": penalty,  # conservative policy iteration has one of its own
-            "exact/lower_bound": bound - penalty,
+            "exact/lower_bound": old.values.surrogate(new) - penalty,
             "policy/kl": (visited @ kl).item(),
             "policy/max_kl": kl.max().item(),
             "policy/entropy": (visited @ torch.special.entr(old.table).sum(-1)).item(),
             "policy/surrogate_improvement": (visited @ (new * old.values.advantage).sum(-1)).item(),
-            "trust_region/accepted": 1.0,
-            "trust_region/outcome": float(Outcome.ACCEPTED),
+            "trust_region/accepted": float(moved),
+            "trust_region/outcome": float(Outcome.ACCEPTED if moved else Outcome.NO_IMPROVEMENT),
             "time/sample_seconds": evaluated - start,
             "time/update_seconds": time.perf_counter() - evaluated,
         }

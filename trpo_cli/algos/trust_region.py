@@ -42,6 +42,10 @@ class TrustRegion(PolicyGradient):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.fvp_fraction < 1 and not self.sampler.random:
+            raise ConfigError(
+                "algo.fvp_fraction: got a part of the states, and all of them are known with this sampler"
+            )
         if isinstance(self.critic, SharedCritic):
             raise ConfigError(
                 "critic: shared hidden layers would move outside the trust region when the critic is fitted; "

@@ -32,6 +32,7 @@ class Parallelism(NamedTuple):
 
     vectorization: Vectorization = "auto"  # one native batch, in turn, in worker processes, or the fastest of these
     num_threads: int | None = None  # of the native batch; None: one a core
+    in_process: bool = False  # whether "auto" leaves out worker processes, where nothing can be saved
 
 
 FASTEST = Parallelism()
@@ -62,7 +63,7 @@ class Task:
         Raises `ConfigError` if the environment is unknown, cannot be made, or is not to be had natively, and
         `EnvironmentFault` if it raises when a step of it is timed.
         """
-        vectorization, num_threads = parallelism
+        vectorization, num_threads, in_process = parallelism
         env = self.make_one()
         observation_encoder(env.observation_space, self.id)  # spaces that no policy reads are refused here
         action_decoder(env.action_space, self.id)
@@ -75,7 +76,7 @@ class Task:
         reason = f"not native: {obstacle}" if obstacle else "as asked"
         if vectorization == "auto":
             vectorization = "sync"
-            if min(num_envs, cores()) > 1:
+            if min(num_envs, cores()) > 1 and not in_process:
                 seconds = self._seconds_a_step(env)
                 reason += f"; {1e6 * seconds:.0f} µs a step"
                 vectorization = "async" if seconds > WORKERS_PAY else "sync"

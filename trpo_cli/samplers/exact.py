@@ -6,6 +6,7 @@ equation 9), so that the methods of the family can be compared line by line, and
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,8 @@ class Exact(PolicySampler):
             raise ConfigError(f"algo.gamma: got {gamma}; exact values need a discount between 0 and 1")
         if task.normalize_observation or task.normalize_reward:
             raise ConfigError("env: normalisation is for sampled observations and rewards, not for sampler=exact")
-        self.mdp = FiniteMDP.of(task.make_one())
+        with contextlib.closing(task.make_one()) as env:
+            self.mdp = FiniteMDP.of(env)
         self.environments = Environments(task, 1, environment_seeds(seed, "environments", 1))
         distribution = self.environments.distribution
         if not isinstance(distribution, Categorical):  # a model has one number an action

@@ -25,6 +25,7 @@ class SinglePath(PolicySampler):
     """`steps_per_iteration` environment steps a rollout, over `num_envs` environments side by side."""
 
     tries = Tries.ONE
+    in_process = False
     surrogate = staticmethod(importance_sampled)
 
     def __init__(
@@ -49,7 +50,8 @@ class SinglePath(PolicySampler):
                 f"sampler.num_envs = {num_envs}; {near} is"
             )
         seeds = environment_seeds(seed, "environments", num_envs)
-        self.environments = Environments(task, num_envs, seeds, Parallelism(vectorization, num_threads))
+        parallelism = Parallelism(vectorization, num_threads, self.in_process)
+        self.environments = Environments(task, num_envs, seeds, parallelism)
         self.horizon = steps_per_iteration // num_envs
         self.generator = torch_generator(seed, "actions")
         size = self.environments.observation_size

@@ -54,7 +54,7 @@ class Branches(Tensors, Sample):
         estimates = Estimates(
             observation=branch.observation[0, ::actions],
             action=branch.action[0].view(states, actions, -1),
-            advantage=q - state_value[:, None],
+            advantage=q - value[0].view(states, actions),
             return_=state_value,
             weight=discount ** branch.time[0, ::actions].to(q.dtype),
             log_weight=self.log_weight,
@@ -66,6 +66,7 @@ class Vine(SinglePath):
     """Trunks of `num_envs` environments; every step of trunks and branches counts."""
 
     tries = Tries.SEVERAL
+    in_process = True
     surrogate = staticmethod(self_normalised)
 
     def __init__(
@@ -99,6 +100,7 @@ class Vine(SinglePath):
         )
         obstacle = self.environments.snapshot_obstacle()
         if obstacle is not None:
+            self.environments.close()
             raise ConfigError(f"sampler: vine has to save and restore {task.id}, and cannot: {obstacle}")
         self.every_action = self._every_action(actions_per_state, proposal, task.id)
         self.actions_per_state = len(self.every_action) if actions_per_state == "all" else actions_per_state
@@ -106,10 +108,11 @@ class Vine(SinglePath):
             self.tries = Tries.ALL
         elif actions_per_state == 1:
             self.tries = Tries.ONE
-        self.enumerate = actions_per_state == "all"
         self.num_states, self.branch_length = num_states, branch_length
         self.common_random_numbers = common_random_numbers
-        branch_steps = num_states * self.actions_per_state * branch_length
+        # Environments without a branch step on while others have one: what they do counts.
+        rounds = -(-num_states * self.actions_per_state // num_envs)
+        branch_steps = rounds * num_envs * branch_length
         self.horizon = (steps_per_iteration - branch_steps) // num_envs
         if self.horizon * num_envs < num_states:
             needed = branch_steps + num_envs * -(-num_states // num_envs)
@@ -142,15 +145,8 @@ class Vine(SinglePath):
         places = torch.randperm(self.horizon * envs.num_envs, generator=self.generator)[: self.num_states]
         times, rows = np.divmod(places.sort().values.numpy(), envs.num_envs)
         states: list[Any] = []
-        observed = np.empty((self.num_states, envs.observation_size))
-
-        def visit(t: int) -> None:
-            here = rows[times == t]
-            observed[len(states) : len(states) + len(here)] = envs.observation[here]
-            states.extend(envs.save(here))
-
-        trunk, raw = self.follow(policy, visit)
-        first, log_weight = self._first_actions(policy, torch.from_numpy(self.normalizer(observed)))
+        trunk, raw = self.follow(policy, visit=lambda t: states.extend(envs.save(rows[times == t])))
+        first, log_weight = self._first_actions(policy, trunk.observation[times, rows])
         everywhere = np.arange(envs.num_envs)
         aside = envs.save(everywhere)
         branch = self._branches(policy, states, first)
@@ -164,7 +160,7 @@ class Vine(SinglePath):
         """Actions (S, K, A) from the proposal, and log pi_old / q (S, K)."""
         distribution, shape = policy.distribution, (self.num_states, self.actions_per_state)
         parameters = policy.infer(observation)
-        if self.enumerate:
+        if self.tries is Tries.ALL:
             action = self.every_action.expand(self.num_states, -1, -1)
         elif len(self.every_action):
             action = self.every_action[torch.randint(len(self.every_action), shape, generator=self.generator)]
