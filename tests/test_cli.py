@@ -98,6 +98,18 @@ def whole(run: Path, steps: int) -> list[dict[str, str]]:
     return found
 
 
+def test_a_preset_sweeps_by_itself_and_ends_in_a_report(trpo_train: Command, tmp_path: Path) -> None:
+    task = ("env=CartPole-v1", "total_steps=256", "sampler.num_envs=2", "sampler.steps_per_iteration=128")
+    fewer = ("hydra.sweeper.params.seed='0,1'", "hydra.sweep.dir=sweep")
+    done = trpo_train("experiment=npg_multiplier", *task, *fewer)
+    assert done.status == 0, done.err
+    assert "| CartPole-v1 | npg_fixed algo.step.multiplier=0.3 | 2 | 256 |" in done.out
+    runs = [path.parent.name for path in (tmp_path / "sweep").rglob("summary.json")]
+    assert len(runs) == 10
+    assert not any("experiment" in name for name in runs)
+    assert (tmp_path / "sweep" / "report" / "learning_curves.png").exists()
+
+
 def test_the_default_directory_names_task_algorithm_time_and_seed(trpo_train: Command, tmp_path: Path) -> None:
     for _ in range(2):
         assert trpo_train("env=CartPole-v1", *SHORT, "seed=7").status == 0
