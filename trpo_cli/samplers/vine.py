@@ -23,6 +23,7 @@ from trpo_cli.errors import ConfigError
 from trpo_cli.policies import Policy, on_cpu
 from trpo_cli.ranges import Count, UnitInterval
 from trpo_cli.returns import monte_carlo
+from trpo_cli.samplers.jobs import Jobs
 from trpo_cli.samplers.single_path import SinglePath
 from trpo_cli.surrogates import Tries, self_normalised
 
@@ -172,8 +173,7 @@ class Vine(SinglePath):
         return action, distribution.log_prob(parameters[:, None], action) - log_q
 
     def _branches(self, policy: Policy, states: list[Any], first: Tensor) -> Rollout:
-        """Run every branch to its end or `branch_length`: as many at a time as there are environments, each followed by
-        the next, so that none waits but at the very end."""
+        """Run every branch to its end or `branch_length`, as many at a time as there are environments."""
         envs, tries, length = self.environments, self.actions_per_state, self.branch_length
         count, common = self.num_states * tries, self.common_random_numbers
         act = policy.actor()
@@ -186,38 +186,30 @@ class Vine(SinglePath):
         terminated, truncated = np.zeros((length, count), dtype=bool), np.zeros((length, count), dtype=bool)
         last = np.zeros((count, envs.observation_size))
 
-        job = np.arange(envs.num_envs)  # of each environment: the number of its branch
-        job[job >= count] = count - 1
-        age = np.zeros(envs.num_envs, dtype=np.int64)
-        busy = np.arange(envs.num_envs) < count
-        begun = min(envs.num_envs, count)
+        jobs, age = Jobs(count, envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
+        stream = np.arange(count) // (tries if common else 1)  # of each branch: where its noise and its seed lie
 
         def begin(rows: NDArray[np.int64]) -> None:
-            envs.restore(rows, [states[j // tries] for j in job[rows]])
-            envs.reseed(rows, seeds[job[rows] // tries if common else job[rows]].tolist())
+            envs.restore(rows, [states[job // tries] for job in jobs.of[rows]])
+            envs.reseed(rows, seeds[stream[jobs.of[rows]]].tolist())
             age[rows] = 0
 
         begin(np.arange(envs.num_envs))
-        while busy.any():
-            seen = self.normalizer(envs.observation)
-            chosen = act(seen, noise[age, job // tries if common else job])
-            fresh = age == 0
-            chosen[fresh] = first_action[job[fresh]]
+        while jobs.busy.any():
+            seen, fresh, busy = self.normalizer(envs.observation), age == 0, jobs.busy
+            chosen = act(seen, noise[age, stream[jobs.of]])
+            chosen[fresh] = first_action[jobs.of[fresh]]
             reached, paid, over, cut = envs.step(chosen)
             self.env_steps += envs.num_envs
-            at = age[busy], job[busy]
+            at = age[busy], jobs.of[busy]
             observation[at], action[at], reward[at] = seen[busy], chosen[busy], paid[busy]
             terminated[at], truncated[at] = over[busy], cut[busy]
-            last[job[busy]] = reached[busy]
+            last[jobs.of[busy]] = reached[busy]
             age += 1
-            done = over | cut | (age == length)
-            if done.any():
-                rows = np.flatnonzero(done)
-                following = begun + np.cumsum(busy[rows]) - 1
-                begun = min(count, begun + int(busy[rows].sum()))
-                busy[rows] &= following < count
-                job[rows] = np.where(busy[rows], following, job[rows])
-                begin(rows)  # an environment without work steps on, unrecorded: it has to be in a state that can
+            ended = np.flatnonzero(over | cut | (age == length))
+            if len(ended):
+                jobs.advance(ended)
+                begin(ended)
         return Rollout(
             observation=torch.from_numpy(observation),
             action=torch.from_numpy(action),

@@ -21,6 +21,7 @@ from trpo_cli.policies import Policy, on_cpu
 from trpo_cli.ranges import Count
 from trpo_cli.samplers import Sampler
 from trpo_cli.samplers.episodes import FinishedEpisodes
+from trpo_cli.samplers.jobs import Jobs
 from trpo_cli.seeding import environment_seeds, torch_generator
 
 
@@ -54,8 +55,7 @@ class WholeEpisodes(Sampler):
     def play(self, policy: Policy, thetas: Tensor) -> Tensor:
         """The return (C,) float64 of each candidate `thetas` (C, D): raw, undiscounted, the mean of its episodes.
 
-        An environment whose episode ends takes the next one in line. When none is left it plays an earlier one again,
-        which counts as steps and as nothing else, until the last has ended.
+        What an environment does while others finish counts as steps, and as nothing else.
         """
         envs, each, count = self.environments, self.episodes_per_candidate, len(thetas) * self.episodes_per_candidate
         thetas, actor, distribution = thetas.float(), on_cpu(policy), policy.distribution
@@ -65,19 +65,17 @@ class WholeEpisodes(Sampler):
         noise = distribution.noise((each, times), generator).numpy()
         returns, lengths, seen = np.zeros(count), np.zeros(count, dtype=np.int64), []
 
-        # Job j is episode j % each of candidate j // each; those from `count` on are earlier ones again.
-        job = np.arange(envs.num_envs)
+        jobs = Jobs(count, envs.num_envs)  # job j is episode j % each of candidate j // each
         total, age = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
-        playing = thetas[job % count // each]
-        envs.restart(np.ones(envs.num_envs, dtype=bool), [seeds[episode] for episode in job % each])
-        dealt, left = envs.num_envs, count
-        while left:
-            raw, counts = envs.observation, job < count
+        playing = thetas[jobs.of // each]
+        envs.restart(np.ones(envs.num_envs, dtype=bool), [seeds[episode] for episode in jobs.of % each])
+        while jobs.busy.any():
+            raw = envs.observation
             if self.normalizer.enabled:
-                seen.append(raw[counts])
+                seen.append(raw[jobs.busy])
             parameters = actor.infer_each(playing, torch.from_numpy(self.normalizer(raw)))
             if self.sample_actions:
-                action = distribution.sample(parameters, torch.from_numpy(noise[job % each, age]))
+                action = distribution.sample(parameters, torch.from_numpy(noise[jobs.of % each, age]))
             else:
                 action = distribution.mode(parameters)
             _, reward, terminated, truncated = envs.step(action.numpy())
@@ -87,15 +85,12 @@ class WholeEpisodes(Sampler):
             ended = terminated | truncated | (age >= self.max_episode_steps)
             if not ended.any():
                 continue
-            finished = ended & counts
-            returns[job[finished]], lengths[job[finished]] = total[finished], age[finished]
-            left -= int(finished.sum())
-            free = int(ended.sum())
-            job[ended] = dealt + np.arange(free)
-            dealt += free
+            finished = ended & jobs.busy
+            returns[jobs.of[finished]], lengths[jobs.of[finished]] = total[finished], age[finished]
+            jobs.advance(np.flatnonzero(ended))
             total[ended], age[ended] = 0, 0
-            playing[ended] = thetas[job[ended] % count // each]
-            envs.restart(ended, [seeds[episode] for episode in job % each])
+            playing[ended] = thetas[jobs.of[ended] // each]
+            envs.restart(ended, [seeds[episode] for episode in jobs.of % each])
 
         self.generation += 1
         self.episodes.record(returns, lengths)
