@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 RETURN = "rollout/episode_return_mean"
 AGAINST = ("env_steps", "iterations")
 POINTS = 200  # of a curve
+FEW = 5  # curves whose names find room among them
 FAR = 30  # curves whose lengths differ by more share a logarithmic axis
 RESAMPLES = 2000  # of the seeds, for an interval
 
@@ -166,9 +167,12 @@ def draw(groups: Groups, out: Path, metric: str, against: Sequence[str]) -> None
         if logarithmic:
             panel.set_xscale("log")
         else:
-            panel.ticklabel_format(axis="x", style="sci", scilimits=(3, 6), useMathText=True)
+            panel.ticklabel_format(axis="x", style="sci", scilimits=(0, 6), useMathText=True)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(title="algorithm (seeds)", frameon=False, fontsize="small")
+        if axis == against[-1]:
+            crowded = len(groups[task]) > FEW
+            place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if crowded else {}
+            panel.legend(title="algorithm (seeds)", frameon=False, fontsize="small", **place)
     for panel in panels:
         panel.remove()
     for kind in ("png", "svg"):
