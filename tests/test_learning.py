@@ -12,8 +12,6 @@ from trpo_cli.evaluate import Episodes
 
 STEPS, SEEDS = 200_000, 5
 SOLVED = 475.0  # Gymnasium's threshold
-LESS = ("sampler.num_envs=32", "sampler.num_states=64", "sampler.actions_per_state=2")
-SMALL_VINE = ("critic=mlp", *LESS, "sampler.branch_length=10", "sampler.steps_per_iteration=2048")
 METHODS: dict[tuple[str, ...], float] = {
     **{
         (f"algo={algo}",): SOLVED
@@ -22,7 +20,7 @@ METHODS: dict[tuple[str, ...], float] = {
             *("vpg", "vpg_adam", "ppo", "ppo_penalty"),
         )
     },
-    ("algo=trpo_vine", *SMALL_VINE): 350.0,
+    ("algo=trpo", "experiment=closed_vine"): 350.0,
     ("algo=a2c",): 350.0,
     ("algo=rwr", "critic=mlp"): SOLVED,
     ("algo=rwr",): 150.0,  # without a baseline
