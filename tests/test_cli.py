@@ -66,7 +66,8 @@ def test_every_algorithm_on_every_kind_of_action(
 @pytest.mark.parametrize("algo", ["cpi", "monotone_pi", "trpo", "npg", "vpg", "ppo"])
 def test_finite_processes_exactly(trpo_train: Command, trpo_eval: Command, tmp_path: Path, algo: str) -> None:
     """A row an iteration, in which one sees the guarantee hold: the bound below the return, wherever there is one."""
-    done = trpo_train(f"algo={algo}", "sampler=exact", "env=FrozenLake-v1", "total_steps=4", "hydra.run.dir=run")
+    process = ("sampler=exact", "env=FrozenLake-v1", "total_steps=4", "checkpoint.every=1")
+    done = trpo_train(f"algo={algo}", *process, "hydra.run.dir=run")
     assert done.status == 0, done.err
     found = whole(tmp_path / "run", 4)
     assert [row["env_steps"] for row in found] == ["1", "2", "3", "4"]

@@ -76,6 +76,12 @@ def test_a_chain_by_hand() -> None:
     assert values.eta == pytest.approx(3.5)
 
 
+def test_the_model_is_read_in_double_precision() -> None:
+    """A third of the time it goes on, and pays a tenth: neither is a float32."""
+    mdp = FiniteMDP.of(Model({0: {0: [(1 / 3, 0, 0.1, False), (2 / 3, 0, 0.1, True)]}}, [1.0]))
+    assert mdp.evaluate(rows([1.0]), 0.9).eta == pytest.approx(0.1 / 0.7, rel=1e-14)
+
+
 def test_a_state_that_pays_forever() -> None:
     mdp = FiniteMDP.of(Model({0: {0: [(1.0, 0, 2.0, False)], 1: [(1.0, 0, 3.0, False)]}}, [1.0]))
     values = mdp.evaluate(rows([1.0, 0.0]), 0.9)

@@ -57,6 +57,18 @@ def test_the_final_return_is_taken_where_all_have_arrived(trpo_report: Command, 
     assert "| Hopper-v4 | trpo | 2 | 200 | 4 | 3 to 5 |" in trpo_report("runs", "--out", "out").out
 
 
+def test_options_that_differ_stand_for_all_their_settings(trpo_report: Command, tmp_path: Path) -> None:
+    for sampler, seed in (("single_path", 0), ("single_path", 1), ("vine", 0), ("vine", 1)):
+        run = tmp_path / "runs" / f"{sampler}{seed}"
+        written(run, "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
+        more = {"single_path": "{steps: 1}", "vine": f"{{steps: 2, num_states: 3, num_threads: {seed}}}"}[sampler]
+        config = (run / "config.yaml").read_text().replace("algo: trpo}", f"algo: trpo, sampler: {sampler}}}")
+        (run / "config.yaml").write_text(config + f"sampler: {more}\n")
+    done = trpo_report("runs", "--out", "out")
+    assert "| Hopper-v4 | trpo sampler=single_path | 2 |" in done.out
+    assert "| Hopper-v4 | trpo sampler=vine | 2 |" in done.out
+
+
 def test_any_column_against_steps_and_iterations(trpo_report: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
     table = tmp_path / "runs" / "a" / "metrics.csv"
@@ -102,8 +114,8 @@ def test_what_is_no_run_is_said_to_be_none(trpo_report: Command, tmp_path: Path)
 
 def test_curves_stop_where_the_shortest_run_stops() -> None:
     steps = np.array([0.0, 10.0, 20.0])
-    short = History(Path("short"), "t", "a", 0, {}, {"env_steps": steps[:2]}, np.array([0.0, 1.0]))
-    long = History(Path("long"), "t", "a", 1, {}, {"env_steps": steps}, np.array([2.0, 2.0, 8.0]))
+    short = History(Path("short"), "t", "a", 0, {}, {}, {"env_steps": steps[:2]}, np.array([0.0, 1.0]))
+    long = History(Path("long"), "t", "a", 1, {}, {}, {"env_steps": steps}, np.array([2.0, 2.0, 8.0]))
     at, returns = curve([short, long])
     assert at[0] == 0
     assert at[-1] == 10

@@ -113,9 +113,10 @@ class FiniteMDP:
             for action in range(num_actions)
             for probability, successor, reward, done in table[state][action]
         ]
-        columns = (torch.tensor(column) for column in zip(*rows, strict=True))
-        pair, successor, probability, reward, done = columns
-        probability, reward = probability.double(), reward.double()
+        exactly = torch.float64  # torch would take a Python float for a float32
+        kinds = (torch.int64, torch.int64, exactly, exactly, torch.bool)
+        columns = zip(zip(*rows, strict=True), kinds, strict=True)
+        pair, successor, probability, reward, done = (torch.tensor(column, dtype=kind) for column, kind in columns)
         pairs = torch.zeros(num_states * num_actions, dtype=torch.float64)
         total = pairs.index_add(0, pair, probability)
         if not (probability >= 0).all() or not torch.isclose(total, torch.ones_like(total)).all():

@@ -95,7 +95,9 @@ def _number(value: float | None, form: str) -> str:
 def _summary(row: Mapping[str, float | None]) -> str:
     return "  ".join(
         (
-            f"return {_number(row['rollout/episode_return_mean'], '.1f')}",
+            f"eta {row['exact/return']:.6g}"
+            if "exact/return" in row
+            else f"return {_number(row['rollout/episode_return_mean'], '.1f')}",
             f"kl {_number(row['policy/kl'], '.4f')}",
             f"{_number(row['time/steps_per_second'], ',.0f')} steps/s",
         )

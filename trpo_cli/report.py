@@ -23,6 +23,17 @@ Floats = NDArray[np.float64]
 RETURN = "rollout/episode_return_mean"
 AGAINST = ("env_steps", "iterations")
 POINTS = 200  # of a curve
+INDIFFERENT = (
+    "seed",
+    "choices.",
+    "plugins",
+    "device",
+    "eval.",
+    "checkpoint.",
+    "sampler.num_threads",
+    "sampler.vectorization",
+)
+"""Keys, or how they begin, that decide nothing that is learned, or are told apart otherwise."""
 FEW = 5  # curves whose names find room among them
 FAR = 30  # curves whose lengths differ by more share a logarithmic axis
 RESAMPLES = 2000  # of the seeds, for an interval
@@ -36,7 +47,8 @@ class History:
     task: str
     algo: str
     seed: int
-    settings: dict[str, Any]  # every key of the configuration but the seed, flat
+    choices: dict[str, str]  # the option of each group
+    settings: dict[str, Any]  # every key of the configuration that may decide what is learned, but the seed; flat
     x: dict[str, Floats]  # of `AGAINST`, (I,)
     y: Floats  # (I,)
 
@@ -79,12 +91,13 @@ def read(directory: Path, metric: str) -> History:
                 if row[metric]
             ]
         *x, y = np.array(rows).reshape(-1, 3).T
-        settings = dict(flat({key: value for key, value in config.items() if key not in ("seed", "choices")}))
+        settings = {key: value for key, value in flat(config) if not key.startswith(INDIFFERENT)}
         return History(
             directory,
             config["env"]["id"],
             config["choices"]["algo"],
             config["seed"],
+            config["choices"],
             settings,
             dict(zip(AGAINST, x, strict=True)),
             y,
@@ -125,17 +138,25 @@ Groups = dict[str, dict[str, list[History]]]
 def grouped(histories: Sequence[History]) -> Groups:
     """task -> label -> the runs that differ in nothing but their seed.
 
-    The label is the algorithm, with the settings in which groups of one task and algorithm differ. Raises
-    `RunDirectoryError` if a seed comes twice in a group: counted as two it would feign certainty.
+    The label is the algorithm, with the options of groups in which runs of one task and algorithm differ, and the
+    settings of all other groups. Raises `RunDirectoryError` if a seed comes twice in a group: counted as two it would
+    feign certainty.
     """
     groups: Groups = defaultdict(lambda: defaultdict(list))
     for history in histories:
         alike = [h for h in histories if (h.task, h.algo) == (history.task, history.algo)]
-        differing = [
-            f"{key}={value}"
+        chosen = {
+            group: option
+            for group, option in sorted(history.choices.items())
+            if any(h.choices.get(group) != option for h in alike)
+        }
+        same = [h for h in alike if h.choices == history.choices]
+        settings = {
+            key: value
             for key, value in sorted(history.settings.items())
-            if any(h.settings.get(key) != value for h in alike)
-        ]
+            if any(h.settings.get(key) != value for h in (same if key.partition(".")[0] in chosen else alike))
+        }
+        differing = [f"{key}={value}" for key, value in {**chosen, **settings}.items()]
         group = groups[history.task][" ".join([history.algo, *differing])]
         for other in group:
             if other.seed == history.seed:

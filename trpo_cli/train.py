@@ -158,7 +158,8 @@ def train(cfg: DictConfig, choices: Mapping[str, str], directory: Path) -> None:
         contextlib.closing(parts.sampler.environments),
     ):
         log.info("training on %s, writing to %s", parts.task.id, directory)
-        log.info("%s environments, %s", parts.sampler.environments.num_envs, parts.sampler.environments.how)
+        if parts.sampler.random:
+            log.info("%s environments, %s", parts.sampler.environments.num_envs, parts.sampler.environments.how)
         summary = loop(settings, parts, run, logger, stop)
         run.finish(summary)
     farewell(parts.task, summary, directory)

@@ -29,8 +29,9 @@ class PatientAlgorithm(Algorithm):
             self.rejected_in_a_row = 0
             return
         self.rejected_in_a_row += 1
-        reason = outcome.name.lower().replace("_", " ")
-        logger.warning("update rejected (%s): the policy stays as it was", reason)
+        if self.sampler.random or self.rejected_in_a_row == 1:  # where nothing is random, all that follow are the same
+            reason = outcome.name.lower().replace("_", " ")
+            logger.warning("update rejected (%s): the policy stays as it was", reason)
 
     def _check_patience(self) -> None:
         """End the training when too many updates in a row were rejected: here, after the last of them was logged.

@@ -41,10 +41,11 @@ class PolicyGradient(PatientAlgorithm):
         function = getattr(self.objective, "func", self.objective)  # without its keyword arguments
         needed, tries = NEEDS.get(function, Tries.ONE), self.sampler.tries
         if tries < needed:
+            way = {Tries.SEVERAL: "4", Tries.ALL: "all"}[needed]
             raise ConfigError(
                 f"algo.surrogate: {function.__name__} weighs {needed.name.lower()} actions of each state against each "
-                f"other, and the sampler tries {tries.name.lower()}.\n"
-                "sampler=vine tries sampler.actions_per_state of them: 2 or more, or all of a discrete set."
+                f"other, and the sampler tries {tries.name.lower()}; sampler=vine with sampler.actions_per_state={way} "
+                f"tries {needed.name.lower()}"
             )
         if not self.sampler.random and not isinstance(self.critic, ZeroCritic):
             raise ConfigError("critic: values are exact with this sampler, and no critic would be used; critic=zero")

@@ -66,12 +66,14 @@ class Exact(PolicySampler):
 
     def __init__(self, task: Task, seed: int, gamma: Shrink) -> None:
         """Raises `ConfigError` unless the task is a finite process whose model is known, with 0 < gamma < 1."""
-        if gamma is None or not 0 < gamma < 1:
-            raise ConfigError(f"algo.gamma: got {gamma}; exact values need a discount between 0 and 1")
-        if task.normalize_observation or task.normalize_reward:
-            raise ConfigError("env: normalisation is for sampled observations and rewards, not for sampler=exact")
         with contextlib.closing(task.make_one()) as env:
             self.mdp = FiniteMDP.of(env)
+        if task.normalize_observation or task.normalize_reward:
+            raise ConfigError("env: normalisation is for sampled observations and rewards, not for sampler=exact")
+        if gamma is None:
+            raise ConfigError("sampler: exact is for algorithms with a discount, algo.gamma, and this one has none")
+        if not 0 < gamma < 1:
+            raise ConfigError(f"algo.gamma: got {gamma}; exact values need a discount between 0 and 1")
         self.environments = Environments(task, 1, environment_seeds(seed, "environments", 1))
         distribution = self.environments.distribution
         if not isinstance(distribution, Categorical):  # a model has one number an action

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trpo_cli.data import Advantage, Estimates, Predict, Rollout, Sample, Tensors, Visited
 from trpo_cli.distributions import Categorical
-from trpo_cli.envs.make import Task, Vectorization
+from trpo_cli.envs.make import Task
 from trpo_cli.errors import ConfigError
 from trpo_cli.policies import Policy, on_cpu
 from trpo_cli.ranges import Count, UnitInterval
@@ -83,7 +83,7 @@ class Vine(SinglePath):
         branch_length: Count,
         proposal: Literal["policy", "uniform"] | None,
         common_random_numbers: bool,
-        vectorization: Vectorization,
+        vectorization: Literal["auto", "native", "sync"],
         num_threads: Count | None,
     ) -> None:
         """`steps_per_iteration` is for trunks and branches together; where episodes end early, it takes less.
