@@ -219,6 +219,7 @@ HAVE_NO_SAY = {  # by choice of the base
     **{(base, "algo.kl_penalty_target"): "there is no penalty to adapt" for base in (2, 3, 7)},
     **{(base, "policy.activation"): "there are no hidden layers" for base in (8, 9, 10)},
     (11, "algo.advantage.lam"): "advantages are exact",
+    (11, "algo.fvp_fraction"): "refused: all states are known",
     (11, "algo.discount_states"): "rho is discounted already",
     (11, "algo.damping"): "a table's Fisher matrix is diagonal where it counts",
 }

@@ -90,6 +90,14 @@ def test_curves_of_very_different_lengths_share_a_logarithmic_axis(trpo_report: 
         assert ("mathdefault{10^{2}}" in (tmp_path / "out" / "learning_curves.svg").read_text()) is logarithmic
 
 
+def test_no_panel_is_left_empty(trpo_report: Command, tmp_path: Path) -> None:
+    for number in range(5):
+        written(tmp_path / "runs" / str(number), f"Task{number}-v0", "trpo", 0, ["1.0", "3.0"])
+    assert trpo_report("runs", "--out", "out").status == 0
+    picture = (tmp_path / "out" / "learning_curves.svg").read_text()
+    assert picture.count('<g id="axes_') == 5
+
+
 def test_a_seed_twice_is_refused(trpo_report: Command, tmp_path: Path) -> None:
     for name in "ab":
         written(tmp_path / "runs" / name, "Hopper-v4", "trpo", 0, ["1.0"])

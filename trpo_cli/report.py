@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -170,12 +171,12 @@ def draw(groups: Groups, out: Path, metric: str, against: Sequence[str]) -> None
     from matplotlib.figure import Figure
 
     plots = [(task, axis) for task in sorted(groups) for axis in against]
-    columns = len(against) if len(against) > 1 else min(3, len(plots))
+    columns = len(against) if len(against) > 1 else min(3, math.ceil(math.sqrt(len(plots))))
     rows = -(-len(plots) // columns)
     algorithms = sorted({algo for task in groups.values() for algo in task})
     figure = Figure(figsize=(5.2 * columns + 1.2, 3.6 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel, (task, axis) in zip(panels, plots, strict=False):
+    for (task, axis), panel in zip(plots, panels, strict=False):  # in this order: panels then holds the ones left over
         ends = [min(h.x[axis][-1] for h in histories) for histories in groups[task].values()]
         logarithmic = max(ends) > FAR * min(ends)
         for algo, histories in sorted(groups[task].items()):
