@@ -107,7 +107,7 @@ def _every_option(folder: Path, name: str) -> list[str]:
 
 def _listed(name: str, values: list[str]) -> str:
     """One group on as many lines as it needs."""
-    lines, line = [], f"  {name:16}"
+    lines, line = [], f"  {name:20}"
     for value in values:
         if len(line) + len(value) > 110:
             lines.append(line)
