@@ -359,6 +359,20 @@ def test_iterations_log_both_sides_of_the_bound(algo: str) -> None:
         eta = row["exact/return"]
 
 
+@pytest.mark.parametrize("algo", ["cpi", "monotone_pi"])
+def test_a_policy_that_cannot_be_improved_stays_bit_for_bit(algo: str) -> None:
+    """With a single action none is better than another."""
+    parts = built(f"algo={algo}", "env=RandomMDP-v0", "env.kwargs.num_actions=1")
+    assert isinstance(parts.policy, TabularPolicy)
+    with torch.no_grad():
+        parts.policy.logits.copy_(torch.linspace(-3, 3, 20, dtype=torch.float64)[:, None])
+    before = parts.policy.logits.clone()
+    row = parts.algorithm.iterate(0.0)
+    assert torch.equal(parts.policy.logits, before)
+    assert row["trust_region/accepted"] == 0
+    assert row["exact/true_change"] == 0
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -82,11 +82,12 @@ class PolicyIteration(Algorithm):
         old = self.sampler.collect(self.policy)
         evaluated = time.perf_counter()
         improved, penalty = self.improvement(old.values, old.table, self.gamma)
-        self.policy.set_table(improved)
+        moved = not torch.equal(improved, old.table)
+        if moved:
+            self.policy.set_table(improved)
         row, new = self.sampler.metrics(self.policy), self.policy.table()
         visited = old.values.visitation / old.values.visitation.sum()
         kl = kl_divergence(old.table, new)
-        moved = not torch.equal(new, old.table)
         return {
             **row,
             "exact/penalty": penalty,  # conservative policy iteration has one of its own
