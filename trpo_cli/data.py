@@ -31,7 +31,7 @@ class Tensors:
 
 
 @dataclass(frozen=True)
-class Visited(Tensors):
+class Visited:
     """M states, and what is known of their value: the critic learns from them."""
 
     observation: Tensor  # (M, O)
@@ -40,7 +40,7 @@ class Visited(Tensors):
 
 
 @dataclass(frozen=True)
-class Estimates(Tensors):
+class Estimates:
     """The worth of K actions in each of S states."""
 
     observation: Tensor  # (S, O)
@@ -120,7 +120,7 @@ class Rollout(Tensors, Sample):
 
 
 @dataclass(frozen=True)
-class Batch(Tensors):
+class Batch:
     """S states with K actions each, and what the old policy thought of them."""
 
     observation: Tensor  # (S, O)

@@ -111,16 +111,22 @@ class Vine(SinglePath):
             self.tries = Tries.ONE
         self.num_states, self.branch_length = num_states, branch_length
         self.common_random_numbers = common_random_numbers
+        self.horizon = self._trunk_length(steps_per_iteration)
+
+    def _trunk_length(self, steps_per_iteration: int) -> int:
+        """What the branches leave for each trunk. Raises `ConfigError` if that is too little to choose states from."""
+        num_envs, num_states = self.environments.num_envs, self.num_states
         # Environments without a branch step on while others have one: what they do counts.
         rounds = -(-num_states * self.actions_per_state // num_envs)
-        branch_steps = rounds * num_envs * branch_length
-        self.horizon = (steps_per_iteration - branch_steps) // num_envs
-        if self.horizon * num_envs < num_states:
+        branch_steps = rounds * num_envs * self.branch_length
+        length = (steps_per_iteration - branch_steps) // num_envs
+        if length * num_envs < num_states:
             needed = branch_steps + num_envs * -(-num_states // num_envs)
             raise ConfigError(
                 f"sampler.steps_per_iteration: {steps_per_iteration} leaves the trunks fewer than num_states = "
                 f"{num_states} steps, since the branches may take {branch_steps}; at least {needed} is needed"
             )
+        return length
 
     def _every_action(self, actions_per_state: int | str, proposal: str | None, env_id: str) -> Tensor:
         """The actions (M, A) that a uniform proposal draws from; none where the policy itself proposes."""
