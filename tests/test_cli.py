@@ -126,7 +126,7 @@ def test_the_same_seed_gives_the_same_bits(trpo_train: Command, tmp_path: Path, 
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         done = trpo_train(*overrides, f"total_steps={3 if exact else 256}", f"seed={seed}", f"hydra.run.dir={name}")
         assert done.status == 0, done.err
-    a, b, c = (checkpoint.load(checkpoint.newest(tmp_path / name / "checkpoints")) for name in "abc")
+    a, b, c = (checkpoint.load_newest(tmp_path / name / "checkpoints").state for name in "abc")
     assert same(a, b)
     assert same(a["policy"], c["policy"]) is exact  # where nothing is random
 
@@ -134,7 +134,7 @@ def test_the_same_seed_gives_the_same_bits(trpo_train: Command, tmp_path: Path, 
 def test_evaluation_does_not_disturb_training(trpo_train: Command, tmp_path: Path) -> None:
     for name, every in (("a", 0), ("b", 128)):
         trpo_train("env=Hopper-v4", *SHORT, f"eval.every={every}", f"hydra.run.dir={name}")
-    a, b = (checkpoint.load(checkpoint.newest(tmp_path / name / "checkpoints")) for name in "ab")
+    a, b = (checkpoint.load_newest(tmp_path / name / "checkpoints").state for name in "ab")
     assert same(a, b)
     assert {row["eval/episode_return_mean"] for row in rows(tmp_path / "a")} == {""}
 
@@ -346,8 +346,8 @@ def test_a_signal_ends_the_run_after_a_checkpoint(
     _, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     assert "stopped by a signal" in err
-    newest = checkpoint.newest(tmp_path / "run" / "checkpoints")
-    assert checkpoint.load(newest)["sampler"]["env_steps"] == int(rows(tmp_path / "run")[-1]["env_steps"]) > 0
+    newest = checkpoint.load_newest(tmp_path / "run" / "checkpoints")
+    assert newest.state["sampler"]["env_steps"] == int(rows(tmp_path / "run")[-1]["env_steps"]) > 0
 
 
 def test_a_terminal_gets_one_live_line(tmp_path: Path) -> None:

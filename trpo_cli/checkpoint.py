@@ -1,113 +1,194 @@
-"""One atomic, verified, pickle-free file: a safetensors file whose metadata holds the plain values as JSON.
+"""One atomic, verified, pickle-free file, and the directory of a run's last ones.
 
-The metadata's `sha256` covers the version, the JSON and every tensor, so a single changed bit is found when the file
-is loaded.
+`packing.py` takes a state apart into tensors, `sealing.py` makes verifiable bytes of them.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
+import re
+import stat
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
-import safetensors.torch
-import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
-from trpo_cli.errors import CheckpointError
+from trpo_cli import sealing
+from trpo_cli.errors import CheckpointError, NewerCheckpointError
+from trpo_cli.packing import pack, unpack
 
-VERSION = 1
+VERSION = 2
 SUFFIX = ".safetensors"
-TENSOR, ITEMS = "__tensor__", "__items__"
+NAME = re.compile(r"step_([0-9]+)\.safetensors")
+TEMPORARY = re.compile(r"\.step_[0-9]+\.safetensors\.tmp")
+LARGEST = 16 * 2**30  # bytes; no state comes near
+KINDS = {stat.S_IFLNK: "symbolic link", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+BROKEN = (  # whatever reading bytes that `save` did not write may raise
+    SafetensorError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+class Loaded(NamedTuple):
+    """A checkpoint, and why each newer one was passed over, the newest first."""
+
+    path: Path
+    state: dict[str, Any]
+    damaged: list[CheckpointError]
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state`: dicts, lists, tuples (read back as lists), tensors and plain scalars, nested as you like.
+    """Write `state`; `packing.pack` says what it may be made of.
 
     The file appears whole or not at all: it is written beside its place, synced, moved there, and the directory synced.
+    Raises `TypeError` for a state that cannot be held. Raises `CheckpointError` if it cannot be written.
     """
-    tensors: dict[str, Tensor] = {}
-    text = json.dumps(_strip(state, "", tensors))
-    metadata = {"version": str(VERSION), "state": text, "sha256": _digest(VERSION, text, tensors)}
+    data = sealing.seal(pack(state), VERSION)
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(safetensors.torch.save(tensors, metadata))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        _write(temporary, data)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # gone already, or refused like the rest; `sweep` comes later
+            os.unlink(temporary)
+        raise CheckpointError(
+            f"{path}: cannot be saved: {_said(error)}; the checkpoints before it are intact"
+        ) from error
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state that `save` wrote. Raises `CheckpointError` if the file is missing, damaged or of a newer format."""
+    """The state that `save` wrote. Raises `CheckpointError` if there is no such plain file, or it is damaged.
+
+    Raises `NewerCheckpointError` if a later version of this program wrote it.
+    """
     try:
-        data = path.read_bytes()
-        tensors = safetensors.torch.load(data)
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-        version, text, digest = int(metadata["version"]), metadata["state"], metadata["sha256"]
+        with _opened(path) as file:
+            start, header = _header(file)
+            metadata = header["__metadata__"]
+            version = int(metadata["version"])
+            if version > VERSION:
+                known = f"this program reads up to {VERSION}; update trpo-cli"
+                raise NewerCheckpointError(f"{path}: has format {version}, {known}")
+            _expect(file, len(start) + sealing.size(header))
+            data = start + file.read()
+        if version == 1:
+            return unpack(sealing.unseal_first_format(data, metadata), metadata["state"])
+        return unpack(sealing.unseal(data))
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: is no whole checkpoint: {error}") from error
-    if version > VERSION:
-        raise CheckpointError(f"{path}: has format {version}, this program reads up to {VERSION}; update trpo-cli")
-    if _digest(version, text, tensors) != digest:
-        raise CheckpointError(f"{path}: is damaged: its checksum does not match")
-    restored: dict[str, Any] = _restore(json.loads(text), tensors)
-    return restored
+        raise CheckpointError(f"{path}: cannot be read: {_said(error)}") from error
+    except BROKEN as error:
+        raise CheckpointError(f"{path}: is no whole checkpoint: {_said(error)}") from error
 
 
-def newest(directory: Path) -> Path:
-    """The last checkpoint in `directory`. Raises `CheckpointError` if there is none."""
-    found = sorted(directory.glob(f"step_*{SUFFIX}"))
-    if not found:
-        raise CheckpointError(f"{directory}: holds no checkpoint")
-    return found[-1]
+def load_newest(directory: Path) -> Loaded:
+    """The checkpoint with the most steps of those in `directory` that are whole.
+
+    Raises `NewerCheckpointError` at the first of a newer format, as going on from an older one would overwrite it, and
+    `CheckpointError` if none is whole.
+    """
+    damaged: list[CheckpointError] = []
+    for path in reversed(listed(directory)):
+        try:
+            return Loaded(path, load(path), damaged)
+        except NewerCheckpointError:
+            raise
+        except CheckpointError as error:
+            damaged.append(error)
+    if damaged:
+        raise CheckpointError("\n".join([f"{directory}: holds no whole checkpoint", *map(str, damaged)]))
+    raise CheckpointError(f"{directory}: holds no checkpoint")
 
 
-def _strip(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` with every tensor moved to `tensors`, and what JSON has no word for written in words it has."""
-    match value:
-        case Tensor():
-            if name in tensors:
-                raise ValueError(f"a checkpoint cannot hold two tensors called {name}")
-            tensors[name] = value.detach().cpu().clone().contiguous()
-            return {TENSOR: name}
-        case dict():
-            items = {key: _strip(item, f"{name}/{key}" if name else str(key), tensors) for key, item in value.items()}
-            return items if all(isinstance(key, str) for key in items) else {ITEMS: list(items.items())}
-        case list() | tuple():
-            return [_strip(item, f"{name}/{index}", tensors) for index, item in enumerate(value)]
-        case None | bool() | int() | float() | str():
-            return value
-        case _:
-            raise TypeError(f"a checkpoint cannot hold {name}: {type(value).__name__}")
+def listed(directory: Path) -> list[Path]:
+    """Whatever has a checkpoint's name in `directory`, by number of steps. Raises `CheckpointError` if unreadable."""
+    found = [(int(match[1]), name) for name in _names(directory) if (match := NAME.fullmatch(name))]
+    return [directory / name for _, name in sorted(found)]
 
 
-def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
-    match value:
-        case {"__tensor__": name}:
-            return tensors[name]
-        case {"__items__": items}:
-            return {key: _restore(item, tensors) for key, item in items}
-        case dict():
-            return {key: _restore(item, tensors) for key, item in value.items()}
-        case list():
-            return [_restore(item, tensors) for item in value]
-        case _:
-            return value
+def sweep(directory: Path) -> None:
+    """Delete what saves that were killed left in `directory`. Raises `CheckpointError` if that is refused."""
+    for path in (directory / name for name in _names(directory) if TEMPORARY.fullmatch(name)):
+        try:
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                os.unlink(path)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be removed: {_said(error)}") from error
 
 
-def _digest(version: int, text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(f"{version} {text}".encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _names(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CheckpointError(f"{directory}: cannot be read: {_said(error)}") from error
+
+
+def _write(path: Path, data: bytearray) -> None:
+    """A new file, never through a link that someone put there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(file, left) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _sync(directory: Path) -> None:
+    file = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A plain file of a plausible size: to open anything else may block, or do something."""
+    kind = stat.S_IFMT(os.lstat(path).st_mode)
+    if kind != stat.S_IFREG:
+        raise CheckpointError(f"{path}: is no plain file, but a {KINDS.get(kind, 'device')}")
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    size = os.fstat(file.fileno()).st_size
+    if size > LARGEST:
+        file.close()
+        raise CheckpointError(f"{path}: has {size:,} bytes, more than any checkpoint")
+    return file
+
+
+def _header(file: BinaryIO) -> tuple[bytes, Any]:
+    """The bytes up to the end of the header, and what it says."""
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if length > os.fstat(file.fileno()).st_size:
+        raise ValueError("it is shorter than its header")
+    start += file.read(length)
+    return start, json.loads(start[8:].decode())
+
+
+def _expect(file: BinaryIO, size: int) -> None:
+    """Before gigabytes are read for nothing."""
+    found = os.fstat(file.fileno()).st_size
+    if found != size:
+        raise ValueError(f"it has {found:,} bytes instead of {size:,}")
+
+
+def _said(error: BaseException) -> str:
+    """In a few words: what a stranger's file says may be long."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    return f"{reason or str(error) or type(error).__name__:.200}"

@@ -26,6 +26,10 @@ class CheckpointError(UserError):
     """A checkpoint that is missing, damaged or of an unknown version."""
 
 
+class NewerCheckpointError(CheckpointError):
+    """A checkpoint that a later version of this program wrote."""
+
+
 class RunDirectoryError(UserError):
     """A run directory that cannot be used as asked."""
 

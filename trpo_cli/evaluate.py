@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of 
     from trpo_cli.envs.normalize import ObservationNormalizer
     from trpo_cli.policies import Policy
 
+log = logging.getLogger("trpo_cli")
 METRICS = ("eval/episode_return_mean", "eval/episode_return_std", "eval/episode_length_mean")
 MAX_PARALLEL = 16  # environments at once
 
@@ -118,8 +120,9 @@ def load_policy(directory: Path, plugins: Sequence[str]) -> tuple[Task, Policy, 
         policy = build(node["policy"], "policy", Policy, plugins, **shape, distribution=probe.distribution)
         size = probe.observation_size
     normalizer = ObservationNormalizer(size, task.normalize_observation, task.observation_clip)
-    path = checkpoint.newest(directory / "checkpoints")
-    state = checkpoint.load(path)
+    path, state, damaged = checkpoint.load_newest(directory / "checkpoints")
+    for error in damaged:
+        log.warning("passed over a damaged checkpoint: %s", error)
     try:
         policy.load_state_dict(state["policy"])
         normalizer.load_state_dict(state["sampler"]["normalizer"])
