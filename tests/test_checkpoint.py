@@ -1,14 +1,29 @@
-"""Checkpoints: everything comes back, every kind of damage is found, nothing in them is code."""
+"""Checkpoints: a save is whole or not there, the newest whole one is found, and strangers' files do no harm."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
+import logging
+import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from conftest import Command
+from exactness import exactly
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trpo_cli import checkpoint
-from trpo_cli.errors import CheckpointError
+from trpo_cli.errors import CheckpointError, NewerCheckpointError
+from trpo_cli.packing import ARRAYS, STATE
+from trpo_cli.sealing import seal
 
 
 def state() -> dict[str, object]:
@@ -35,7 +50,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     checkpoint.save(path, saved)
     loaded = checkpoint.load(path)
     assert loaded["big"] == 2**127 + 1
-    assert loaded["plain"] == saved["plain"]
+    assert exactly(loaded["plain"], saved["plain"])
     assert loaded["not a number"] != loaded["not a number"]
     for name, tensor in saved["policy"].items():  # type: ignore[attr-defined]
         assert torch.equal(loaded["policy"][name], tensor)
@@ -62,52 +77,373 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     assert checkpoint.load(path) == {"first": 1}
 
 
-def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
-    """In the header's padding alone a changed byte may pass: it carries nothing."""
+FIRST_FORMAT = (
+    b'\xe0\x01\0\0\0\0\0\0{"__metadata__":{"state":"{\\"__items__\\": [[\\"policy\\", {\\"weight\\": '
+    b'{\\"__tensor__\\": \\"policy/weight\\"}}], [0, [1, [2]]], '
+    b'[\\"generator\\", {\\"state\\": 170141183460469231731687303715884105729}], '
+    b'[\\"lr\\", Infinity], [\\"scalar\\", {\\"__tensor__\\": \\"scalar\\"}]]}","version":"1",'
+    b'"sha256":"1de32897515085b8ad0240c9fa503135cf67913c2c022674a942b2fc9a3bc5cb"},'
+    b'"scalar":{"dtype":"I64","shape":[],"data_offsets":[0,8]},'
+    b'"policy/weight":{"dtype":"F32","shape":[3],"data_offsets":[8,20]}}      '
+    b"\x07\0\0\0\0\0\0\0\0\0\0\0\0\0\x80?\0\0\0@"
+)
+STEP = "step_{:012d}.safetensors"
+
+
+def test_the_first_format_is_still_read(tmp_path: Path) -> None:
     path = tmp_path / "step_1.safetensors"
-    checkpoint.save(path, {"weight": torch.arange(8.0), "count": 3})
-    data = path.read_bytes()
-    for position in range(len(data)):
-        damaged = bytearray(data)
+    path.write_bytes(FIRST_FORMAT)
+    expected = {"policy": {"weight": torch.arange(3.0)}, 0: [1, [2]], "generator": {"state": 2**127 + 1}}
+    assert exactly(checkpoint.load(path), {**expected, "lr": float("inf"), "scalar": torch.tensor(7)})
+    for position in range(8, len(FIRST_FORMAT)):
+        damaged = bytearray(FIRST_FORMAT)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        if FIRST_FORMAT[position] != ord(" "):  # it covered all that means something
+            with pytest.raises(CheckpointError):
+                checkpoint.load(path)
+
+
+def test_a_newer_format_is_said_to_be_so(tmp_path: Path) -> None:
+    header = json.dumps({"__metadata__": {"version": "99", "new": "thing"}, "x": {"kind": "unknown"}}).encode()
+    path = tmp_path / STEP.format(2)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"new bytes")
+    checkpoint.save(tmp_path / STEP.format(1), {})
+    for attempt in (lambda: checkpoint.load(path), lambda: checkpoint.load_newest(tmp_path)):
+        with pytest.raises(NewerCheckpointError, match=r"has format 99, this program reads up to 2; update trpo-cli$"):
+            attempt()
+
+
+# Faults while saving
+
+
+class Killed(BaseException):
+    """Nothing that runs after it counts: the program is gone."""
+
+
+CALLS = [("unlink", 0), ("open", 0), ("write", 0), ("fsync", 0), ("close", 0)]
+CALLS += [("replace", 0), ("open", 1), ("fsync", 1), ("close", 1)]
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, name: str, at: int, error: BaseException) -> None:
+    """Let the call of `os.name` with that number raise; a write first writes a part."""
+    real: Callable[..., Any] = getattr(os, name)
+    calls = iter(range(100))
+
+    def faulty(*arguments: Any) -> Any:
+        if next(calls) == at:
+            if name == "write":
+                real(arguments[0], arguments[1][:50])
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(checkpoint.os, name, faulty)
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["full", "killed"])
+@pytest.mark.parametrize(("name", "at"), CALLS)
+def test_a_fault_anywhere_in_a_save_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, at: int, killed: bool
+) -> None:
+    before, after = tmp_path / STEP.format(1), tmp_path / STEP.format(2)
+    checkpoint.save(before, {"steps": 1})
+    checkpoint.save(after, {"steps": 2})
+    with monkeypatch.context() as context:
+        fail(context, name, at, Killed() if killed else OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        said = r"00002.safetensors: cannot be saved: No space left on device; the checkpoints before it are intact$"
+        with pytest.raises(Killed if killed else CheckpointError, match=None if killed else said):
+            checkpoint.save(after, state())
+    assert killed or len(list(tmp_path.iterdir())) == 2
+    checkpoint.sweep(tmp_path)
+    assert checkpoint.listed(tmp_path) == [before, after] == sorted(tmp_path.iterdir())
+    replaced = at == 1  # what fails then is the directory's sync
+    assert exactly(checkpoint.load(before), {"steps": 1})
+    assert checkpoint.load(after).keys() == (state().keys() if replaced else {"steps"})
+    checkpoint.save(after, {"steps": 3})
+    assert checkpoint.load_newest(tmp_path) == (after, {"steps": 3}, [])
+
+
+def test_a_write_in_pieces_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(checkpoint.os, "write", lambda file, data: real(file, data[:100]))
+    checkpoint.save(tmp_path / "a", {"weight": torch.arange(500)})
+    assert torch.equal(checkpoint.load(tmp_path / "a")["weight"], torch.arange(500))
+
+
+def test_a_directory_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be saved: No such file or directory; the checkpoints before"):
+        checkpoint.save(tmp_path / "gone" / "step_1.safetensors", {})
+    checkpoint.sweep(tmp_path / "gone")
+
+
+def test_sweeping_and_saving_leave_strangers_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    for name in (".step_x.safetensors.tmp", "step_1.safetensors.tmp", ".step_1.safetensors.tmp.bak"):
+        (tmp_path / name).write_text("")
+    (tmp_path / f".{STEP.format(1)}.tmp").symlink_to(tmp_path / "mine")
+    names = sorted(os.listdir(tmp_path))
+    checkpoint.sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == names
+    checkpoint.save(tmp_path / STEP.format(1), {})
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+# The newest that is whole
+
+
+def test_the_newest_whole_one_is_loaded_and_the_others_named(tmp_path: Path) -> None:
+    for steps in (9, 100, 20):
+        checkpoint.save(tmp_path / f"step_{steps}.safetensors", {"steps": steps})
+    (tmp_path / "step_200 (copy).safetensors").write_text("not ours")
+    assert checkpoint.load_newest(tmp_path) == (tmp_path / "step_100.safetensors", {"steps": 100}, [])
+    (tmp_path / "step_100.safetensors").write_bytes(b"")
+    (tmp_path / "step_101.safetensors").symlink_to("step_20.safetensors")
+    path, state, damaged = checkpoint.load_newest(tmp_path)
+    assert (path.name, state) == ("step_20.safetensors", {"steps": 20})
+    assert [str(error).split("/")[-1] for error in damaged] == [
+        "step_101.safetensors: is no plain file, but a symbolic link",
+        "step_100.safetensors: is no whole checkpoint: it ends within its header",
+    ]
+
+
+def test_where_none_is_whole_each_is_named(tmp_path: Path) -> None:
+    for directory in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(CheckpointError, match=r": holds no checkpoint$"):
+            checkpoint.load_newest(directory)
+    for steps in (1, 2):
+        (tmp_path / STEP.format(steps)).write_text("junk, but long enough")
+    with pytest.raises(CheckpointError, match=r"holds no whole checkpoint\n.*02.safetensors: .*\n.*01.safetensors: "):
+        checkpoint.load_newest(tmp_path)
+    with pytest.raises(CheckpointError, match="cannot be read: Not a directory"):
+        checkpoint.load_newest(tmp_path / STEP.format(1))
+
+
+def test_evaluation_passes_over_a_damaged_one_and_says_so(
+    trpo_train: Command, trpo_eval: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = ("total_steps=128", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
+    assert trpo_train("env=CartPole-v1", *small, "hydra.run.dir=run").status == 0
+    newest = checkpoint.listed(tmp_path / "run" / "checkpoints")[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with caplog.at_level(logging.WARNING, "trpo_cli"):
+        done = trpo_eval("run", "--episodes", "1")
+    assert done.status == 0, done.err
+    assert "CartPole-v1 after 64 steps" in done.out
+    assert f"passed over a damaged checkpoint: {newest.relative_to(tmp_path)}: is no whole" in caplog.text
+
+
+# Files that no save wrote
+
+
+ORIGINAL: dict[str, Any] = {
+    "weight": torch.arange(8.0),
+    "arrays": [np.arange(6.0).reshape(2, 3).T, np.float32(2)],
+    "plain": (2**127 + 1, -0.0, "text", {1: None}),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mutants") / "step_1.safetensors"
+    checkpoint.save(path, ORIGINAL)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> bytes:
+    return place.read_bytes()
+
+
+def never_wrong(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    try:
+        loaded = checkpoint.load(path)
+    except CheckpointError:
+        return
+    assert exactly(loaded, ORIGINAL)
+
+
+def test_every_changed_byte_is_found(place: Path, whole: bytes) -> None:
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
         damaged[position] ^= 1 << (position % 8)
-        path.write_bytes(bytes(damaged))
-        try:
-            loaded = checkpoint.load(path)
-        except CheckpointError:
-            continue
-        assert torch.equal(loaded["weight"], torch.arange(8.0))
-        assert loaded["count"] == 3
+        place.write_bytes(damaged)
+        with pytest.raises(CheckpointError):
+            checkpoint.load(place)
 
 
 @pytest.mark.parametrize("size", [0, 4, 50, -1])
-def test_truncation_is_found(tmp_path: Path, size: int) -> None:
-    path = tmp_path / "step_1.safetensors"
-    checkpoint.save(path, state())
-    path.write_bytes(path.read_bytes()[:size])
+def test_truncation_is_found(place: Path, whole: bytes, size: int) -> None:
+    place.write_bytes(whole[:size])
     with pytest.raises(CheckpointError, match="is no whole checkpoint"):
-        checkpoint.load(path)
+        checkpoint.load(place)
 
 
-def test_missing_and_newer_files_are_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        checkpoint.load(tmp_path / "step_1.safetensors")
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
-        checkpoint.newest(tmp_path)
-    monkeypatch.setattr(checkpoint, "VERSION", 99)
-    checkpoint.save(tmp_path / "step_1.safetensors", {})
-    monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="has format 99, this program reads up to"):
-        checkpoint.load(tmp_path / "step_1.safetensors")
+def mutate(data: bytes, kind: str, at: int, length: int, other: int, junk: bytes) -> bytes:
+    first, second = sorted((at % len(data), other % len(data)))
+    match kind:
+        case "flip":
+            return data[:first] + bytes([data[first] ^ (1 << length % 8)]) + data[first + 1 :]
+        case "truncate":
+            return data[:first]
+        case "insert":
+            return data[:first] + junk + data[first:]
+        case "overwrite":
+            return data[:first] + junk + data[first + len(junk) :]
+        case "remove":
+            return data[:first] + data[first + length :]
+        case _:  # swap
+            one, two = data[first : first + length], data[second : second + length]
+            return data[:first] + two + data[first + length : second] + one + data[second + length :]
 
 
-def test_a_pickle_is_not_even_looked_at(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["flip", "truncate", "insert", "overwrite", "remove", "swap"])
+@given(st.integers(0, 10**6), st.integers(1, 64), st.integers(0, 10**6), st.binary(min_size=1, max_size=40))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_mutants_load_never_or_exactly(
+    place: Path, whole: bytes, kind: str, at: int, length: int, other: int, junk: bytes
+) -> None:
+    never_wrong(place, mutate(whole, kind, at, length, other, junk))
+
+
+def edited(data: bytes, edit: Callable[[dict[str, Any]], Any]) -> bytes:
+    """The file with its header rewritten, and everything after it left."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    edit(header)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[end:]
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_edited_headers_load_never_or_exactly(place: Path, whole: bytes, data: st.DataObject) -> None:
+    junk = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=3) | st.just({})
+
+    def edit(header: dict[str, Any]) -> None:
+        entry = header[data.draw(st.sampled_from(sorted(header)))]
+        entry[data.draw(st.sampled_from(sorted(entry)))] = data.draw(junk)
+
+    never_wrong(place, edited(whole, edit))
+
+
+MARKS = ["__tensor__", "__items__", "__tuple__", "__array__", "__scalar__", "__int__", "__nan__", "__complex__"]
+LEAVES = st.none() | st.integers() | st.floats() | st.sampled_from(["w", "<f8", "|O8", "torch.load", "torch.float64"])
+JSON = st.recursive(
+    LEAVES,
+    lambda parts: (
+        st.lists(parts, max_size=4)
+        | st.dictionaries(st.sampled_from([*MARKS, "__bytes__", "__np_str__", "__np_bytes__", "a"]), parts, max_size=2)
+    ),
+    max_leaves=10,
+)
+
+
+def signed(text: str) -> bytes:
+    """A file whose checksum is right, and whose state is `text`."""
+    state = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    return bytes(seal({"w": torch.ones(2), ARRAYS: torch.zeros(16, dtype=torch.uint8), STATE: state}, 2))
+
+
+@given(st.dictionaries(st.sampled_from([*MARKS, "a"]), JSON, min_size=1, max_size=2))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_a_signed_state_of_anything_does_no_harm(place: Path, state: Any) -> None:
+    place.write_bytes(signed(json.dumps(state)))
+    with contextlib.suppress(CheckpointError):
+        assert type(checkpoint.load(place)) is dict
+
+
+SIGNED = {
+    "objects": '{"a": {"__array__": ["|O8", 0, [1]]}}',
+    "objects in a field": '{"a": {"__array__": [{"names": ["x"], "formats": ["O"], "offsets": [0]}, 0, [1]]}}',
+    "evaluated by numpy": '{"a": {"__array__": ["f4,(2,)O", 0, [1]]}}',
+    "beyond the end": '{"a": {"__array__": ["<f8", 9, [1]]}}',
+    "before the start": '{"a": {"__array__": ["<f8", -8, [1]]}}',
+    "far beyond the end": '{"a": {"__array__": ["<f8", 9223372036854775800, [1]]}}',
+    "negative shape": '{"a": {"__array__": ["<f8", 0, [-1]]}}',
+    "huge shape": '{"a": {"__array__": ["<f8", 0, [4611686018427387904]]}}',
+    "huge and of nothing": '{"a": {"__array__": ["|V0", 0, [4611686018427387904]]}}',
+    "no order": '{"a": {"__array__": ["<f8", 0, [1, 1], [0, 0]]}}',
+    "no dtype": '{"a": {"__tensor__": ["w", "torch.load", [2]]}}',
+    "no tensor": '{"a": {"__tensor__": "v"}}',
+    "another size": '{"a": {"__tensor__": ["w", "torch.float32", [3]]}}',
+    "twice": '{"a": 1, "a": 2}',
+    "twice in items": '{"__items__": [[1, 2], [1.0, 3]]}',
+    "no key": '{"__items__": [[[], 2]]}',
+    "deep": "[" * 100_000,
+    "long": '{"a": ' + "9" * 5000 + "}",
+    "no dict": "[]",
+    "no JSON": "{a}",
+}
+
+
+@pytest.mark.parametrize("text", SIGNED.values(), ids=SIGNED)
+def test_a_signed_file_is_refused_for_what_it_says(place: Path, text: str) -> None:
+    place.write_bytes(signed(text))
+    with pytest.raises(CheckpointError, match="is no whole checkpoint: "):
+        checkpoint.load(place)
+
+
+class Trap:
+    """Unpickled, it leaves a mark."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("sprung",)
+
+
+def header(text: bytes, length: int | None = None) -> bytes:
+    return (len(text) if length is None else length).to_bytes(8, "little") + text
+
+
+STRANGE = {
+    "pickle": pickle.dumps(Trap()),
+    "endless header": header(b"{}", 2**60),
+    "deep header": header(b"[" * 100_000),
+    "list": header(b"[]"),
+    "no metadata": header(b"{}"),
+    "no number": header(b'{"__metadata__": {"version": "x"}}'),
+    "long number": header(b'{"__metadata__": {"version": ' + b"9" * 5000 + b"}}"),
+    "version 0": header(b'{"__metadata__": {"version": "0"}}'),
+    "version -1": header(b'{"__metadata__": {"version": "-1"}}'),
+    "no seal": header(b'{"__metadata__": {"version": "2"}}'),
+    "no utf-8": header(b"\xff\xfe{}"),
+}
+
+
+@pytest.mark.parametrize("data", STRANGE.values(), ids=STRANGE)
+def test_strange_files_are_refused_and_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "step_1.safetensors"
-    torch.save({"weight": torch.zeros(2)}, path)
-    with pytest.raises(CheckpointError, match="is no whole checkpoint"):
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="is no whole checkpoint: "):
         checkpoint.load(path)
+    assert os.listdir(tmp_path) == [path.name]
 
 
-def test_the_newest_is_the_one_with_most_steps(tmp_path: Path) -> None:
-    for steps in (9, 100, 20):
-        checkpoint.save(tmp_path / f"step_{steps:012d}.safetensors", {})
-    assert checkpoint.newest(tmp_path).name == "step_000000000100.safetensors"
+def test_a_torch_archive_is_refused_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"trap": Trap()}, "step_1.safetensors")
+    with pytest.raises(CheckpointError, match="is no whole checkpoint"):
+        checkpoint.load(Path("step_1.safetensors"))
+    assert os.listdir(tmp_path) == ["step_1.safetensors"]
+
+
+def test_only_plain_files_of_a_plausible_size_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path / "target", {})
+    (tmp_path / "link").symlink_to("target")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", checkpoint.LARGEST + 1)
+    with pytest.raises(CheckpointError, match="has 17,179,869,185 bytes, more than any checkpoint"):
+        checkpoint.load(tmp_path / "huge")
+    monkeypatch.setattr(checkpoint.os, "open", lambda *_: pytest.fail("opened"))
+    for name, kind in (("link", "symbolic link"), ("directory", "directory"), ("pipe", "pipe")):
+        with pytest.raises(CheckpointError, match=f"{name}: is no plain file, but a {kind}"):
+            checkpoint.load(tmp_path / name)
+    with pytest.raises(CheckpointError, match="is no plain file, but a device"):
+        checkpoint.load(Path("/dev/null"))
+    with pytest.raises(CheckpointError, match="cannot be read: No such file or directory"):
+        checkpoint.load(tmp_path / "missing")

@@ -175,8 +175,8 @@ def _header(file: BinaryIO) -> tuple[bytes, Any]:
     """The bytes up to the end of the header, and what it says."""
     start = file.read(8)
     length = int.from_bytes(start, "little")
-    if length > os.fstat(file.fileno()).st_size:
-        raise ValueError("it is shorter than its header")
+    if len(start) + length > os.fstat(file.fileno()).st_size or not length:
+        raise ValueError("it ends within its header")
     start += file.read(length)
     return start, json.loads(start[8:].decode())
 

@@ -8,6 +8,7 @@ numpy arrays by the thousand, so the bytes of them all lie end to end in one ten
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -193,7 +194,12 @@ class _Unpacker:
         return tensor if order is None else tensor.permute(order).contiguous().permute(_inverse(order))
 
     def array(self, dtype: Any, offset: int, shape: Sequence[int], order: list[int] | None = None) -> Any:
-        array: Array = np.ndarray(tuple(shape), dtypes.restored(dtype), self.bytes, offset)
+        """Numpy takes an offset before the start, and one so large that it overflows."""
+        kind = dtypes.restored(dtype)
+        end = offset + math.prod(shape) * kind.itemsize
+        if min(offset, *shape, 0) < 0 or end > len(self.bytes):
+            raise ValueError("one of its arrays lies outside it")
+        array: Array = np.ndarray(tuple(shape), kind, self.bytes, offset)
         return array.copy() if order is None else array.transpose(order).copy().transpose(_inverse(order))
 
 
