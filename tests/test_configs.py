@@ -194,6 +194,7 @@ NOT_HERE = {  # what is tested elsewhere: it shows only when something fails, or
     "damping_retries": "test_trust_region",
     "vectorization": "test_make: results do not depend on it",
     "num_threads": "test_make: results do not depend on it",
+    "step_timeout": "test_workers",
 }
 BASES = (
     ("env=Hopper-v4", "algo=trpo", "env.normalize_reward=true", "algo.delta=2"),  # where the line search has to shrink

@@ -100,7 +100,7 @@ def test_before_the_first_end_there_is_no_return() -> None:
     [
         ("reward", r"Probe/Faulty-v0: reward is not finite at step 51 of environment 0: nan"),
         ("observation", r"Probe/Faulty-v0: observation is not finite at step 51 of environment 0: \[inf\]"),
-        ("raise", r"Probe/Faulty-v0 raised at step 51 of each environment: RuntimeError: the simulator fell over"),
+        ("raise", r"Probe/Faulty-v0 raised at step 51 of environment 0: RuntimeError: the simulator fell over"),
     ],
 )
 def test_faults_name_environment_step_and_values(fault: str, said: str) -> None:

@@ -18,7 +18,8 @@ from trpo_cli.envs import contact_forces
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task
 from trpo_cli.envs.mujoco_batch import MujocoBatch
-from trpo_cli.envs.snapshot import Slots, obstacle, reseed, restore, save
+from trpo_cli.envs.slots import Slots
+from trpo_cli.envs.snapshot import obstacle, reseed, restore, save
 from trpo_cli.errors import EnvironmentFault
 
 STEPS = 220
@@ -154,7 +155,7 @@ def test_a_batch_that_keeps_its_data_goes_on_too(env_id: str, monkeypatch: pytes
 @pytest.mark.parametrize(("env_id", "kwargs"), IN_TURN, ids=str)
 def test_environments_in_turn_go_on_bit_for_bit(env_id: str, kwargs: dict[str, Any]) -> None:
     envs, other = vector(env_id, kwargs, 0), vector(env_id, kwargs, 1)
-    assert Slots(envs).obstacle() is None
+    assert Slots(envs).snapshot_obstacle() is None
     saved = Slots(envs).save(np.array([2, 0]))
     assert plain(saved)
     expected = future(envs, [2, 0], STEPS)
@@ -320,7 +321,7 @@ def test_an_environment_of_plain_data_works_by_itself() -> None:
     envs.reset(seed=0)
     future(envs, [0, 1, 2], 20)
     slots = Slots(envs)
-    assert slots.obstacle() is None
+    assert slots.snapshot_obstacle() is None
     saved = slots.save(np.array([0]))
     assert plain(saved)
     expected = future(envs, [0], STEPS)
@@ -469,7 +470,7 @@ def test_an_environment_may_clone_what_it_hides() -> None:
     envs, other = (SyncVectorEnv([make] * 2, autoreset_mode=AutoresetMode.DISABLED, copy=False) for _ in range(2))
     for seed, each in enumerate((envs, other)):
         each.reset(seed=seed)
-        assert Slots(each).obstacle() is None
+        assert Slots(each).snapshot_obstacle() is None
         future(each, [0, 1], 20 + seed)
     saved = Slots(envs).save(np.array([0]))
     expected = future(envs, [0], STEPS)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Discrete
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
+from trpo_cli.envs.failure import Failure
+from trpo_cli.envs.fitting import misfit, same_table
 from trpo_cli.envs.make import FASTEST, Parallelism, Task
-from trpo_cli.envs.snapshot import Slots
+from trpo_cli.envs.mujoco_batch import MujocoBatch
+from trpo_cli.envs.slots import Slots
 from trpo_cli.envs.spaces import Floats, action_decoder, observation_encoder
+from trpo_cli.envs.workers import Workers
 from trpo_cli.errors import EnvironmentFault
 
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.int64]
+LARGEST = float(np.finfo(np.float32).max)  # that networks can read
 
 
 class Saved(NamedTuple):
@@ -41,14 +46,22 @@ class Environments:
         Raises `ConfigError` if they cannot be made or their spaces are not supported.
         """
         self.task, self.num_envs, self.steps = task, num_envs, 0
-        self._envs, self.how = task.make(num_envs, parallelism)
-        self._slots: Any = Slots(self._envs) if isinstance(self._envs, SyncVectorEnv) else self._envs
         self.parallelism = parallelism
+        self._failed = False
+        try:
+            envs, self.how, self._make_others = task.make(num_envs, parallelism)
+        except Failure as failure:
+            raise self._fault(failure) from failure
+        self._envs: Any = envs
         self.observation_size, self._encode = observation_encoder(self._envs.single_observation_space, task.id)
         space = self._envs.single_observation_space
         self.num_states = int(space.n) if isinstance(space, Discrete) else None
         self.distribution, self._decode = action_decoder(self._envs.single_action_space, task.id)
-        self.observation = self._reset(seed=seeds)
+        try:
+            self.observation = self._reset(seed=seeds)
+        except EnvironmentFault:
+            self.close()
+            raise
 
     def step(self, action: NDArray[Any]) -> tuple[Floats, NDArray[np.float64], Flags, Flags]:
         """Observation (N, O), reward (N,), terminated (N,) and truncated (N,) bool, never both.
@@ -60,9 +73,9 @@ class Environments:
         self._check_finite("action", action)
         try:
             observation, reward, terminated, truncated, _ = self._envs.step(self._decode(action))
+            self.observation = self._encode(observation)
         except Exception as error:
             raise self._fault(error) from error
-        self.observation = self._encode(observation)
         self._check_finite("observation", self.observation)
         self._check_finite("reward", reward)
         return self.observation, reward, terminated, truncated & ~terminated
@@ -77,9 +90,37 @@ class Environments:
 
     def snapshot_obstacle(self) -> str | None:
         """Why the environments cannot be saved and restored exactly, in a few words; None if they can."""
-        if isinstance(self._envs, AsyncVectorEnv):
+        if isinstance(self._envs, Workers):
             return "they run in worker processes"
-        return self._slots.obstacle() if isinstance(self._slots, Slots) else None
+        return self._slots.snapshot_obstacle()  # type: ignore[no-any-return]
+
+    def resume_obstacle(self) -> str | None:
+        """Why the environments cannot be kept in a file and go on from it, in a few words; None if they can."""
+        return self._told(self._slots.obstacle)  # type: ignore[no-any-return]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole state of all environments, for a file. There must be no `resume_obstacle`.
+
+        Environments in turn and in worker processes have the same kind, a native batch has its own.
+        """
+        return {"steps": self.steps, "observation": self.observation.copy(), "envs": self._told(self._slots.state_dict)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave: all that follows is bit for bit what would have followed there.
+
+        Raises `CheckpointError` if it does not fit these environments; their state is not to be relied on then.
+        """
+        if type(state) is not dict or state.keys() != {"steps", "observation", "envs"}:
+            raise misfit("they are no state of environments")
+        if type(state["steps"]) is not int or not same_table(state["observation"], self.observation):
+            raise misfit(f"their observations are not {self.num_envs} times {self.observation_size} numbers")
+        envs, one_by_one = state["envs"], not isinstance(self._envs, MujocoBatch)
+        if type(envs) is not (list if one_by_one else dict):
+            raise misfit(f"they are {'' if one_by_one else 'not '}those of a MuJoCo batch; see sampler.vectorization")
+        if one_by_one and len(envs) != self.num_envs:
+            raise misfit(f"there are {len(envs)} of them, and {self.num_envs} here")
+        self._told(self._slots.load_state_dict, envs)
+        self.steps, self.observation = state["steps"], state["observation"].copy()
 
     def save(self, rows: Rows) -> list[Saved]:
         """The whole states of the environments `rows` (K,). There must be no `snapshot_obstacle`."""
@@ -96,8 +137,39 @@ class Environments:
         state, with one seed, meet the same future if the same actions are taken."""
         self._slots.reseed(rows, seeds)
 
+    def rebuild(self, seeds: list[int]) -> None:
+        """Whatever condition they are in, make them anew in the same way, and reset environment i with `seeds[i]`."""
+        self._failed = True
+        self.close()
+        self.steps = 0
+        try:
+            self._envs = self._make_others()
+        except Failure as failure:
+            raise self._fault(failure) from failure
+        self._failed = False
+        self.observation = self._reset(seed=seeds)
+
     def close(self) -> None:
-        self._envs.close()
+        """Let go of them. What an environment raises here is ignored after a fault, which has said it all."""
+        try:
+            self._envs.close()
+        except Exception as error:
+            if not self._failed:
+                raise self._fault(error) from error
+        finally:
+            self._envs.closed = True
+
+    @property
+    def _slots(self) -> Any:
+        """What saves and restores them."""
+        return Slots(self._envs) if isinstance(self._envs, SyncVectorEnv) else self._envs
+
+    def _told(self, ask: Callable[..., Any], *arguments: Any) -> Any:
+        """The answer, a `Failure` made a fault."""
+        try:
+            return ask(*arguments)
+        except Failure as failure:
+            raise self._fault(failure) from failure
 
     def _reset(self, **kwargs: Any) -> Floats:
         try:
@@ -108,12 +180,13 @@ class Environments:
         return observation
 
     def _fault(self, error: Exception) -> EnvironmentFault:
-        return EnvironmentFault(
-            f"{self.task.id} raised at step {self.steps} of each environment: {type(error).__name__}: {error}"
-        )
+        self._failed = True
+        if not isinstance(error, Failure):
+            error = Failure(" raised", f" of each environment: {type(error).__name__}: {error}")
+        return EnvironmentFault(f"{self.task.id}{error.what} at step {self.steps}{error.more}")
 
     def _check_finite(self, name: str, value: NDArray[Any]) -> None:
-        finite = np.isfinite(value)
+        finite = np.abs(value) <= LARGEST
         if finite.all():
             return
         index = int(np.flatnonzero(~finite.reshape(self.num_envs, -1).all(1))[0])

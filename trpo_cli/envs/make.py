@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
-import signal
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from trpo_cli.envs import random_mdp  # noqa: F401  registers RandomMDP-v0
 from trpo_cli.envs.mujoco_batch import MujocoBatch, not_exact
 from trpo_cli.envs.spaces import action_decoder, observation_encoder
+from trpo_cli.envs.watched import Watched
+from trpo_cli.envs.workers import Workers
 from trpo_cli.errors import ConfigError, EnvironmentFault, nearest
 from trpo_cli.ranges import Count, Positive
 
 Vectorization = Literal["auto", "native", "sync", "async"]
-DISABLED = AutoresetMode.DISABLED
 WORKERS_PAY = 200e-6  # seconds a step: below it, talking to a worker process costs more than the step (2 cores)
 
 
@@ -32,17 +31,18 @@ class Parallelism(NamedTuple):
 
     vectorization: Vectorization = "auto"  # one native batch, in turn, in worker processes, or the fastest of these
     num_threads: int | None = None  # of the native batch; None: one a core
-    in_process: bool = False  # whether "auto" leaves out worker processes, where nothing can be saved
+    in_process: bool = False  # whether "auto" leaves out worker processes, where nothing can be tried out
 
 
 FASTEST = Parallelism()
 
 
 class Vectorized(NamedTuple):
-    """Environments side by side, and how: for the log."""
+    """Environments side by side, how (for the log), and others made in the same way."""
 
     envs: VectorEnv[Any, Any, Any]
     how: str
+    make_others: Callable[[], VectorEnv[Any, Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Task:
     normalize_reward: bool
     observation_clip: Positive  # standard deviations
     reward_clip: Positive  # standard deviations of the return
+    step_timeout: Positive = 60.0  # seconds that a worker process may take for a step or a reset
 
     def make(self, num_envs: int, parallelism: Parallelism = FASTEST) -> Vectorized:
         """`num_envs` copies. They never reset by themselves: the caller does, with `options={"reset_mask": ...}`.
@@ -64,13 +65,15 @@ class Task:
         `EnvironmentFault` if it raises when a step of it is timed.
         """
         vectorization, num_threads, in_process = parallelism
+        make: Callable[[], VectorEnv[Any, Any, Any]]
         env = self.make_one()
         observation_encoder(env.observation_space, self.id)  # spaces that no policy reads are refused here
         action_decoder(env.action_space, self.id)
         obstacle = not_exact(env)
         if obstacle is None and vectorization in ("auto", "native"):
             threads = min(num_threads or cores(), num_envs)
-            return Vectorized(MujocoBatch(env, num_envs, threads), f"one MuJoCo batch, {_count(threads, 'thread')}")
+            make = functools.partial(self._make_batch, num_envs, threads)
+            return Vectorized(make(), f"one MuJoCo batch, {_count(threads, 'thread')}", make)
         if vectorization == "native":
             raise ConfigError(f"sampler.vectorization: native is not for {self.id}: {obstacle}")
         reason = f"not native: {obstacle}" if obstacle else "as asked"
@@ -82,20 +85,28 @@ class Task:
                 vectorization = "async" if seconds > WORKERS_PAY else "sync"
         env.close()
         if vectorization == "sync":
-            envs = SyncVectorEnv([self.make_one] * num_envs, autoreset_mode=DISABLED, copy=False)
-            return Vectorized(envs, f"stepped in turn ({reason})")
-        # They are forked by a server that has imported what they need, and has no threads that a fork would lose.
-        multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
-        made_from = functools.partial(self._make_in_worker, gymnasium.spec(self.id))
-        workers = AsyncVectorEnv([made_from] * num_envs, autoreset_mode=DISABLED, copy=False, context="forkserver")
-        return Vectorized(workers, f"in {_count(num_envs, 'worker process')} ({reason})")
+            make = functools.partial(self._make_in_turn, num_envs)
+            return Vectorized(make(), f"stepped in turn ({reason})", make)
+        make = functools.partial(self._make_workers, num_envs)
+        return Vectorized(make(), f"in {_count(num_envs, 'worker process')} ({reason})", make)
 
-    def _make_in_worker(self, spec: EnvSpec) -> gymnasium.Env[Any, Any]:
+    def _make_batch(self, num_envs: int, num_threads: int) -> MujocoBatch:
+        return MujocoBatch(self.make_one(), num_envs, num_threads)
+
+    def _make_in_turn(self, num_envs: int) -> SyncVectorEnv[Any, Any]:
+        makers = [functools.partial(self._make_watched, index) for index in range(num_envs)]
+        return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED, copy=False)
+
+    def _make_watched(self, index: int) -> Watched:
+        return Watched(self.make_one(), index)
+
+    def _make_workers(self, num_envs: int) -> Workers:
         """From the spec, since a plugin's id is not registered there; once in this process too, for the spaces."""
-        if multiprocessing.parent_process() is not None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent finishes its iteration
-            threadpool_limits(1)
-        return self.make_one(spec)
+        make = functools.partial(self.make_one, gymnasium.spec(self.id))
+        env = make()
+        workers = Workers(make, env, num_envs, self.step_timeout)
+        env.close()
+        return workers
 
     def make_one(self, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
         """A single environment, as Gymnasium makes it. Raises `ConfigError` if it is unknown or cannot be made."""

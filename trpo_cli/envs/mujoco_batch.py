@@ -20,8 +20,10 @@ from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 from mujoco.batch import Batch  # type: ignore[import-untyped]
 
-from trpo_cli.envs import contact_forces
+from trpo_cli.envs import contact_forces, generators
+from trpo_cli.envs.fitting import misfit, same_table
 from trpo_cli.envs.mujoco_tasks import TASKS, Array, MujocoTask, Terms
+from trpo_cli.envs.stability import WARNINGS, unstable
 
 
 class Simulations:
@@ -36,7 +38,8 @@ class Simulations:
         self.batch = Batch(feeling or settings.model, num_envs, num_threads, persistent=feeling is None)
         self._data: Any = mujoco.MjData(settings.model) if self.batch.persistent else None
         self.cfrc_ext = np.zeros((num_envs, settings.model.nbody, 6))
-        self._tables: list[Array] = [self.batch.state, self.cfrc_ext]  # all that a simulation is: one row of each
+        self.tables: list[Array] = [self.batch.state, self.cfrc_ext]  # all that a simulation is: one row of each
+        self._unstable = self.batch.warning[:, WARNINGS, 1]  # (N, 4), how often
         self.dt, self._frame_skip, self.mass = settings.dt, settings.frame_skip, settings.model.body_mass.copy()
         self.before: Array = np.zeros((num_envs, 0))
         self.after: Array = self.before
@@ -57,7 +60,7 @@ class Simulations:
     def __getattr__(self, field: str) -> Array:
         array = self.batch.bind(field)
         if not array.flags.writeable:  # a derived field: no part of the state, and not to be had from it
-            self._tables.append(array.base)
+            self.tables.append(array.base)
         setattr(self, field, array)
         return array
 
@@ -71,10 +74,13 @@ class Simulations:
         return (self.after - self.before) / self.dt
 
     def step(self, action: Array) -> None:
-        """Apply the actions (N, A) for one step of the task."""
+        """Apply the actions (N, A) for one step of the task. Raises `Failure` if a simulation becomes unstable."""
         self.before = self.after
         self.ctrl[:] = action
         self.batch.step(nstep=self._frame_skip)
+        if self._unstable.any():
+            row = int(self._unstable.any(1).argmax())
+            raise unstable(row, self._unstable[row])
         if self._contacts:
             self._measure_contacts()
         self._look()
@@ -82,6 +88,7 @@ class Simulations:
     def restart(self, rows: Array, positions: Array, velocities: Array) -> None:
         """Put the simulations `rows` (K,) into new states (K, nq) and (K, nv), as a reset of Gymnasium's does."""
         self.batch.state[rows] = self._fresh
+        self._unstable[rows] = 0
         self.qpos[rows], self.qvel[rows] = positions, velocities
         self.batch.forward(rows)
         self.cfrc_ext[rows] = 0
@@ -89,13 +96,21 @@ class Simulations:
 
     def save(self, rows: Array) -> list[list[Array]]:
         """Of each of the simulations `rows` (K,): its state, and what was derived from it a substep before."""
-        copies = [table[rows] for table in self._tables]
+        copies = [table[rows] for table in self.tables]
         return [[copy[k] for copy in copies] for k in range(len(rows))]
 
     def restore(self, rows: Array, saved: Sequence[list[Array]]) -> None:
         """Put what was `saved` (K,) into the simulations `rows` (K,)."""
-        for table, column in zip(self._tables, zip(*saved, strict=True), strict=True):
+        for table, column in zip(self.tables, zip(*saved, strict=True), strict=True):
             table[rows] = column
+        self._unstable[rows] = 0
+        self._look()
+
+    def load(self, tables: Sequence[Array]) -> None:
+        """Restore copies of all `tables`."""
+        for own, table in zip(self.tables, tables, strict=True):
+            own[:] = table
+        self._unstable[:] = 0
         self._look()
 
     def _track(self) -> None:
@@ -193,6 +208,32 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
         """Start the generators of the environments `rows` (K,) anew, as a reset with `seeds` (K,) does."""
         for row, seed in zip(rows.tolist(), seeds, strict=True):
             self._generators[row] = seeding.np_random(seed)[0]
+
+    def snapshot_obstacle(self) -> str | None:
+        """A simulation holds nothing that cannot be saved and restored."""
+        return None
+
+    obstacle = snapshot_obstacle
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole states of all environments, which have been reset: a few tables (N, ...)."""
+        return {
+            "tables": [table.copy() for table in self._simulations.tables],
+            "elapsed": self._elapsed.copy(),
+            "generators": [self._generator(row).bit_generator.state for row in range(self.num_envs)],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave. Raises `CheckpointError` if it does not fit."""
+        tables, states, elapsed = state.get("tables"), state.get("generators"), state.get("elapsed")
+        own = [self._elapsed, *self._simulations.tables]
+        if not (isinstance(tables, list) and isinstance(states, list) and len(states) == self.num_envs):
+            raise misfit(f"they lack the tables or the generators of {self.num_envs} simulations")
+        if len(own) != 1 + len(tables) or not all(map(same_table, (elapsed, *tables), own)):
+            raise misfit("simulations of another model or another number")
+        self._generators = [generators.restored(one, None) for one in states]
+        self._simulations.load(tables)
+        np.copyto(self._elapsed, elapsed)  # type: ignore[arg-type]  # `same_table` looked
 
     def _observe(self) -> Array:
         parts = [part.reshape(self.num_envs, -1) for part in self._task.observe(self._simulations)]

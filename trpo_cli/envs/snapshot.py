@@ -4,8 +4,8 @@ The state of an environment is every attribute of its instance and of each wrapp
 `gymnasium.make` was told (spaces, spec, arguments) is no state. An attribute of any other kind could hold state that
 nobody sees from here, so it is an obstacle: an environment is restored exactly or not at all. Two ways out: the
 environments of Gymnasium's that wrap MuJoCo are known here, and an environment may hide what it likes if it offers
-`clone_state` and `restore_state`, as Atari's do. State outside the instance (globals, NumPy's global generator) is not
-found.
+`clone_state` and `restore_state`, as Atari's do. Of its spaces the generators are state, for it may draw from them.
+State outside the instance (globals, NumPy's global generator, spaces of the class) is not found.
 
 A snapshot is made of plain data alone (of `clone_state`, whatever that gives), shares no memory with the environment,
 can be restored any number of times, and into any environment made with the same arguments.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from inspect import signature
 from itertools import pairwise
 from types import FunctionType
@@ -26,11 +26,10 @@ import mujoco  # type: ignore[import-untyped]
 import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import SyncVectorEnv
 from mujoco.batch import DATA_FIELDS  # type: ignore[import-untyped]
 from numpy.lib.array_utils import byte_bounds
-from numpy.typing import NDArray
 
+from trpo_cli.envs import generators
 from trpo_cli.errors import EnvironmentFault
 
 Env = gymnasium.Env[Any, Any]
@@ -43,29 +42,32 @@ CONSTANTS = {
     "gymnasium.envs.toy_text.": {"P"},
     "gymnasium.envs.mujoco.": {"model", "mujoco_renderer"},
     "trpo_cli.envs.random_mdp": {"P", "initial_state_distrib"},
+    "trpo_cli.envs.watched": {"index", "simulator"},
 }
 """What environments known here never change, by the package of the class."""
-DEQUE, GENERATOR, SIMULATION, CLONE = "__deque__", "__generator__", "__simulation__", "__clone__"
+DEQUE, GENERATOR, SPACE, SIMULATION, CLONE = "__deque__", "__generator__", "__space__", "__simulation__", "__clone__"
 SIMULATION_FIELDS = sorted(DATA_FIELDS)
 
 
 def save(env: Env) -> Snapshot:
     """The whole state of `env`. Raises `EnvironmentFault` if it has attributes of a kind that cannot be saved."""
-    return [_save_layer(layer) for layer in _layers(env)]
+    return [_save_layer(layer) for layer in layers(env)]
 
 
 def restore(env: Env, snapshot: Snapshot) -> None:
     """Put `env` into the state in which `save` found it, or another environment made with the same arguments."""
-    for layer, saved in zip(_layers(env), snapshot, strict=True):
+    for layer, saved in zip(layers(env), snapshot, strict=True):
         own = vars(layer)
-        for name in own.keys() - saved.keys() - _constants(layer.__class__):
-            if CLONE not in saved and not _is_code(own[name]):
+        for name in own.keys() - saved.keys() - constants(layer.__class__):
+            if isinstance(own[name], gymnasium.Space):
+                generators.restore_space(own[name])
+            elif CLONE not in saved and not _is_code(own[name]):
                 del own[name]  # it came into being after the snapshot
         for name, value in saved.items():
             if name == CLONE:
                 layer.restore_state(value)
             else:
-                own[name] = value if type(value) in SCALARS else _restored(value, own.get(name))
+                own[name] = value if type(value) in SCALARS else restored(value, own.get(name))
 
 
 def reseed(env: Env, seed: int) -> None:
@@ -73,10 +75,14 @@ def reseed(env: Env, seed: int) -> None:
 
     What draws random numbers behind `clone_state`, such as Atari's sticky actions, is out of reach and goes on.
     """
-    generators = [env.unwrapped.np_random]
-    for layer in _layers(env):
-        generators += [g for g in vars(layer).values() if type(g) is np.random.Generator and g not in generators]
-    for stream, generator in enumerate(generators):
+    found = [env.unwrapped.np_random]
+    for layer in layers(env):
+        found += [g for g in vars(layer).values() if type(g) is np.random.Generator and g not in found]
+    for layer in layers(env):
+        spaces = (value for value in vars(layer).values() if isinstance(value, gymnasium.Space))
+        parts = (part for space in spaces for part in generators.parts(space))
+        found += [part._np_random for part in parts if part._np_random is not None]
+    for stream, generator in enumerate(found):
         sequence = np.random.SeedSequence(seed, spawn_key=(stream,) if stream else ())
         generator.bit_generator.state = type(generator.bit_generator)(sequence).state
     env.unwrapped._np_random_seed = seed
@@ -98,43 +104,7 @@ def obstacle(env: Env) -> str | None:
     return _shared_memory(env)
 
 
-class Slots:
-    """The environments of a `SyncVectorEnv` without autoreset, each with what the vector itself keeps of it."""
-
-    def __init__(self, envs: SyncVectorEnv[Any, Any]) -> None:
-        self._envs = envs
-
-    def obstacle(self) -> str | None:
-        """The first `obstacle` of any of them."""
-        return next(filter(None, map(obstacle, self._envs.envs)), None)
-
-    def save(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """The whole states of the environments `rows` (K,). Raises `EnvironmentFault` as `save` does."""
-        envs: Any = self._envs
-        return [
-            {
-                "env": save(envs.envs[row]),
-                "observation": _copied(envs._env_obs[row]),
-                "ended": bool(envs._autoreset_envs[row]),
-            }
-            for row in rows.tolist()
-        ]
-
-    def restore(self, rows: NDArray[np.int64], snapshots: Sequence[dict[str, Any]]) -> None:
-        """Put `snapshots` (K,) into the environments `rows` (K,), whichever they were saved from."""
-        envs: Any = self._envs
-        for row, snapshot in zip(rows.tolist(), snapshots, strict=True):
-            restore(envs.envs[row], snapshot["env"])
-            envs._env_obs[row] = _restored(snapshot["observation"])  # a reset of others shows it again
-            envs._autoreset_envs[row] = snapshot["ended"]  # it refuses to step what has
-
-    def reseed(self, rows: NDArray[np.int64], seeds: Sequence[int]) -> None:
-        """`reseed` each of the environments `rows` (K,) with one of `seeds` (K,)."""
-        for row, seed in zip(rows.tolist(), seeds, strict=True):
-            reseed(self._envs.envs[row], seed)
-
-
-def _layers(env: Any) -> Iterator[Any]:
+def layers(env: Any) -> Iterator[Any]:
     """The wrappers, outermost first, then the environment itself."""
     while isinstance(env, gymnasium.Wrapper):
         yield env
@@ -147,11 +117,14 @@ def _save_layer(layer: Any) -> dict[str, Any]:
     clones = (
         not isinstance(layer, gymnasium.Wrapper) and hasattr(layer, "clone_state") and hasattr(layer, "restore_state")
     )
-    constants, saved = _constants(layer.__class__), {}
+    fixed, saved = constants(layer.__class__), {}
     for name, value in vars(layer).items():
         if type(value) in SCALARS:
             saved[name] = value
-        elif name not in constants and not _is_code(value):
+        elif isinstance(value, gymnasium.Space):
+            if any(states := generators.of_space(value)):
+                saved[name] = {SPACE: states}
+        elif name not in fixed and not _is_code(value):
             try:
                 saved[name] = _saved(value)
             except TypeError as kind:
@@ -166,17 +139,17 @@ def _save_layer(layer: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _constants(layer: type) -> frozenset[str]:
+def constants(layer: type) -> frozenset[str]:
     """The names of attributes of a class of layers that are no state."""
     known = [names for package, names in CONSTANTS.items() if layer.__module__.startswith(package)]
     return frozenset(ARGUMENTS.union({"env"} if issubclass(layer, gymnasium.Wrapper) else (), *known))
 
 
 def _is_code(value: Any) -> bool:
-    """Spaces, and functions without variables of their own; those of Gymnasium's wrappers have only constants."""
+    """Specs, and functions without variables of their own; those of Gymnasium's wrappers have only constants."""
     if isinstance(value, FunctionType):
         return value.__closure__ is None or value.__module__.startswith("gymnasium.wrappers.")
-    return isinstance(value, gymnasium.Space | EnvSpec)
+    return isinstance(value, EnvSpec)
 
 
 def _saved(value: Any) -> Any:
@@ -190,10 +163,10 @@ def _saved(value: Any) -> Any:
             arrays = ((name, getattr(value, name)) for name in SIMULATION_FIELDS)
             return {SIMULATION: {name: a.copy() for name, a in arrays if isinstance(a, np.ndarray)}, "time": value.time}
         case _:
-            return _copied(value)
+            return copied(value)
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """A copy of plain data; raises `TypeError`, naming the kind, of any other."""
     kind = type(value)
     if kind in SCALARS:
@@ -201,55 +174,50 @@ def _copied(value: Any) -> Any:
     if kind is np.ndarray and not value.dtype.hasobject:
         return value.copy(order="K")
     if kind is list:
-        return [_copied(item) for item in value]
+        return [copied(item) for item in value]
     if kind is tuple:
-        return tuple([_copied(item) for item in value])
+        return tuple([copied(item) for item in value])
     if kind is dict:
-        return {_copied(key): _copied(item) for key, item in value.items()}
+        return {copied(key): copied(item) for key, item in value.items()}
     if kind is deque:
-        return {DEQUE: [_copied(item) for item in value], "maxlen": value.maxlen}
+        return {DEQUE: [copied(item) for item in value], "maxlen": value.maxlen}
     raise TypeError(kind.__name__)
 
 
-def _restored(saved: Any, present: Any = None) -> Any:
+def restored(saved: Any, present: Any = None) -> Any:
     """A copy of what was `saved`; a generator or a simulation is the `present` one, since others may refer to it."""
     match saved:
         case {"__generator__": state}:
-            return _restored_generator(state, present)
+            return generators.restored(state, present)
         case {"__simulation__": fields, "time": time}:
             for name, array in fields.items():
                 getattr(present, name)[...] = array
             present.time = time
+            present.warning.number[:] = 0  # those of the future it comes from
+            return present
+        case {"__space__": states}:
+            generators.restore_space(present, states)
             return present
         case {"__deque__": items, "maxlen": maxlen}:
-            return deque(map(_restored, items), maxlen)
+            return deque(map(restored, items), maxlen)
         case dict():
-            return {key: _restored(item) for key, item in saved.items()}
+            return {key: restored(item) for key, item in saved.items()}
         case list():
-            return [_restored(item) for item in saved]
+            return [restored(item) for item in saved]
         case tuple():
-            return tuple([_restored(item) for item in saved])
+            return tuple([restored(item) for item in saved])
         case _:
             return saved.copy() if type(saved) is np.ndarray else saved
-
-
-def _restored_generator(state: dict[str, Any], generator: np.random.Generator | None) -> np.random.Generator:
-    """`generator`, in this `bit_generator.state`; a new one if there was none, or one of another algorithm."""
-    bits = getattr(np.random, state["bit_generator"])
-    if generator is None or type(generator.bit_generator) is not bits:
-        generator = np.random.Generator(bits())
-    generator.bit_generator.state = state
-    return generator
 
 
 def _shared_memory(env: Env) -> str | None:
     """Two attributes that would no longer be one after a restore, in words. Gymnasium's wrappers do not mind."""
     spans = sorted(
         (*span, f"{type(layer).__name__}.{name}")
-        for layer in _layers(env)
+        for layer in layers(env)
         if not type(layer).__module__.startswith("gymnasium.wrappers.")
         for name, value in vars(layer).items()
-        if name not in _constants(layer.__class__)
+        if name not in constants(layer.__class__)
         for span in _spans(value)
     )
     both = next(((one, other) for (_, end, one), (start, _, other) in pairwise(spans) if start < end), None)
