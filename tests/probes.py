@@ -138,10 +138,15 @@ class States(Probe):
 
 
 class Faulty(Probe):
-    """Well for `after` steps, then `fault`: a NaN reward or observation, or an exception."""
+    """Well for `after` steps, then `fault`: a bad reward or observation, or an exception."""
 
     def __init__(self, fault: str, after: int = 50) -> None:
         self.fault, self.after, self.steps = fault, after, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        if self.fault == "reset" and self.steps > self.after:
+            raise Unsendable(self)
+        return super().reset(seed=seed)
 
     def observe(self) -> Any:
         bad = self.fault == "observation" and self.steps > self.after
@@ -151,7 +156,42 @@ class Faulty(Probe):
         self.steps += 1
         if self.fault == "raise" and self.steps > self.after:
             raise RuntimeError("the simulator fell over")
-        return float("nan") if self.fault == "reward" and self.steps > self.after else 1.0
+        bad = {"reward": float("nan"), "huge reward": 1e39}
+        return bad.get(self.fault, 1.0) if self.steps > self.after else 1.0
+
+
+class Unsendable(Exception):
+    """No other process can be told of it as it is."""
+
+    def __init__(self, env: Env[Any, Any]) -> None:
+        super().__init__(lambda: env)
+
+    def __str__(self) -> str:
+        return "the door is stuck"
+
+
+class Drawing(Probe):
+    """Draws its rewards from its spaces too, and keeps what a step brought into being; episodes of 20 steps."""
+
+    def __init__(self) -> None:
+        self.action_space = spaces.Discrete(2)
+        self.urn = spaces.Dict({"a": spaces.Discrete(99), "b": spaces.Tuple((spaces.Box(0.0, 1.0, (2,)),))})
+        self.trail: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        if seed is not None:
+            self.urn.seed(seed)
+            self.action_space.seed(seed)
+        return super().reset(seed=seed)
+
+    def reward(self, action: Any) -> float:
+        draw = self.urn.sample()
+        self.last = action, getattr(self, "last", None) is None
+        self.trail.append(float(draw["a"] + draw["b"][0].sum()))
+        return sum(self.trail[-3:]) + float(self.action_space.sample()) + float(self.np_random.normal())
+
+    def ends(self) -> tuple[bool, bool]:
+        return False, self.time == 20
 
 
 class Slow(Probe):

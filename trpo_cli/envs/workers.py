@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
+import os
 import signal
-import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -35,7 +36,6 @@ Array = NDArray[Any]
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Terminals and schedulers send them to every process of a run; the first one finishes its iteration."""
 GRACE = 2.0  # seconds that workers have to close their environments
-DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 class Workers(VectorEnv[Any, Any, Any]):
@@ -180,8 +180,7 @@ def _work(index: int, make: Any, pipe: Connection, memory: Any, shape: tuple[int
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
-    if sys.platform == "linux":  # the server ends with its parent; elsewhere a worker sees that when its step is done
-        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     threadpool_limits(1)
     with contextlib.suppress(EOFError, ConnectionError):  # the parent needs it no more
         try:
@@ -197,6 +196,15 @@ def _work(index: int, make: Any, pipe: Connection, memory: Any, shape: tuple[int
         finally:
             with contextlib.suppress(Exception):  # nobody is left to hear of it
                 env.close()
+
+
+def _die_with_parent() -> None:
+    """A step may never come to its end, and see that the pipe is closed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        time.sleep(GRACE)
+        os._exit(1)
 
 
 def _answer(index: int, worker: _Worker, request: str, arguments: tuple[Any, ...]) -> Any:
