@@ -17,7 +17,7 @@ from test_snapshot import Emulated, World, plain, same
 from trpo_cli.envs import contact_forces, generators
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task
-from trpo_cli.envs.snapshot import GENERATOR, SIMULATION, SPACE
+from trpo_cli.envs.snapshot import CLONE, GENERATOR, SIMULATION, SPACE
 from trpo_cli.errors import CheckpointError, EnvironmentFault
 
 KEPT: list[tuple[str, Any]] = [
@@ -112,6 +112,20 @@ def test_environments_made_anew_are_as_new(vectorization: Any) -> None:
     assert same(met(envs, 60), met(fresh, 60))
     envs.close()
     fresh.close()
+
+
+def test_what_is_drawn_from_spaces_is_tried_out_and_taken_back() -> None:
+    envs, rows = made("Probe/Drawing-v0", "sync"), np.arange(3)
+    met(envs, 7)
+    aside = envs.save(rows)
+    expected = met(envs, 40)
+    envs.restore(rows, aside)
+    assert same(met(envs, 40), expected)
+    envs.restore(rows, [aside[0]] * 3)
+    envs.reseed(rows, [1, 1, 2])
+    reward = envs.step(np.zeros((3, 1), dtype=np.int64))[1]
+    assert reward[0] == reward[1] != reward[2]
+    envs.close()
 
 
 def upset(envs: Environments, state: dict[str, Any]) -> None:
@@ -248,6 +262,18 @@ def test_a_state_that_does_not_fit_is_refused(env_id: str, vectorization: Any, s
         envs.load_state_dict(state)
     met(envs, 3)  # and nothing has happened
     envs.close()
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_clone_that_an_environment_cannot_take_is_refused(vectorization: Any) -> None:
+    gymnasium.register("Kind-v0", entry_point=Emulated)
+    envs = made("Kind-v0", vectorization)
+    state = envs.state_dict()
+    state["envs"][2]["env"][-1][CLONE] = 3
+    with pytest.raises(CheckpointError, match="not fit: TypeError"):
+        envs.load_state_dict(state)
+    envs.close()
+    del gymnasium.registry["Kind-v0"]
 
 
 @pytest.mark.parametrize("position", [-1, 625])

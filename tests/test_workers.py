@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import probes  # noqa: F401  registers the probe environments
 import pytest
+from conftest import built
 
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task
@@ -129,6 +130,11 @@ def test_what_an_environment_does_wrong_is_a_fault(
     envs.close()
     envs.close()
     assert capfd.readouterr() == ("", "")
+
+
+def test_no_time_at_all_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"env.step_timeout: got 0"):
+        built("env=CartPole-v1", "env.step_timeout=0")
 
 
 def test_where_a_worker_raised_is_told_to_the_log() -> None:

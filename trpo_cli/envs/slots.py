@@ -46,6 +46,14 @@ class Place:
         ):
             raise fitting.misfit("an observation of another shape")
 
+    def load(self, state: Any) -> None:
+        """Restore what came from a file. Raises `CheckpointError` if it does not fit."""
+        self.check(state)
+        try:
+            self.restore(state)
+        except Exception as error:  # `restore_state` is the environment's own
+            raise fitting.misfit(f"{type(error).__name__}: {error}") from error
+
     def obstacle(self) -> str | None:
         """Why it cannot be saved and restored exactly from a file, in a few words; None if it can."""
         return snapshot.obstacle(self.env) or fitting.opaque(self.env)
@@ -71,12 +79,10 @@ class Slots:
 
     def restore(self, rows: NDArray[np.int64], snapshots: Sequence[dict[str, Any]]) -> None:
         """Put `snapshots` (K,) into the environments `rows` (K,), whichever they were saved from."""
-        envs: Any = self._envs
         for row, state in zip(rows.tolist(), snapshots, strict=True):
             place = self._place(row)
             place.restore(state)
-            envs._env_obs[row] = place.observation  # a reset of others shows it again
-            envs._autoreset_envs[row] = place.ended  # it refuses to step what has
+            self._keep(row, place)
 
     def reseed(self, rows: NDArray[np.int64], seeds: Sequence[int]) -> None:
         """Start the generators of the environments `rows` (K,) anew with `seeds` (K,)."""
@@ -90,9 +96,15 @@ class Slots:
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         """Restore what `state_dict` gave, of these or of `Workers`. Raises `CheckpointError` if it does not fit."""
         for row, one in enumerate(state):
-            self._place(row).check(one)
-        self.restore(np.arange(self._envs.num_envs), state)
+            place = self._place(row)
+            place.load(one)
+            self._keep(row, place)
 
     def _place(self, row: int) -> Place:
         envs: Any = self._envs
         return Place(envs.envs[row], envs._env_obs[row], bool(envs._autoreset_envs[row]))
+
+    def _keep(self, row: int, place: Place) -> None:
+        envs: Any = self._envs
+        envs._env_obs[row] = place.observation  # a reset of others shows it again
+        envs._autoreset_envs[row] = place.ended  # it refuses to step what has

@@ -166,8 +166,7 @@ class _Worker:
         return self._place.save()
 
     def load(self, state: dict[str, Any]) -> None:
-        self._place.check(state)
-        self._place.restore(state)
+        self._place.load(state)
         self._show(self._place.observation)
 
     def _show(self, observation: Any) -> None:
