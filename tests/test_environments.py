@@ -95,6 +95,7 @@ def test_an_ended_environment_is_kept_as_ended(vectorization: Any) -> None:
         pass
     other = made("CartPole-v1", vectorization, seed=8)
     other.load_state_dict(envs.state_dict())
+    assert same(other.state_dict(), envs.state_dict())
     assert same(other.restart(ended), envs.restart(ended))
     assert same(met(other, 30), met(envs, 30))
     envs.close()
