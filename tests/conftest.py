@@ -11,7 +11,6 @@ from typing import Any
 
 import gymnasium
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -46,7 +45,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 def built(*overrides: str) -> train.Parts:
     """The parts of a run with these overrides."""
     node = composed(*overrides)
-    settings = {key: value for key, value in node.items() if key not in train.PART_GROUPS}
+    settings = {key: value for key, value in node.items() if key not in train.NOT_SETTINGS}
     return train.build_parts(node, fill(train.Settings, settings))
 
 
@@ -65,17 +64,6 @@ def small(*overrides: str) -> tuple[str, ...]:
         case _:
             less = ()
     return (*overrides, *less)
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two states are bit for bit equal."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
 
 
 def _command(main: Callable[[], None], name: str, monkeypatch: Any, capsys: Any, directory: Path) -> Command:

@@ -5,7 +5,10 @@ Importing this module registers them: `plugins=[probes] env=gym env.id=Probe/NAM
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -192,6 +195,27 @@ class Drawing(Probe):
 
     def ends(self) -> tuple[bool, bool]:
         return False, self.time == 20
+
+
+class Once(Probe):
+    """The first to take `after` steps, of all that share the file `marker`, goes wrong; none after it does."""
+
+    def __init__(self, fault: str, marker: str, after: int = 40) -> None:
+        self.fault, self.marker, self.after, self.steps = fault, marker, after, 0
+
+    def reward(self, action: Any) -> float:
+        self.steps += 1
+        if self.steps < self.after or Path(self.marker).exists():
+            return float(action)
+        Path(self.marker).touch()
+        match self.fault:
+            case "raise":
+                raise RuntimeError("the simulator fell over")
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                time.sleep(1000)
+        return float(self.fault)  # nan, inf and the like
 
 
 class Slow(Probe):

@@ -9,7 +9,8 @@ from typing import Any
 import probes  # noqa: F401  registers the probe environments
 import pytest
 import torch
-from conftest import built, same, small
+from conftest import built, small
+from exactness import exactly
 from torch import Tensor
 
 from trpo_cli import checkpoint
@@ -56,7 +57,7 @@ def test_a_failed_first_order_update_leaves_everything_bit_for_bit(failure: str)
     assert row["trust_region/outcome"] == outcome
     assert row["trust_region/accepted"] == 0
     assert row["policy/kl"] == 0
-    assert same((parts.policy.state_dict(), parts.critic.state_dict(), algorithm.optimizer.state_dict()), before)
+    assert exactly((parts.policy.state_dict(), parts.critic.state_dict(), algorithm.optimizer.state_dict()), before)
 
 
 def test_a_last_step_to_where_nothing_is_finite_is_taken_back() -> None:
@@ -66,7 +67,7 @@ def test_a_last_step_to_where_nothing_is_finite_is_taken_back() -> None:
     before = copy.deepcopy(parts.policy.state_dict())
     row = parts.algorithm.iterate(0.0)
     assert row["trust_region/outcome"] == Outcome.NON_FINITE_LOSS
-    assert same(parts.policy.state_dict(), before)
+    assert exactly(parts.policy.state_dict(), before)
 
 
 def test_target_kl_ends_the_epochs() -> None:
@@ -124,12 +125,12 @@ def test_a_checkpoint_holds_all_but_the_environments(algo: str, tmp_path: Any) -
     checkpoint.save(tmp_path / "step.safetensors", first.state_dict())
     second = built(*overrides, "seed=5")
     second.load_state_dict(checkpoint.load(tmp_path / "step.safetensors"))
-    assert same(second.state_dict(), first.state_dict())
+    assert exactly(second.state_dict(), first.state_dict())
     if algo in ("cem", "cma_es", "random_search"):  # whose episodes are those of a seed and a number
         second.sampler.seed = first.sampler.seed
     rows = [parts.algorithm.iterate(0.2) for parts in (first, second)]
     assert all(rows[0][name] == rows[1][name] for name in rows[0] if not name.startswith("time/"))
-    assert same(second.state_dict(), first.state_dict())
+    assert exactly(second.state_dict(), first.state_dict())
 
 
 def test_evaluation_of_an_endless_task_is_cut_off() -> None:

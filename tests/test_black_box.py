@@ -9,7 +9,8 @@ import numpy as np
 import probes  # noqa: F401  registers the probe environments
 import pytest
 import torch
-from conftest import Command, built, quiet_make, same
+from conftest import Command, built, quiet_make
+from exactness import exactly
 from torch import Tensor
 
 from trpo_cli import checkpoint
@@ -225,9 +226,9 @@ def test_goes_on_from_a_checkpoint_as_if_nothing_had_happened(method: str, tmp_p
     rows(run)
     checkpoint.save(tmp_path / "state", run.state_dict())
     again.load_state_dict(checkpoint.load(tmp_path / "state"))
-    assert same(run.state_dict(), again.state_dict())
+    assert exactly(run.state_dict(), again.state_dict())
     assert rows(run) == rows(again)
-    assert same(run.state_dict(), again.state_dict())
+    assert exactly(run.state_dict(), again.state_dict())
 
 
 @each_method

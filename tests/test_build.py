@@ -142,6 +142,7 @@ def test_settings_are_checked_to_the_leaves() -> None:
         "plugins": [],
         "eval": {"every": 0, "episodes": 1, "max_episode_steps": 1},
         "checkpoint": {"every": 1, "keep": 1},
+        "fault_patience": 3,
     }
     assert fill(Settings, good).eval.every == 0
     for change, said in (

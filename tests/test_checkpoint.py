@@ -153,7 +153,7 @@ def test_a_fault_anywhere_in_a_save_loses_nothing(
     assert exactly(checkpoint.load(before), {"steps": 1})
     assert checkpoint.load(after).keys() == (state().keys() if replaced else {"steps"})
     checkpoint.save(after, {"steps": 3})
-    assert checkpoint.load_newest(tmp_path) == (after, {"steps": 3}, [])
+    assert checkpoint.load_newest(tmp_path) == (after, {"steps": 3}, {})
 
 
 def test_a_write_in_pieces_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,12 +188,12 @@ def test_the_newest_whole_one_is_loaded_and_the_others_named(tmp_path: Path) -> 
     for steps in (9, 100, 20):
         checkpoint.save(tmp_path / f"step_{steps}.safetensors", {"steps": steps})
     (tmp_path / "step_200 (copy).safetensors").write_text("not ours")
-    assert checkpoint.load_newest(tmp_path) == (tmp_path / "step_100.safetensors", {"steps": 100}, [])
+    assert checkpoint.load_newest(tmp_path) == (tmp_path / "step_100.safetensors", {"steps": 100}, {})
     (tmp_path / "step_100.safetensors").write_bytes(b"")
     (tmp_path / "step_101.safetensors").symlink_to("step_20.safetensors")
     path, state, damaged = checkpoint.load_newest(tmp_path)
     assert (path.name, state) == ("step_20.safetensors", {"steps": 20})
-    assert [str(error).split("/")[-1] for error in damaged] == [
+    assert [str(error).split("/")[-1] for error in damaged.values()] == [
         "step_101.safetensors: is no plain file, but a symbolic link",
         "step_100.safetensors: is no whole checkpoint: it ends within its header",
     ]
@@ -214,7 +214,13 @@ def test_where_none_is_whole_each_is_named(tmp_path: Path) -> None:
 def test_evaluation_passes_over_a_damaged_one_and_says_so(
     trpo_train: Command, trpo_eval: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    small = ("total_steps=128", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
+    small = (
+        "total_steps=128",
+        "sampler.num_envs=2",
+        "sampler.steps_per_iteration=64",
+        "eval.every=0",
+        "checkpoint.every=1",
+    )
     assert trpo_train("env=CartPole-v1", *small, "hydra.run.dir=run").status == 0
     newest = checkpoint.listed(tmp_path / "run" / "checkpoints")[-1]
     newest.write_bytes(newest.read_bytes()[:-1])

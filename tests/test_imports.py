@@ -19,6 +19,9 @@ LAYERS = {
     "threads": 0,
     "seeding": 0,
     "kl_ball": 0,
+    "layout": 1,
+    "lock": 1,
+    "progress": 0,
     "dtypes": 0,
     "sealing": 0,
     "packing": 1,
@@ -35,16 +38,18 @@ LAYERS = {
     "samplers": 4,
     "algos": 5,
     "checkpoint": 5,
+    "event_files": 0,
     "logger": 5,
     "run": 6,
     "signals": 5,
     "build": 6,
     "cli": 6,
+    "resume": 6,
     "evaluate": 7,
     "train": 7,
     "report": 7,
 }
-ENTRY_POINTS = {"train", "evaluate", "report", "cli"}
+ENTRY_POINTS = {"train", "evaluate", "report", "cli", "resume"}
 
 
 def imported(path: Path) -> set[str]:

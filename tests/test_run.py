@@ -1,28 +1,101 @@
-"""The run directory: claimed once, and its log holds what was said."""
+"""The run directory: one process at a time, plain files only, a log of what was said, and a summary at the end."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from trpo_cli.errors import RunDirectoryError
+from trpo_cli.layout import read_config
+from trpo_cli.lock import Lock
 from trpo_cli.run import Run, git_revision
 
+CONFIG = {"env": {"id": "x", "small": 1e-8}, "policy": {}, "seed": 0, "choices": {"algo": "trpo"}}
 
-def test_a_directory_is_claimed_by_the_first(tmp_path: Path) -> None:
-    Run(tmp_path / "run", "seed: 0\n", keep=1)
-    with pytest.raises(RunDirectoryError, match="holds a run already"):
-        Run(tmp_path / "run", "seed: 1\n", keep=1)
-    assert (tmp_path / "run" / "config.yaml").read_text() == "seed: 0\n"
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
+    with Run(tmp_path / "run"), pytest.raises(RunDirectoryError, match=f"is being written to by process {os.getpid()}"):
+        Run(tmp_path / "run")
+    with Run(tmp_path / "run"):
+        pass
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
+    holder = "import sys, os; from pathlib import Path; from trpo_cli.lock import Lock\n"
+    holder += "lock = Lock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", holder, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(RunDirectoryError, match=f"process {process.pid} on "):
+            Lock(tmp_path / ".lock")
+        process.kill()
+    assert (tmp_path / ".lock").exists()
+    Lock(tmp_path / ".lock").release()
+
+
+def test_a_link_for_a_lock_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("text")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(RunDirectoryError, match="cannot be written"):
+        Run(tmp_path / "run")
+    assert (tmp_path / "precious").read_text() == "text"
 
 
 def test_a_place_that_cannot_be_written_is_said_to_be_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunDirectoryError, match="cannot be written: Not a directory"):
-        Run(tmp_path / "file" / "run", "", keep=1)
+        Run(tmp_path / "file" / "run")
+
+
+def test_the_configuration_reads_back(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.begin(CONFIG)
+    assert read_config(tmp_path / "run") == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("!!python/object/apply:os.system [touch hacked]", "could not determine a constructor"),
+        ("!!python/name:os.system", "could not determine a constructor"),
+        ("env: &a [1]\npolicy: *a\nseed: 0\nchoices: {}", "it has aliases"),
+        ("env: " + "[" * 5000, "cannot be read"),
+        ("seed: 0\n" + "#" * 1_000_001, "too large"),
+        ("just text", "is not the configuration of a run"),
+        ("- 1", "is not the configuration of a run"),
+        ("\x00", "cannot be read"),
+    ],
+)
+def test_a_configuration_is_plain_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(RunDirectoryError, match=said):
+        read_config(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_pipes_and_links_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    (tmp_path / "checkpoints").mkdir()
+    os.mkfifo(tmp_path / "checkpoints" / "step_1.safetensors")
+    with pytest.raises(RunDirectoryError, match=r"step_1.safetensors is no plain file"):
+        read_config(tmp_path)
+    (tmp_path / "checkpoints" / "step_1.safetensors").unlink()
+    (tmp_path / "checkpoints" / "step_1.safetensors").symlink_to("/dev/zero")
+    with pytest.raises(RunDirectoryError, match=r"step_1.safetensors is a link"):
+        Run(tmp_path)
+    (tmp_path / "checkpoints" / "step_1.safetensors").unlink()
+    assert read_config(tmp_path) == CONFIG
 
 
 def test_the_log_closes_with_the_run(tmp_path: Path) -> None:
@@ -30,7 +103,8 @@ def test_the_log_closes_with_the_run(tmp_path: Path) -> None:
     log.setLevel(logging.INFO)
 
     def fail() -> None:
-        with Run(tmp_path / "run", "", keep=1):
+        with Run(tmp_path / "run") as run:
+            run.begin(CONFIG)
             log.info("inside")
             raise ZeroDivisionError
 
@@ -43,8 +117,35 @@ def test_the_log_closes_with_the_run(tmp_path: Path) -> None:
     assert "outside" not in text
 
 
+def test_the_oldest_checkpoints_go(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.begin(CONFIG)
+        for step in (0, 5, 20, 100):
+            run.save({"step": step}, step, keep=2)
+        assert run.saved == 100
+    names = [path.name for path in sorted((tmp_path / "run" / "checkpoints").iterdir())]
+    assert names == ["step_000000000020.safetensors", "step_000000000100.safetensors"]
+    with Run(tmp_path / "run") as run:
+        state = run.load()
+    assert state is not None
+    assert state["step"] == 100
+    assert state["git_revision"] == git_revision()
+
+
+def test_other_versions_are_told(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.begin(CONFIG)
+        run.provenance["versions"]["torch"] = "0.1"
+        run.save({}, 0, keep=1)
+    with Run(tmp_path / "run") as run:
+        run.load()
+    assert len(run.warnings) == 1
+    assert "was 0.1 before" in run.warnings[0]
+
+
 def test_the_summary_names_versions(tmp_path: Path) -> None:
-    with Run(tmp_path / "run", "", keep=1) as run:
+    with Run(tmp_path / "run") as run:
+        run.begin(CONFIG)
         run.finish({"final_training_return": None})
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["versions"].keys() >= {"python", "torch", "gymnasium", "mujoco", "trpo-cli"}

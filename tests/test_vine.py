@@ -9,7 +9,8 @@ import numpy as np
 import probes  # noqa: F401  registers the probe environments
 import pytest
 import torch
-from conftest import built, same
+from conftest import built
+from exactness import exactly
 
 from trpo_cli.critics import ZeroCritic
 from trpo_cli.errors import ConfigError
@@ -111,7 +112,7 @@ def test_every_simulator_step_is_counted(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_threads_and_vectorization_change_nothing(change: str) -> None:
     one, other = (collected(vine("Hopper-v4", x)) for x in ("sampler.num_threads=1", change))
     for a, b in ((one.trunk, other.trunk), (one.branch, other.branch)):
-        assert same(dict(vars(a)), dict(vars(b)))
+        assert exactly(dict(vars(a)), dict(vars(b)))
 
 
 def test_branches_of_a_state_share_their_noise() -> None:

@@ -41,11 +41,11 @@ BROKEN = (  # whatever reading bytes that `save` did not write may raise
 
 
 class Loaded(NamedTuple):
-    """A checkpoint, and why each newer one was passed over, the newest first."""
+    """A checkpoint, and the newer ones that were passed over, each with its fault, the newest first."""
 
     path: Path
     state: dict[str, Any]
-    damaged: list[CheckpointError]
+    damaged: dict[Path, CheckpointError]
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -98,16 +98,16 @@ def load_newest(directory: Path) -> Loaded:
     Raises `NewerCheckpointError` at the first of a newer format, as going on from an older one would overwrite it, and
     `CheckpointError` if none is whole.
     """
-    damaged: list[CheckpointError] = []
+    damaged: dict[Path, CheckpointError] = {}
     for path in reversed(listed(directory)):
         try:
             return Loaded(path, load(path), damaged)
         except NewerCheckpointError:
             raise
         except CheckpointError as error:
-            damaged.append(error)
+            damaged[path] = error
     if damaged:
-        raise CheckpointError("\n".join([f"{directory}: holds no whole checkpoint", *map(str, damaged)]))
+        raise CheckpointError("\n".join([f"{directory}: holds no whole checkpoint", *map(str, damaged.values())]))
     raise CheckpointError(f"{directory}: holds no checkpoint")
 
 

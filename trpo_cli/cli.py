@@ -36,8 +36,10 @@ Keys at the root:
   device=cpu                  where updates run: cuda, for example; sampling stays on the CPU
   eval.every=100000           environment steps between evaluations of the likeliest action; 0 for none
   eval.episodes=10            in each evaluation
-  checkpoint.every=1          iterations between checkpoints
+  checkpoint.every=10         iterations between checkpoints
   checkpoint.keep=3           checkpoints to keep
+  resume=DIR                  go on with the run in DIR; auto: with that of the same command line
+  fault_patience=3            samples in a row that environments may spoil before the run ends
   plugins=[]                  packages of your own that configurations may build from
   hydra.run.dir=DIR           where the run is written; default runs/ENV/ALGO/TIME_seedSEED
 
@@ -50,6 +52,7 @@ Examples:
   trpo-train algo=monotone_pi env=FrozenLake-v1
   trpo-train -m algo=trpo,npg,ppo seed=0,1,2
   trpo-train experiment=paper/cartpole
+  trpo-train resume=runs/hopper total_steps=2000000
 
 Options:
   --help                      this text

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from trpo_cli.cli import reported
 from trpo_cli.errors import RunDirectoryError
+from trpo_cli.layout import read_config
 from trpo_cli.ranges import Count
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
@@ -121,7 +120,7 @@ def load_policy(directory: Path, plugins: Sequence[str]) -> tuple[Task, Policy, 
         size = probe.observation_size
     normalizer = ObservationNormalizer(size, task.normalize_observation, task.observation_clip)
     path, state, damaged = checkpoint.load_newest(directory / "checkpoints")
-    for error in damaged:
+    for error in damaged.values():
         log.warning("passed over a damaged checkpoint: %s", error)
     try:
         policy.load_state_dict(state["policy"])
@@ -129,20 +128,6 @@ def load_policy(directory: Path, plugins: Sequence[str]) -> tuple[Task, Policy, 
         return task, policy, normalizer, state["sampler"]["env_steps"]
     except (KeyError, TypeError, RuntimeError) as error:
         raise RunDirectoryError(f"{path} does not fit {directory / 'config.yaml'}: {error}") from error
-
-
-def read_config(directory: Path) -> dict[str, Any]:
-    """The resolved configuration of a run. Raises `RunDirectoryError` if there is none that can be read."""
-    path = directory / "config.yaml"
-    if not path.is_file():
-        raise RunDirectoryError(f"{directory} is no run directory: it has no config.yaml")
-    try:
-        node: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, ValueError, OSError) as error:
-        raise RunDirectoryError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(node, dict) or not {"env", "policy", "seed", "choices"} <= node.keys():
-        raise RunDirectoryError(f"{path} is not the configuration of a run")
-    return node
 
 
 @reported

@@ -1,9 +1,14 @@
-"""One row of metrics an iteration -> `metrics.csv`, TensorBoard, and a line for whoever watches."""
+"""One row of metrics an iteration -> `metrics.csv`, TensorBoard, and a line for whoever watches.
+
+A run that goes on finds both files as they were at its checkpoint: rows written after it are dropped, since they will
+be written again, and those that TensorBoard lost with a killed process are taken from `metrics.csv`.
+"""
 
 from __future__ import annotations
 
 import csv
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +21,10 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from trpo_cli.errors import RunDirectoryError
+from trpo_cli.event_files import cut_back
+from trpo_cli.layout import METRICS, TENSORBOARD
+
 log = logging.getLogger("trpo_cli")
 
 COLUMNS = (
@@ -23,6 +32,8 @@ COLUMNS = (
     "rollout/episode_return_mean",
     "rollout/episode_length_mean",
     "rollout/episodes",
+    "rollout/faults",
+    "rollout/inexact_resumes",
     "policy/kl",
     "policy/max_kl",
     "policy/entropy",
@@ -48,27 +59,63 @@ COLUMNS = (
 class Logger:
     """Writes rows until it is closed. A missing value is an empty cell, and no point in TensorBoard."""
 
-    def __init__(self, directory: Path, total_steps: int) -> None:
-        self._file = (directory / "metrics.csv").open("w", newline="", encoding="utf-8")
-        self._csv: csv.DictWriter[str] | None = None
-        self._tensorboard = SummaryWriter(str(directory / "tensorboard"))
-        self._watch = TerminalProgress(total_steps) if sys.stderr.isatty() else PlainProgress(total_steps)
+    def __init__(self, directory: Path, total_steps: int, env_steps: int = 0, written: int = 0) -> None:
+        """Go on after `env_steps` steps, with the first `written` bytes of `metrics.csv`.
+
+        Raises `RunDirectoryError` if the files cannot be read or written.
+        """
+        self.path = directory / METRICS
+        try:
+            self._file = self.path.open("a+", newline="", encoding="utf-8")
+            if self.path.stat().st_size < written:
+                log.warning("%s is shorter than it was at the checkpoint: rows are missing", self.path)
+            self._file.truncate(min(written, self.path.stat().st_size))
+            self._file.seek(0)
+            known = csv.DictReader(self._file)
+            names, rows = list(known.fieldnames or ()), list(known)
+            missing = cut_back(directory / TENSORBOARD, env_steps)
+            purge = missing if rows else None  # for whoever is looking on, and has seen more
+            self._tensorboard = SummaryWriter(str(directory / TENSORBOARD), purge_step=purge)
+        except (OSError, csv.Error, UnicodeDecodeError) as error:
+            raise RunDirectoryError(f"{directory}: the run cannot be logged: {error}") from error
+        self._csv = csv.DictWriter(self._file, names) if names else None
+        for row in rows:
+            if int(row["env_steps"]) >= missing:
+                self._add_scalars({name: float(cell) for name, cell in row.items() if cell})
+        watch = TerminalProgress if sys.stderr.isatty() else PlainProgress
+        self._watch: TerminalProgress | PlainProgress = watch(total_steps, env_steps)
 
     def write(self, row: Mapping[str, float | None]) -> None:
-        """Write one row. Every row has the algorithm's own columns of the first, or `ValueError` is raised."""
-        if self._csv is None:
-            extra = [name for name in row if name not in COLUMNS]
-            self._csv = csv.DictWriter(self._file, [*COLUMNS, *extra])
-            self._csv.writeheader()
-        if not set(self._csv.fieldnames) >= row.keys() >= set(self._csv.fieldnames) - set(COLUMNS):
-            raise ValueError(f"not the columns of the first row: {sorted(row.keys() ^ set(self._csv.fieldnames))}")
-        self._csv.writerow({name: _cell(value) for name, value in row.items()})
-        self._file.flush()
+        """Write one row. Every row has the algorithm's own columns of the first, or `ValueError` is raised.
+
+        Raises `RunDirectoryError` if it cannot be written, or what was written is gone.
+        """
+        try:
+            if self._csv is None:
+                extra = [name for name in row if name not in COLUMNS]
+                self._csv = csv.DictWriter(self._file, [*COLUMNS, *extra])
+                self._csv.writeheader()
+            if not set(self._csv.fieldnames) >= row.keys() >= set(self._csv.fieldnames) - set(COLUMNS):
+                raise ValueError(f"not the columns of the first row: {sorted(row.keys() ^ set(self._csv.fieldnames))}")
+            self._csv.writerow({name: _cell(value) for name, value in row.items()})
+            self._file.flush()
+            if not os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
+                raise FileNotFoundError("it was replaced by another file")
+            self._add_scalars(row)
+        except OSError as error:
+            raise RunDirectoryError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        self._watch.show(row)
+
+    def sync(self) -> int:
+        """Put every row on the disk; returns how many bytes `metrics.csv` has."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def _add_scalars(self, row: Mapping[str, float | None]) -> None:
         step = int(row["env_steps"] or 0)
         for name, value in row.items():
             if value is not None and name != "env_steps":
                 self._tensorboard.add_scalar(name, value, step)
-        self._watch.show(row)
 
     def __enter__(self) -> Self:
         return self
@@ -77,8 +124,12 @@ class Logger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.close()
-        self._tensorboard.close()
-        self._file.close()
+        with self._file:
+            try:
+                self._tensorboard.close()
+            except OSError as failure:
+                if error is None:
+                    raise RunDirectoryError(f"{self.path.parent}: cannot be logged: {failure}") from failure
 
 
 def _cell(value: float | None) -> str:
@@ -107,7 +158,7 @@ def _summary(row: Mapping[str, float | None]) -> str:
 class TerminalProgress:
     """A live progress line on standard error; log records appear above it."""
 
-    def __init__(self, total_steps: int) -> None:
+    def __init__(self, total_steps: int, env_steps: int) -> None:
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.completed:>9,.0f} / {task.total:,.0f} steps"),
@@ -117,7 +168,7 @@ class TerminalProgress:
             TextColumn("left"),
             console=console,
         )
-        self._task = self._progress.add_task("starting", total=total_steps)
+        self._task = self._progress.add_task("starting", total=total_steps, completed=env_steps)
         self._handler = RichHandler(console=console, show_path=False, level=logging.WARNING)
         log.addHandler(self._handler)
         self._progress.start()
@@ -135,8 +186,8 @@ class PlainProgress:
 
     INTERVAL = 5.0  # seconds
 
-    def __init__(self, total_steps: int) -> None:
-        self._total, self._start, self._last = total_steps, time.monotonic(), 0.0
+    def __init__(self, total_steps: int, env_steps: int) -> None:
+        self._total, self._begun, self._start, self._last = total_steps, env_steps, time.monotonic(), 0.0
         self._handler = logging.StreamHandler()
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         log.addHandler(self._handler)
@@ -146,7 +197,7 @@ class PlainProgress:
         if now - self._last < self.INTERVAL and steps < self._total:
             return
         self._last = now
-        left = (now - self._start) * max(0.0, self._total / steps - 1)
+        left = (now - self._start) * max(0.0, self._total - steps) / max(1.0, steps - self._begun)
         log.info("%s / %s steps  %s  %.0f s left", f"{steps:,.0f}", f"{self._total:,}", _summary(row), left)
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from trpo_cli.cli import reported
 from trpo_cli.errors import RunDirectoryError, nearest
-from trpo_cli.evaluate import read_config
+from trpo_cli.layout import METRICS, SUMMARY, read_config
 
 Floats = NDArray[np.float64]
 RETURN = "rollout/episode_return_mean"
@@ -31,6 +31,9 @@ INDIFFERENT = (
     "device",
     "eval.",
     "checkpoint.",
+    "fault_patience",
+    "env.step_timeout",
+    "resume",
     "sampler.num_threads",
     "sampler.vectorization",
 )
@@ -58,7 +61,7 @@ def find(folders: Sequence[Path], metric: str) -> Iterator[History]:
     """Every run at or below the folders, once. Raises `RunDirectoryError` for a folder that holds none."""
     seen = set()
     for folder in folders:
-        found = sorted(path.parent for path in folder.rglob("metrics.csv"))
+        found = sorted(path.parent for path in folder.rglob(METRICS))
         if not found:
             raise RunDirectoryError(f"{folder} holds no run: no metrics.csv at or below it")
         for directory in found:
@@ -69,7 +72,7 @@ def find(folders: Sequence[Path], metric: str) -> Iterator[History]:
             if not len(history.y):
                 print(f"left out: {directory}, which has no {metric} yet")
                 continue
-            if not (directory / "summary.json").exists():
+            if not (directory / SUMMARY).exists():
                 print(f"not finished: {directory}, after {history.x['env_steps'][-1]:,.0f} steps")
             yield history
 
@@ -81,7 +84,7 @@ def read(directory: Path, metric: str) -> History:
     """
     config = read_config(directory)
     try:
-        with (directory / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        with (directory / METRICS).open(newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
             if metric not in (table.fieldnames or ()):
                 known = nearest(metric, table.fieldnames or ())
@@ -98,7 +101,7 @@ def read(directory: Path, metric: str) -> History:
             config["env"]["id"],
             config["choices"]["algo"],
             config["seed"],
-            config["choices"],
+            {group: option for group, option in config["choices"].items() if "/" not in group},
             settings,
             dict(zip(AGAINST, x, strict=True)),
             y,

@@ -1,7 +1,8 @@
-"""A run directory: claimed by one run, holding everything it writes. `runs/README.md` names each file."""
+"""A run directory: written to by one process at a time, holding all that a run is. `runs/README.md` names each file."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -12,64 +13,130 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import yaml  # type: ignore[import-untyped]
+
 from trpo_cli import checkpoint
-from trpo_cli.errors import RunDirectoryError
+from trpo_cli.errors import RunDirectoryError, UserError
+from trpo_cli.layout import CHECKPOINTS, CONFIG, LOG, METRICS, SUMMARY, refuse_links
+from trpo_cli.lock import Lock
 
 log = logging.getLogger("trpo_cli")
 PACKAGES = ("trpo-cli", "torch", "gymnasium", "mujoco", "numpy", "hydra-core")
 
 
 class Run:
-    """Use as a context manager: `train.log` receives every log record of the program until it closes."""
+    """Use as a context manager: it is locked from its making until it closes."""
 
-    def __init__(self, directory: Path, config: str, keep: int) -> None:
-        """Claim `directory` by writing `config` (YAML text) into it; keep the newest `keep` checkpoints.
+    def __init__(self, directory: Path) -> None:
+        """Take hold of `directory`, which is made if need be.
 
-        Raises `RunDirectoryError` if a run lives there already, or nothing can be written.
+        Raises `RunDirectoryError` if another process writes to it, it cannot be written to, or links lead out of it.
         """
-        self.directory, self.keep = directory, keep
-        self.provenance = {
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-            "git_revision": git_revision(),
-        }
-        self.checkpoints = directory / "checkpoints"
+        self.directory, self.checkpoints = directory, directory / CHECKPOINTS
+        self.saved = 0  # environment steps at the last checkpoint
+        self.warnings: list[str] = []  # that came up before there was a log
+        self.provenance = provenance()
+        self._logged = False
+        self._close = contextlib.ExitStack()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            with open(directory / "config.yaml", "x", encoding="utf-8") as file:
-                file.write(config)
-            self.checkpoints.mkdir()
-        except FileExistsError as error:
-            raise RunDirectoryError(
-                f"{directory} holds a run already; choose another directory with hydra.run.dir=DIR"
-            ) from error
+            self._close.callback(Lock(directory / ".lock").release)
         except OSError as error:
             raise RunDirectoryError(f"{directory}: cannot be written: {error.strerror}") from error
+        with self._close:
+            refuse_links(directory)
+            self._close = self._close.pop_all()  # only an error lets go of it here
 
-    def save(self, state: dict[str, Any], env_steps: int) -> None:
-        """Write a checkpoint, then drop the oldest beyond `keep`."""
-        checkpoint.save(self.checkpoints / f"step_{env_steps:012d}{checkpoint.SUFFIX}", state)
-        for old in sorted(self.checkpoints.glob(f"step_*{checkpoint.SUFFIX}"))[: -self.keep]:
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return (self.directory / SUMMARY).exists()
+
+    def load(self) -> dict[str, Any] | None:
+        """What its newest whole checkpoint holds; None if it was stopped before it saved anything.
+
+        Damaged ones are put aside, and `warnings` tells of them. Raises `CheckpointError` if none is whole.
+        """
+        checkpoint.sweep(self.checkpoints)
+        metrics = self.directory / METRICS
+        if not checkpoint.listed(self.checkpoints) and not (metrics.exists() and metrics.stat().st_size):
+            return None
+        found = checkpoint.load_newest(self.checkpoints)
+        for path, error in found.damaged.items():
+            self.warnings.append(f"{error}; put aside, an older one is used")
+            path.rename(path.with_name(f"{path.name}.damaged"))
+        self.warnings += _other_versions(found.state.get("versions", {}), self.provenance["versions"])
+        return found.state
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Write the configuration, for the first time or with changes, and begin to keep the log.
+
+        A run that goes on has no end yet.
+        """
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+            self._replace(CONFIG, yaml.safe_dump(config, sort_keys=False))
+            (self.directory / SUMMARY).unlink(missing_ok=True)
+            handler = LogFile(self.directory / LOG, encoding="utf-8")
+        except OSError as error:
+            raise RunDirectoryError(f"{self.directory}: cannot be written: {error.strerror}") from error
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+        self._logged = True
+        self._close.callback(handler.close)
+        self._close.callback(log.removeHandler, handler)
+
+    def save(self, state: dict[str, Any], env_steps: int, keep: int) -> None:
+        """Write a checkpoint, then drop the oldest beyond `keep`. Raises `CheckpointError` if it cannot be written."""
+        checkpoint.save(self.checkpoints / f"step_{env_steps:012d}{checkpoint.SUFFIX}", {**state, **self.provenance})
+        self.saved = env_steps
+        for old in checkpoint.listed(self.checkpoints)[:-keep]:
             old.unlink()
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write `summary.json`: what was reached, and which versions it was begun with."""
-        temporary = self.directory / ".summary.json.tmp"
-        temporary.write_text(json.dumps({**summary, **self.provenance}, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, self.directory / "summary.json")
+        """Write `summary.json`: what was reached, and with which versions."""
+        self._replace(SUMMARY, json.dumps({**summary, **self.provenance}, indent=2) + "\n")
+
+    def _replace(self, name: str, text: str) -> None:
+        temporary = self.directory / f".{name}.tmp"
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.directory / name)
 
     def __enter__(self) -> Self:
-        self._handler = logging.FileHandler(self.directory / "train.log", encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(self._handler)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            log.error("the run ended early", exc_info=(type(error), error, trace))
-        log.removeHandler(self._handler)
-        self._handler.close()
+        with self._close:
+            if isinstance(error, UserError) and self._logged:
+                log.error("the run ended early: %s", error)
+            elif isinstance(error, Exception) and self._logged:  # SystemExit was asked for, and is told of
+                log.error("the run ended early", exc_info=error)
+
+
+class LogFile(logging.FileHandler):
+    """A log that cannot be written is an error, as everything is that would be lost."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        raise
+
+
+def provenance() -> dict[str, Any]:
+    """The versions of what computes, and the git revision."""
+    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    return {"versions": versions, "git_revision": git_revision()}
+
+
+def _other_versions(then: dict[str, str], now: dict[str, str]) -> list[str]:
+    return [
+        f"{name} is {now.get(name)} and was {old} before: the numbers may differ from those of an uninterrupted run"
+        for name, old in then.items()
+        if now.get(name) != old
+    ]
 
 
 def git_revision() -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import zlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,3 +23,33 @@ def torch_generator(seed: int, stream: str) -> torch.Generator:
 def environment_seeds(seed: int, stream: str, count: int) -> list[int]:
     """One seed for each of `count` environments."""
     return [int(word) for word in sequence(seed, stream).generate_state(count)]
+
+
+def seed_globals(seed: int) -> None:
+    """Seed the generators that are shared by all code of a process: Python's, NumPy's and torch's.
+
+    Nothing here draws from them but torch's initial parameters; an environment or plugin of the user's may.
+    """
+    words = sequence(seed, "initial parameters").generate_state(1)
+    torch.manual_seed(int(words[0]))
+    np.random.seed(words)
+    random.seed(int(words[0]))
+
+
+def global_generators() -> dict[str, Any]:
+    """The state of what `seed_globals` seeds, on every device: plain data."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(legacy=False),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_global_generators(state: dict[str, Any]) -> None:
+    """Put them into the state that `global_generators` gave."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run after the current iteration; a second one ends it at once."""
+"""SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 end a run after the current iteration; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -9,19 +9,30 @@ from typing import Any, Self
 EXIT_OFFSET = 128  # a shell reports a process ended by signal n as 128 + n
 
 
-class StopRequest:
-    """Within its context, the first signal only sets `status`; the loop looks at it when it can stop safely."""
+class Stopped(SystemExit):
+    """The run was stopped by a signal, and ends with the status of that."""
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    def __init__(self, by: signal.Signals) -> None:
+        super().__init__(EXIT_OFFSET + by)
+        self.by = by
+
+
+class StopRequest:
+    """Within its context, the first signal is only noted in `signal`; the loop looks at it when it can stop safely.
+
+    A second one raises `Stopped`, wherever the program is.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self) -> None:
-        self.status: int | None = None  # the exit status that was asked for
+        self.signal: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.status is not None:
-            raise SystemExit(EXIT_OFFSET + number)
-        self.status = EXIT_OFFSET + number
+        if self.signal is not None:
+            raise Stopped(signal.Signals(number))
+        self.signal = signal.Signals(number)
 
     def __enter__(self) -> Self:
         self._previous = {number: signal.signal(number, self._receive) for number in self.SIGNALS}

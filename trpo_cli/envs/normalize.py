@@ -99,6 +99,10 @@ class RewardScaler:
         self.moments.update(returns.reshape(-1, 1))
         return self.scaled(reward)
 
+    def abandon(self) -> None:
+        """Forget the episodes that have not ended."""
+        self.running_return[:] = 0
+
     def scaled(self, reward: Floats) -> Floats:
         """`reward` on the scale reached, without learning from it."""
         if not self.enabled:

@@ -88,6 +88,14 @@ def reseed(env: Env, seed: int) -> None:
     env.unwrapped._np_random_seed = seed
 
 
+def seed_spaces(env: Env, seed: int) -> None:
+    """Seed what an environment draws from its own spaces, which a reset leaves to chance."""
+    for layer in layers(env):
+        for value in vars(layer).values():
+            if isinstance(value, gymnasium.Space):
+                value.seed(seed)
+
+
 def obstacle(env: Env) -> str | None:
     """Why `env`, which has been reset, cannot be saved and restored exactly, in a few words; None if it can."""
     settings: Any = env.unwrapped

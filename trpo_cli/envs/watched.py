@@ -8,6 +8,7 @@ import gymnasium
 from gymnasium.envs.mujoco import MujocoEnv
 
 from trpo_cli.envs.failure import raised
+from trpo_cli.envs.snapshot import seed_spaces
 from trpo_cli.envs.stability import WARNINGS, unstable
 
 
@@ -19,9 +20,11 @@ class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.index = index
         self.simulator: Any = env.unwrapped if isinstance(env.unwrapped, MujocoEnv) else None
 
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         try:
-            return self.env.reset(**kwargs)
+            if seed is not None:
+                seed_spaces(self.env, seed)
+            return self.env.reset(seed=seed, **kwargs)
         except Exception as error:
             raise raised(self.index, error, " in a reset") from error
 

@@ -24,6 +24,13 @@ class Sampler(ABC):
     def metrics(self, policy: Policy) -> dict[str, float | None]:
         """`env_steps`, `rollout/*` and its own, of the row of metrics; `policy` is what the iteration ended with."""
 
+    def recover(self, seeds: list[int]) -> None:
+        """Begin new episodes in new environments, environment i with `seeds[i]`: the present ones are of no more use.
+
+        Raises `EnvironmentFault` if they cannot be reset.
+        """
+        self.environments.rebuild(seeds)
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold: tensors, plain scalars, lists and dicts."""

@@ -62,6 +62,10 @@ class EpisodeStatistics(FinishedEpisodes):
                 self.running_return[ended], self.running_length[ended] = 0, 0
         return age
 
+    def abandon(self) -> None:
+        """Forget the episodes that have not ended."""
+        self.running_return[:], self.running_length[:] = 0, 0
+
     def state_dict(self) -> dict[str, Any]:
         running = {"running_return": self.running_return.tolist(), "running_length": self.running_length.tolist()}
         return {**running, **super().state_dict()}

@@ -81,13 +81,13 @@ class SinglePath(PolicySampler):
             self.normalizer(raw[t], out=observation[t])
             actions.append(act(observation[t], noise[t]))
             reached, reward[t], terminated[t], truncated[t] = envs.step(actions[t])
+            self.env_steps += envs.num_envs
             ended = terminated[t] | truncated[t]
             if ended.any():
                 cut_off.append(reached[truncated[t]])
                 envs.restart(ended)
         done = terminated | truncated
         time = self.episodes.add(reward, done)
-        self.env_steps += done.size
         rollout = Rollout(
             observation=torch.from_numpy(observation),
             action=torch.from_numpy(np.stack(actions)),
@@ -102,6 +102,11 @@ class SinglePath(PolicySampler):
 
     def metrics(self, policy: Policy) -> dict[str, float | None]:
         return {"env_steps": float(self.env_steps), **self.episodes.metrics()}
+
+    def recover(self, seeds: list[int]) -> None:
+        super().recover(seeds)
+        self.episodes.abandon()
+        self.reward_scaler.abandon()
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,46 @@
+"""Whether two run directories hold the same run."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from exactness import exactly
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from trpo_cli import checkpoint
+
+BY_THE_CLOCK = ("seconds", "metrics_bytes", "git_revision")  # times, and the size of a file that holds them
+
+
+def saved(directory: Path) -> dict[str, Any]:
+    """The newest checkpoint, without what may differ between two runs of one configuration."""
+    state = checkpoint.load_newest(directory / "checkpoints").state
+    state["progress"] = {key: value for key, value in state["progress"].items() if key not in BY_THE_CLOCK}
+    return {key: value for key, value in state.items() if key not in BY_THE_CLOCK}
+
+
+def rows(directory: Path) -> list[dict[str, str]]:
+    """`metrics.csv` without times."""
+    with (directory / "metrics.csv").open() as file:
+        return [{key: cell for key, cell in row.items() if not key.startswith("time/")} for row in csv.DictReader(file)]
+
+
+def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """TensorBoard's, without times: exactly what is in the files, orphans and duplicates included."""
+    events = EventAccumulator(str(directory / "tensorboard"), {"scalars": 0}, purge_orphaned_data=False).Reload()
+    tags = [tag for tag in sorted(events.Tags()["scalars"]) if not tag.startswith("time/")]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Raise `AssertionError` unless the runs in two directories are equal, bit for bit."""
+    first, second = saved(one), saved(other)
+    for name in first.keys() | second.keys():
+        assert exactly(first.get(name), second.get(name)), f"{name} differs"
+    assert rows(one) == rows(other), "metrics.csv differs"
+    assert str(scalars(one)) == str(scalars(other)), "TensorBoard differs"  # as text: nan is nan
+    assert len(scalars(one)["policy/entropy" if "policy/entropy" in scalars(one) else "trust_region/outcome"]) == len(
+        rows(one)
+    ), "TensorBoard has not a point a row"

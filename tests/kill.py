@@ -1,0 +1,200 @@
+"""Kill the real command with SIGKILL, at random instants and inside the save; resume it; compare with a whole run.
+
+`python tests/kill.py` does it over all tasks below, more than two hundred times in all, and prints a table. A run under
+test is started as `trpo-train ... resume=auto`, again and again, until it has come to its end; then its parameters,
+optimisers, statistics, generators, simulators, rows and TensorBoard scalars must be those of a run that nobody killed,
+bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from comparison import assert_same_run
+
+COMMON = ("eval.every=0", "checkpoint.every=2", "sampler.num_threads=1")
+TRPO = (*COMMON, "sampler.num_envs=8", "sampler.steps_per_iteration=256")
+EXACT, SEARCH = ("total_steps=20_000", "checkpoint.every=5"), (*COMMON, "algo.population_size=8")
+VINE = (*COMMON, "sampler.num_envs=8", "sampler.num_states=4", "sampler.branch_length=20")
+VINE = (*VINE, "sampler.steps_per_iteration=1024")
+CASES: dict[str, tuple[str, ...]] = {
+    "Hopper-v4 trpo": ("env=Hopper-v4", "algo=trpo", "total_steps=60_000", *TRPO),
+    "Walker2d-v4 npg": ("env=Walker2d-v4", "algo=npg", "total_steps=50_000", *TRPO),
+    "Ant-v4 trpo": ("env=Ant-v4", "algo=trpo", "total_steps=30_000", *TRPO),
+    "Ant-v5 ppo": ("env=Ant-v5", "algo=ppo", "total_steps=20_000", *TRPO),
+    "Humanoid-v4 trpo": ("env=Humanoid-v4", "algo=trpo", "total_steps=40_000", *TRPO),
+    "Ant-v4 vpg, plain Gymnasium": (
+        "env=Ant-v4",
+        "algo=vpg",
+        "total_steps=40_000",
+        "sampler.vectorization=sync",
+        *TRPO,
+    ),
+    "Pendulum-v1 trpo, worker processes": (
+        "env=Pendulum-v1",
+        "total_steps=30_000",
+        "sampler.vectorization=async",
+        *TRPO,
+    ),
+    "CartPole-v1 trpo": ("env=CartPole-v1", "algo=trpo", "total_steps=120_000", *TRPO),
+    "CartPole-v1 ppo": ("env=CartPole-v1", "algo=ppo", "total_steps=60_000", *TRPO),
+    "FrozenLake-v1 trpo": ("env=FrozenLake-v1", "algo=trpo", "total_steps=150_000", *TRPO),
+    "CartPole-v1 vine": ("env=CartPole-v1", "sampler=vine", "total_steps=300_000", *VINE),
+    "Walker2d-v4 vine": ("env=Walker2d-v4", "sampler=vine", "total_steps=200_000", *VINE),
+    "FrozenLake-v1 cpi, exact": ("env=FrozenLake-v1", "algo=cpi", *EXACT),
+    "CartPole-v1 cma_es": ("env=CartPole-v1", "algo=cma_es", "total_steps=400_000", *SEARCH),
+}
+CALLS = ("open", "write", "fsync", "close", "replace", "unlink")  # of the system, in a save
+KILLS = 16  # of each case
+SPAN = 0.8  # seconds of training between two kills, at most
+
+
+class Outcome(NamedTuple):
+    """What became of one case."""
+
+    kills: int
+    in_saves: int
+
+
+def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+    """The status that a process ended with, and its last words."""
+    _, errors = process.communicate()
+    return process.returncode, errors.decode()[-2000:]
+
+
+def command(*overrides: str, rigged: tuple[str, int] | None = None) -> subprocess.Popen[bytes]:
+    """The command in a process of its own; `rigged` to kill itself at the n-th call of a kind within saves."""
+    program = [sys.executable, "-c", "from trpo_cli.train import main; main()"]
+    if rigged:
+        call, count = rigged
+        program = [sys.executable, "-c", f"import kill; kill.rig({call!r}, {count}); kill.train()"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen([*program, *overrides], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def train() -> None:
+    """`trpo-train`, in this process."""
+    from trpo_cli.train import main
+
+    main()
+
+
+def rig(name: str, count: int) -> None:
+    """Have this process kill itself at the `count`-th call of `os.NAME` from within `Run.save`.
+
+    Every second time before the call, otherwise after it; of a write, half is written.
+    """
+    from trpo_cli import run
+
+    original, inside, calls = getattr(os, name), False, 0
+
+    def deadly(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal calls
+        calls += inside
+        if inside and calls == count:
+            if name == "write":
+                descriptor, data = arguments
+                original(descriptor, data[: len(data) // 2])
+            elif count % 2:
+                original(*arguments, **keywords)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **keywords)
+
+    def saving(self: run.Run, *arguments: Any) -> None:
+        nonlocal inside
+        inside = True
+        keep(self, *arguments)
+        inside = False
+
+    keep = run.Run.save
+    setattr(os, name, deadly)
+    run.Run.save = saving  # type: ignore[method-assign]
+
+
+def survive(overrides: Sequence[str], directory: Path, kills: int, chance: random.Random) -> Outcome:
+    """Kill a run `kills` times, then let it end. Raises `RuntimeError` if it ends by itself in any other way."""
+    done, in_saves = 0, 0
+    arguments = (*overrides, "resume=auto", f"hydra.run.dir={directory}")
+    while True:
+        rigged = (chance.choice(CALLS), chance.randrange(1, 40)) if done < kills and chance.random() < 0.4 else None
+        before = newest(directory)
+        process = command(*arguments, rigged=rigged)
+        if done < kills and not rigged:
+            wait_and_kill(process, directory, before, chance)
+        status, errors = ended(process)
+        match status:
+            case 0:
+                return Outcome(done, in_saves)
+            case number if number == -signal.SIGKILL:
+                done, in_saves = done + 1, in_saves + bool(rigged)
+            case _:
+                raise RuntimeError(f"{directory} ended with {status}: {errors}")
+
+
+def wait_and_kill(process: subprocess.Popen[bytes], directory: Path, before: str, chance: random.Random) -> None:
+    """SIGKILL, one time in six before it has begun to train, otherwise up to `SPAN` seconds after its first save."""
+    if chance.random() < 1 / 6:
+        time.sleep(chance.uniform(0, 3))
+    else:
+        while newest(directory) == before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, SPAN))
+    process.kill()
+
+
+def newest(directory: Path) -> str:
+    """The name of the last checkpoint, which changes with every save."""
+    return max((path.name for path in (directory / "checkpoints").glob("step_*")), default="")
+
+
+def case(name: str, kills: int, folder: Path, seed: int) -> Outcome:
+    """One case: a whole run, a killed one, and the comparison. Raises `AssertionError` if they differ."""
+    overrides = CASES[name]
+    whole, killed = folder / "whole", folder / "killed"
+    status, errors = ended(command(*overrides, f"hydra.run.dir={whole}"))
+    assert status == 0, errors
+    outcome = survive(overrides, killed, kills, random.Random(f"{name} {seed}"))
+    assert_same_run(whole, killed)
+    return outcome
+
+
+def main() -> None:
+    """The table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=KILLS, help="of each case (default: %(default)s)")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE")
+    parser.add_argument("--seed", type=int, default=0, help="of the instants (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="at a time (default: %(default)s)")
+    arguments = parser.parse_args()
+
+    def told(name: str) -> tuple[Outcome, str]:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                outcome, verdict = case(name, arguments.kills, Path(folder), arguments.seed), "equal"
+            except (AssertionError, RuntimeError) as error:
+                outcome, verdict = Outcome(0, 0), f"DIFFERENT: {error}"
+        print(f"| {name} | {outcome.kills} | {outcome.in_saves} | {verdict} |", flush=True)
+        return outcome, verdict
+
+    print(
+        "| task, algorithm | kills | of these inside a save | compared with an uninterrupted run |\n|---|---|---|---|"
+    )
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        results = list(pool.map(told, arguments.cases))
+    print(f"{sum(outcome.kills for outcome, _ in results)} kills")
+    sys.exit(any(verdict != "equal" for _, verdict in results))
+
+
+if __name__ == "__main__":
+    main()

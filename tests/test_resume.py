@@ -1,0 +1,248 @@
+"""Runs that go on: which one, with what configuration, and that nothing shows that they were ever interrupted."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comparison import assert_same_run, rows
+from conftest import Command, Finished
+
+from trpo_cli.errors import ConfigError, RunDirectoryError
+from trpo_cli.logger import Logger
+from trpo_cli.resume import changed, differences, directed, schedules
+from trpo_cli.run import Run
+
+SMALL = ("env=CartPole-v1", "sampler.num_envs=4", "sampler.steps_per_iteration=64", "total_steps=640", "eval.every=256")
+SMALL = (*SMALL, "eval.episodes=2", "checkpoint.every=1")
+
+
+def interrupted(
+    trpo_train: Command, monkeypatch: pytest.MonkeyPatch, *arguments: str, after: int = 3, by: int = signal.SIGTERM
+) -> Finished:
+    """Run the command, and send it a signal when it has written so many rows."""
+    write, count = Logger.write, itertools.count(1)
+
+    def writing(self: Logger, row: Any) -> None:
+        write(self, row)
+        if next(count) == after:
+            os.kill(os.getpid(), by)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Logger, "write", writing)
+        return trpo_train(*arguments)
+
+
+@pytest.mark.parametrize("by", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert trpo_train(*SMALL, f"hydra.run.dir={whole}").status == 0
+    stopped = interrupted(trpo_train, monkeypatch, *SMALL, f"hydra.run.dir={parts}", by=signal.Signals[by])
+    assert stopped.status == 128 + signal.Signals[by]
+    assert f"stopped by {by}; the last checkpoint is of step 192" in stopped.err
+    assert "resume=parts" in stopped.err
+    assert len(rows(parts)) == 3
+    assert "Traceback" not in (parts / "train.log").read_text()
+    assert trpo_train("resume=parts").status == 0
+    assert_same_run(whole, parts)
+
+
+def test_auto_begins_and_continues_one_directory(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = (*SMALL, "resume=auto")
+    assert interrupted(trpo_train, monkeypatch, *command).status == 143
+    assert trpo_train(*command).status == 0
+    finished = trpo_train(*command)
+    assert finished.status == 0
+    assert "is finished; a total_steps of more than 640 extends it" in finished.out
+    (directory,) = (path.parent for path in tmp_path.rglob("config.yaml"))
+    assert directory.parent.parent == tmp_path / "runs" / "CartPole-v1"
+    assert trpo_train(*SMALL, "hydra.run.dir=whole").status == 0
+    assert_same_run(directory, tmp_path / "whole")
+
+
+def test_what_was_logged_after_the_checkpoint_is_logged_once(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after SIGKILL: the second run is ended between two checkpoints, without a word."""
+    every = (*SMALL, "checkpoint.every=4")
+    assert trpo_train(*every, "hydra.run.dir=whole").status == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("trpo_cli.train.loop", _dying_after(7))
+        with pytest.raises(KeyError, match="killed"):
+            trpo_train(*every, "hydra.run.dir=parts")
+    assert len(rows(tmp_path / "parts")) == 7
+    assert trpo_train("resume=parts").status == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def _dying_after(iterations: int) -> Any:
+    from trpo_cli.train import loop
+
+    def dying(settings: Any, parts: Any, run: Any, logger: Logger, *rest: Any) -> None:
+        write, count = logger.write, itertools.count(1)
+
+        def writing(row: Any) -> None:
+            write(row)
+            if next(count) == iterations:
+                raise KeyError("killed")
+
+        logger.write = writing  # type: ignore[method-assign]
+        loop(settings, parts, run, logger, *rest)
+
+    return dying
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "missing"])
+def test_a_damaged_checkpoint_is_put_aside_for_an_older_one(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    assert trpo_train(*SMALL, "hydra.run.dir=whole").status == 0
+    assert interrupted(trpo_train, monkeypatch, *SMALL, "hydra.run.dir=parts", after=5).status == 143
+    newest = max((tmp_path / "parts" / "checkpoints").iterdir())
+    data = newest.read_bytes()
+    match damage:
+        case "flip":
+            newest.write_bytes(data[:-100] + bytes([data[-100] ^ 4]) + data[-99:])
+        case "truncate":
+            newest.write_bytes(data[:-1])
+        case "empty":
+            newest.write_bytes(b"")
+        case "missing":
+            newest.unlink()
+    resumed = trpo_train("resume=parts")
+    assert resumed.status == 0
+    if damage != "missing":
+        assert f"{newest.name}: " in resumed.err
+        assert newest.name in (tmp_path / "parts" / "train.log").read_text()
+        assert newest.with_name(f"{newest.name}.damaged").exists()
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_without_a_whole_checkpoint_nothing_is_touched(trpo_train: Command, tmp_path: Path) -> None:
+    assert trpo_train(*SMALL, "hydra.run.dir=run").status == 0
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    before = rows(tmp_path / "run")
+    refused = trpo_train("resume=run", "total_steps=6400")
+    assert refused.status == 1
+    assert refused.err.count("step_000000000") >= 3
+    assert rows(tmp_path / "run") == before
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_run_that_was_killed_before_it_saved_anything_begins_anew(trpo_train: Command, tmp_path: Path) -> None:
+    assert trpo_train(*SMALL, "hydra.run.dir=whole").status == 0
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "config.yaml").write_text((tmp_path / "whole" / "config.yaml").read_text())
+    assert trpo_train("resume=parts").status == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_longer_run_is_what_it_would_have_been(trpo_train: Command, tmp_path: Path) -> None:
+    short, long = ("total_steps=320", "hydra.run.dir=run"), ("total_steps=640", "hydra.run.dir=long")
+    assert trpo_train(*SMALL, "eval.every=64", *short).status == 0
+    assert trpo_train(*SMALL, "eval.every=64", *long).status == 0
+    extended = trpo_train("resume=run", "total_steps=640")
+    assert extended.status == 0
+    assert "changed: total_steps: saved 320, given 640" in extended.err
+    assert "linear" not in extended.err
+    assert_same_run(tmp_path / "run", tmp_path / "long")
+
+
+def test_an_extension_says_what_becomes_of_schedules(trpo_train: Command, tmp_path: Path) -> None:
+    assert trpo_train("algo=ppo", *SMALL, "total_steps=64", "hydra.run.dir=run").status == 0
+    extended = trpo_train("resume=run", "total_steps=128")
+    assert "algo.learning_rate_decay is linear: it falls to 0 at the new total_steps" in extended.err
+
+
+def test_a_contradiction_is_refused_with_the_differences(trpo_train: Command, tmp_path: Path) -> None:
+    assert trpo_train(*SMALL, "hydra.run.dir=run").status == 0
+    log = (tmp_path / "run" / "train.log").read_text()
+    refused = trpo_train("resume=run", "seed=3", "algo.delta=0.5", "algo=trpo", "total_steps=6400")
+    assert refused.status == 1
+    assert "  seed: saved 0, given 3\n  algo.delta: saved 0.01, given 0.5\n" in refused.err
+    assert "total_steps: " not in refused.err
+    other = trpo_train(*SMALL, "hydra.run.dir=run", "resume=auto", "algo=ppo")
+    assert "  algo: saved trpo, given ppo" in other.err
+    assert "algo.metric" not in other.err
+    assert (tmp_path / "run" / "train.log").read_text() == log
+    assert trpo_train(*SMALL, "resume=run").status == 0  # what agrees may be said again
+
+
+def test_one_process_at_a_time(trpo_train: Command, tmp_path: Path) -> None:
+    assert trpo_train(*SMALL, "hydra.run.dir=run").status == 0
+    with Run(tmp_path / "run"):
+        refused = trpo_train("resume=run", "total_steps=6400")
+    assert refused.status == 1
+    assert f"is being written to by process {os.getpid()} on " in refused.err
+    assert trpo_train("resume=run", "total_steps=704").status == 0
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_code_of_the_users_is_asked_for_again(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_plugin.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert trpo_train(*SMALL, "plugins=[own_plugin]", "hydra.run.dir=run").status == 0
+    refused = trpo_train("resume=run", "total_steps=704")
+    assert refused.status == 1
+    assert "if you trust it, say so again: plugins=[own_plugin]" in refused.err
+    assert trpo_train("resume=run", "total_steps=704", "plugins=[own_plugin]").status == 0
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "train.log", "config.yaml", "checkpoints", "tensorboard"])
+def test_links_are_not_followed(trpo_train: Command, tmp_path: Path, name: str) -> None:
+    assert trpo_train(*SMALL, "hydra.run.dir=run").status == 0
+    outside = tmp_path / "outside"
+    (tmp_path / "run" / name).rename(outside)
+    (tmp_path / "run" / name).symlink_to(outside)
+    before = outside.read_bytes() if outside.is_file() else sorted(outside.iterdir())
+    refused = trpo_train("resume=run", "total_steps=6400")
+    assert refused.status == 1
+    assert f"{name} is a link, and is left alone" in refused.err
+    assert (outside.read_bytes() if outside.is_file() else sorted(outside.iterdir())) == before
+
+
+def test_what_resume_makes_of_a_command_line(tmp_path: Path) -> None:
+    assert directed(["algo=ppo"]) == ["algo=ppo"]
+    assert directed(["resume=null"]) == ["resume=null"]
+    assert directed(["resume=auto", "hydra.run.dir=x"]) == ["resume=auto", "hydra.run.dir=x"]
+    assert directed(["-m", "resume=auto"]) == ["-m", "resume=auto"]
+    assert directed([f"resume={tmp_path}", "seed=1"])[0] == "seed=1"
+    assert f"hydra.run.dir='{tmp_path}'" in directed([f"resume={tmp_path}"])
+    with pytest.raises(ConfigError, match="one run"):
+        directed(["-m", f"resume={tmp_path}", "seed=1,2"])
+    with pytest.raises(ConfigError, match="says already where"):
+        directed([f"resume={tmp_path}", "hydra.run.dir=elsewhere"])
+    with pytest.raises(RunDirectoryError, match="no directory"):
+        directed([f"resume={tmp_path / 'nowhere'}"])
+
+
+def test_a_directory_without_a_run_cannot_be_resumed(trpo_train: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused = trpo_train("resume=empty")
+    assert refused.status == 1
+    assert "holds no run" in refused.err
+
+
+def test_overrides_are_put_into_the_saved_configuration() -> None:
+    node = {"choices": {"algo": "trpo", "algo/step": "fixed"}, "seed": 1, "env": {"kwargs": {"a": 1}}}
+    assert differences(node, changed(node, ["seed=1", "algo=trpo", "++env.kwargs.a=1", "algo/step=fixed"])) == {}
+    wrong = differences(node, changed(node, ["seed=2", "env.kwargs={b: 3}", "algo/step=line_search"]))
+    assert list(wrong) == ["choices.algo/step", "seed", "env.kwargs.b"]
+    for override in ("~seed", "seed=1,2"):
+        with pytest.raises(ConfigError, match="one value"):
+            changed(node, [override])
+
+
+def test_linear_decays_are_found() -> None:
+    assert schedules({"algo": {"delta_decay": "linear", "critic": {"rate_decay": "none"}}}) == ["algo.delta_decay"]

@@ -1,0 +1,64 @@
+"""What lies where in a run directory, and what may lie there: it could come from a stranger."""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from trpo_cli.errors import RunDirectoryError
+
+CONFIG, METRICS, SUMMARY, LOG = "config.yaml", "metrics.csv", "summary.json", "train.log"
+CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
+FOLDERS = (CHECKPOINTS, TENSORBOARD)
+LARGEST_CONFIG = 1_000_000  # bytes
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The configuration of a run: plain values.
+
+    Raises `RunDirectoryError` if there is none that can be read, or it is more than plain values.
+    """
+    path = directory / CONFIG
+    if not path.is_file():
+        raise RunDirectoryError(f"{directory} is no run directory: it has no {CONFIG}")
+    refuse_links(directory)
+    try:
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise ValueError("it is too large for a configuration")
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("it has aliases, which could stand for more than fits into memory")
+        node: Any = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        raise RunDirectoryError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(node, dict) or not {"env", "policy", "seed", "choices"} <= node.keys():
+        raise RunDirectoryError(f"{path} is not the configuration of a run")
+    return node
+
+
+def refuse_links(directory: Path) -> None:
+    """Raise `RunDirectoryError` if anything that a run reads or writes in `directory` is not a plain file or directory.
+
+    A link in a directory from a stranger would have us write to wherever it leads.
+    """
+    files = [directory / name for name in (CONFIG, METRICS, SUMMARY, LOG)]
+    folders = [directory / name for name in FOLDERS]
+    for path in (*files, *folders, *(path for folder in folders for path in _listed(folder))):
+        with contextlib.suppress(FileNotFoundError):
+            mode = path.lstat().st_mode
+            if not (stat.S_ISDIR(mode) if path in folders else stat.S_ISREG(mode)):
+                what = "a link" if stat.S_ISLNK(mode) else "no plain file or directory"
+                raise RunDirectoryError(f"{path} is {what}, and is left alone: a run holds its files itself")
+
+
+def _listed(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+
+
+def relative(path: Path) -> Path:
+    """`path` from the working directory where it lies below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,49 @@
+"""A file that one process holds at a time, and lets go of when it ends, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+from pathlib import Path
+
+from trpo_cli.errors import RunDirectoryError
+
+log = logging.getLogger("trpo_cli")
+
+
+class Lock:
+    """Held from its making until `release`."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `RunDirectoryError` if another process holds it; where a file system knows no locks, warns only."""
+        self.path = path
+        while True:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(self._file, 200).decode(errors="replace").strip() or "another process"
+                os.close(self._file)
+                raise RunDirectoryError(f"{path.parent} is being written to by {holder}") from None
+            except OSError as error:
+                log.warning("%s cannot be locked (%s): see to it that no other process writes there", path, error)
+                break
+            if self._still_there():
+                break
+            os.close(self._file)  # its last holder removed it while we waited
+        os.ftruncate(self._file, 0)
+        os.write(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+    def _still_there(self) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self._file), os.stat(self.path))
+        return False
+
+    def release(self) -> None:
+        """Let others have it, and leave no file behind."""
+        if self._still_there():
+            os.unlink(self.path)
+        os.close(self._file)

@@ -1,0 +1,35 @@
+"""How far a run has come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """Over all the times that it was resumed."""
+
+    env_steps: int = 0
+    iterations: int = 0
+    seconds: float = 0.0
+    best_training_return: float | None = None
+    final_training_return: float | None = None  # of the last row
+    final_evaluation_return: float | None = None
+    faults: int = 0  # samples and evaluations that the environments spoiled
+    inexact_resumes: int = 0  # those that had to reset the environments
+
+    def note(self, row: Mapping[str, float | None]) -> None:
+        """Count an iteration that ended with this row of metrics."""
+        self.env_steps, self.iterations = int(row["env_steps"] or 0), self.iterations + 1
+        self.final_training_return = row["rollout/episode_return_mean"]
+        self.final_evaluation_return = row["eval/episode_return_mean"]
+        returns = (self.best_training_return, self.final_training_return)
+        self.best_training_return = max((r for r in returns if r is not None), default=None)
+
+    def summary(self) -> dict[str, Any]:
+        """What `summary.json` says of it."""
+        values = asdict(self)
+        seconds = values.pop("seconds")
+        return {**values, "wall_seconds": seconds, "steps_per_second": self.env_steps / seconds}

@@ -1,0 +1,152 @@
+"""Continue a run: which one is meant, what of its configuration may be changed, and what contradicts it.
+
+`resume=DIR` takes everything from the run in DIR; whatever else is said must agree with it. `resume=auto` is for jobs
+that are submitted again as they were: the same command line continues the run that it began.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from trpo_cli.errors import ConfigError, RunDirectoryError
+from trpo_cli.layout import CONFIG, read_config, relative
+
+Node = dict[str, Any]
+AUTO = "auto"
+RUN_DIR = "hydra.run.dir="
+AUTO_DIR = "runs/${env.id}/${hydra:runtime.choices.algo}/auto_${hydra:job.override_dirname}"
+"""The same for the same command line."""
+MAY_CHANGE = ("total_steps", "eval.", "checkpoint.", "fault_patience", "env.step_timeout", "sampler.num_threads")
+"""Keys, or how they begin, on which no parameter depends but through how long the run is."""
+CHOICE = "choices."  # how the keys begin under which a configuration keeps the option of each group
+SHOWN = 10  # differences in a message
+
+
+class Plan(NamedTuple):
+    """How a run begins, or goes on."""
+
+    config: Node
+    continues: bool
+    changes: list[str] = []  # noqa: RUF012  of the configuration, in words
+    rescheduled: list[str] = []  # noqa: RUF012  keys of decays that end elsewhere now
+
+
+def directed(arguments: Sequence[str]) -> list[str]:
+    """The command line's arguments, with the run directory that `resume` means.
+
+    Raises `ConfigError` if another is named too, or several runs would be one.
+    """
+    given = [text.partition("=")[2] for text in arguments if text.startswith("resume=")]
+    if not given or given[-1] in ("", "null"):
+        return list(arguments)
+    resume, named = given[-1].strip("'\""), [text for text in arguments if text.startswith(RUN_DIR)]
+    several = {"-m", "--multirun"} & set(arguments)
+    if resume == AUTO:
+        return list(arguments) if named or several else [*arguments, f"{RUN_DIR}{AUTO_DIR}"]
+    if several:
+        raise ConfigError("resume: a directory is one run; resume=auto continues each job of a sweep in its own")
+    if named:
+        raise ConfigError(f"hydra.run.dir: resume={resume} says already where the run is")
+    if not Path(resume).is_dir():
+        raise RunDirectoryError(f"resume: there is no directory {resume}")
+    return [
+        *(text for text in arguments if not text.startswith("resume=")),
+        f"resume='{resume}'",
+        f"{RUN_DIR}'{resume}'",
+    ]
+
+
+def planned(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:
+    """What is to happen in `directory`, where `overrides` were said, which compose to `given`.
+
+    Raises `RunDirectoryError` if there is a run and none was to be resumed, or none and one was; `ConfigError` if what
+    was said contradicts the run that is there, or does not allow the code that it needs.
+    """
+    resume, given = given["resume"], {**given, "resume": None}
+    begun = (directory / CONFIG).exists()
+    if not begun and resume not in (None, AUTO):
+        raise RunDirectoryError(f"resume: {relative(directory)} holds no run: it has no {CONFIG}")
+    if begun and resume is None:
+        raise RunDirectoryError(
+            f"{relative(directory)} holds a run already: resume={relative(directory)} continues it, "
+            "and hydra.run.dir=DIR begins another"
+        )
+    return _continued(directory, given, None if resume == AUTO else overrides) if begun else Plan(given, False)
+
+
+def _continued(directory: Path, given: Node, overrides: Sequence[str] | None) -> Plan:
+    """The plan for a run that is there; with `overrides`, these alone are asked of it, otherwise all of `given`."""
+    saved = read_config(directory)
+    plugins = saved.get("plugins") or []
+    if missing := [name for name in plugins if name not in given["plugins"]]:
+        raise ConfigError(
+            f"plugins: this run was made with code of {', '.join(missing)}; if you trust it, say so again: "
+            f"plugins=[{','.join(missing)}]"
+        )
+    wanted = {**(given if overrides is None else changed(saved, overrides)), "plugins": plugins}
+    found = differences(saved, wanted)
+    if wrong := [text for key, text in _roots(found).items() if not key.startswith(MAY_CHANGE)]:
+        more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+        raise ConfigError(
+            "\n  ".join([f"{relative(directory)} holds a run that was configured otherwise:", *wrong[:SHOWN], *more])
+            + f"\nresume={relative(directory)} alone continues it as it was; hydra.run.dir=DIR begins another elsewhere"
+        )
+    return Plan(wanted, True, list(found.values()), schedules(wanted) if "total_steps" in found else [])
+
+
+def changed(saved: Node, overrides: Sequence[str]) -> Node:
+    """The saved configuration with overrides put into it: keys into their places, options into `choices`."""
+    node = copy.deepcopy(saved)
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group
+        if key.startswith(("hydra", "resume", "plugins")):
+            continue
+        if override.is_delete() or override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: a run that is resumed keeps its one value of each key")
+        if "/" in key or key in node["choices"]:
+            node["choices"][key] = override.value()
+        else:
+            node = _updated(node, key, override)
+    return node
+
+
+def _updated(node: Node, key: str, override: Override) -> Node:
+    config = OmegaConf.create({"root": node}, flags={"allow_objects": False})
+    OmegaConf.update(config, f"root.{key}", override.value(), merge=True, force_add=True)
+    updated: Any = OmegaConf.to_container(config.root)
+    return updated  # type: ignore[no-any-return]
+
+
+def differences(saved: Any, given: Any, key: str = "") -> dict[str, str]:
+    """`algo.delta: saved 0.01, given 0.02` and the like, by key, for every leaf that is not equal."""
+    if isinstance(saved, Mapping) and isinstance(given, Mapping):
+        names = [*saved, *(name for name in given if name not in saved)]
+        inner = (differences(saved.get(name), given.get(name), f"{key}.{name}" if key else str(name)) for name in names)
+        return {name: text for found in inner for name, text in found.items()}
+    if saved == given:
+        return {}
+    return {key: f"{key.removeprefix(CHOICE)}: saved {saved}, given {given}"}
+
+
+def _roots(found: Mapping[str, str]) -> dict[str, str]:
+    """The differences, without those that come with another option: of its parts, and of its keys."""
+    options = [key.removeprefix(CHOICE) for key in found if key.startswith(CHOICE)]
+    below = tuple(
+        f"{prefix}{option}{separator}" for option in options for prefix, separator in ((CHOICE, "/"), ("", "."))
+    )
+    return {key: text for key, text in found.items() if not key.startswith(below)}
+
+
+def schedules(node: Any, key: str = "") -> list[str]:
+    """The keys of everything that decays on a straight line to zero at `total_steps`."""
+    if isinstance(node, Mapping):
+        inner = (schedules(value, f"{key}.{name}" if key else str(name)) for name, value in node.items())
+        return [name for found in inner for name in found]
+    return [key] if key.endswith("decay") and node == "linear" else []
