@@ -9,6 +9,7 @@ limit of a rollout is what `mujoco.batch` alone takes for the very same states, 
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import importlib.util
 import json
@@ -16,8 +17,10 @@ import multiprocessing
 import os
 import platform
 import resource
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -38,6 +41,13 @@ def parts(*overrides: str) -> Any:
     from conftest import built
 
     return built(*overrides)
+
+
+def defaults() -> dict[str, Any]:
+    sys.path.insert(0, str(Path(__file__).parent))
+    from conftest import composed
+
+    return composed()
 
 
 def sampler(task: str, kind: str, num_envs: int, num_threads: int) -> Round:
@@ -118,6 +128,30 @@ def ours(task: str, *overrides: str) -> Round:
         taken = (time.perf_counter() - start) / ITERATIONS
         sampling = statistics.mean(row["time/sample_seconds"] for row in rows)
         return {"seconds": taken, "sample": sampling, **physics(run.sampler, run.policy)}
+
+    return play
+
+
+def saving(task: str) -> Round:
+    """An iteration of TRPO, and a checkpoint of it: what it takes to gather, seal, write and sync."""
+    from trpo_cli.run import Run
+    from trpo_cli.seeding import global_generators
+
+    run, directory = parts(f"env={task}"), Path(tempfile.mkdtemp(dir="."))
+    place = Run(directory)
+    place.begin({})
+    atexit.register(shutil.rmtree, directory)
+    run.algorithm.iterate(0.0)
+
+    def play() -> dict[str, float]:
+        start = time.perf_counter()
+        for _ in range(ITERATIONS):
+            run.algorithm.iterate(0.0)
+        trained = time.perf_counter()
+        place.save({**run.state_dict(), "generators": global_generators()}, run.sampler.env_steps, keep=3)
+        saved = time.perf_counter()
+        size = max(place.checkpoints.iterdir()).stat().st_size
+        return {"seconds": (trained - start) / ITERATIONS, "save": saved - trained, "bytes": size}
 
     return play
 
@@ -400,7 +434,18 @@ def updates(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, An
             yield row
 
 
+def checkpoints(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
+    """What a checkpoint costs, and its share of the time at the default interval."""
+    every = defaults()["checkpoint"]["every"]
+    for task in tasks:
+        rows = race({"ours": ("saving", task)}, rounds)["ours"]
+        iteration, save = median(rows), median(rows, "save")
+        row = {"task": task, "iteration, ms": 1e3 * iteration, "checkpoint, ms": 1e3 * save}
+        yield {**row, "bytes": median(rows, "bytes"), f"share, every {every}": save / (every * iteration + save)}
+
+
 SECTIONS = {
+    "checkpoints": (checkpoints, "A checkpoint of TRPO, 64 environments"),
     "sampling": (sampling, "Sampling, environment steps a second: an untrained policy, whose episodes are short"),
     "vines": (vines, "Vine sampling, simulator steps a second: an untrained policy, whose branches are short"),
     "training": (training, "Training, environment steps a second; the peers are sb3-contrib's TRPO and SB3's PPO"),

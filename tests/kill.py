@@ -9,8 +9,10 @@ bit for bit.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,7 +59,6 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 CALLS = ("open", "write", "fsync", "close", "replace", "unlink")  # of the system, in a save
 KILLS = 16  # of each case
-SPAN = 0.8  # seconds of training between two kills, at most
 
 
 class Outcome(NamedTuple):
@@ -122,16 +123,19 @@ def rig(name: str, count: int) -> None:
     run.Run.save = saving  # type: ignore[method-assign]
 
 
-def survive(overrides: Sequence[str], directory: Path, kills: int, chance: random.Random) -> Outcome:
-    """Kill a run `kills` times, then let it end. Raises `RuntimeError` if it ends by itself in any other way."""
+def survive(overrides: Sequence[str], directory: Path, kills: int, span: float, chance: random.Random) -> Outcome:
+    """Kill a run at most `kills` times, after `span` seconds of training at most, then let it end.
+
+    Raises `RuntimeError` if it ends by itself in any other way.
+    """
     done, in_saves = 0, 0
     arguments = (*overrides, "resume=auto", f"hydra.run.dir={directory}")
     while True:
-        rigged = (chance.choice(CALLS), chance.randrange(1, 40)) if done < kills and chance.random() < 0.4 else None
+        rigged = (chance.choice(CALLS), chance.randrange(1, 8)) if done < kills and chance.random() < 0.4 else None
         before = newest(directory)
         process = command(*arguments, rigged=rigged)
         if done < kills and not rigged:
-            wait_and_kill(process, directory, before, chance)
+            wait_and_kill(process, directory, before, span, chance)
         status, errors = ended(process)
         match status:
             case 0:
@@ -142,14 +146,16 @@ def survive(overrides: Sequence[str], directory: Path, kills: int, chance: rando
                 raise RuntimeError(f"{directory} ended with {status}: {errors}")
 
 
-def wait_and_kill(process: subprocess.Popen[bytes], directory: Path, before: str, chance: random.Random) -> None:
-    """SIGKILL, one time in six before it has begun to train, otherwise up to `SPAN` seconds after its first save."""
+def wait_and_kill(
+    process: subprocess.Popen[bytes], directory: Path, before: str, span: float, chance: random.Random
+) -> None:
+    """SIGKILL, one time in six before it has begun to train, otherwise up to `span` seconds after its first save."""
     if chance.random() < 1 / 6:
         time.sleep(chance.uniform(0, 3))
     else:
         while newest(directory) == before and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, SPAN))
+        time.sleep(chance.uniform(0, span))
     process.kill()
 
 
@@ -164,8 +170,13 @@ def case(name: str, kills: int, folder: Path, seed: int) -> Outcome:
     whole, killed = folder / "whole", folder / "killed"
     status, errors = ended(command(*overrides, f"hydra.run.dir={whole}"))
     assert status == 0, errors
-    outcome = survive(overrides, killed, kills, random.Random(f"{name} {seed}"))
-    assert_same_run(whole, killed)
+    seconds = json.loads((whole / "summary.json").read_text())["wall_seconds"]
+    chance, outcome = random.Random(f"{name} {seed}"), Outcome(0, 0)
+    while outcome.kills < kills:  # a run may come to its end before it was killed so often
+        shutil.rmtree(killed, ignore_errors=True)
+        more = survive(overrides, killed, kills - outcome.kills, seconds / kills, chance)
+        assert_same_run(whole, killed)
+        outcome = Outcome(outcome.kills + more.kills, outcome.in_saves + more.in_saves)
     return outcome
 
 
