@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from omegaconf import OmegaConf
 from trpo_cli import evaluate, report, train
 from trpo_cli.build import fill
 from trpo_cli.cli import CONF, opened
+from trpo_cli.logger import Logger
+from trpo_cli.parts import NOT_SETTINGS, Parts, Settings, build_parts
 from trpo_cli.threads import single_threaded
 
 TESTS = Path(__file__).parent
@@ -42,11 +45,11 @@ def composed(*overrides: str) -> dict[str, Any]:
     return node
 
 
-def built(*overrides: str) -> train.Parts:
+def built(*overrides: str) -> Parts:
     """The parts of a run with these overrides."""
     node = composed(*overrides)
-    settings = {key: value for key, value in node.items() if key not in train.NOT_SETTINGS}
-    return train.build_parts(node, fill(train.Settings, settings))
+    settings = {key: value for key, value in node.items() if key not in NOT_SETTINGS}
+    return build_parts(node, fill(Settings, settings))
 
 
 def small(*overrides: str) -> tuple[str, ...]:
@@ -107,3 +110,15 @@ def quiet_make(env_id: str, **kwargs: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+
+
+def after_rows(monkeypatch: pytest.MonkeyPatch, count: int, happens: Callable[[], object]) -> None:
+    """Have something happen once a run has written so many rows."""
+    write, seen = Logger.write, itertools.count(1)
+
+    def writing(self: Logger, row: Any) -> None:
+        write(self, row)
+        if next(seen) == count:
+            happens()
+
+    monkeypatch.setattr(Logger, "write", writing)

@@ -13,9 +13,9 @@ from trpo_cli.build import build, build_function, fill
 from trpo_cli.critics import Critic, LinearCritic
 from trpo_cli.envs.make import Task
 from trpo_cli.errors import ConfigError
+from trpo_cli.parts import Settings
 from trpo_cli.policies import Policy
 from trpo_cli.returns import gae
-from trpo_cli.train import Settings
 
 LINEAR = {"_target_": "trpo_cli.critics.LinearCritic", "ridge": 1e-3}
 GAE = {"_target_": "trpo_cli.returns.gae", "lam": 0.9}

@@ -14,7 +14,7 @@ from conftest import built, composed, small
 
 from trpo_cli.build import fill
 from trpo_cli.cli import CONF, options
-from trpo_cli.train import NOT_SETTINGS, PART_GROUPS, Settings, build_parts
+from trpo_cli.parts import NOT_SETTINGS, PART_GROUPS, Settings, build_parts
 
 ALGORITHMS = options(CONF / "algo")
 TASKS = [name for name in options(CONF / "env") if name != "gym"]

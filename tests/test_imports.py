@@ -46,7 +46,8 @@ LAYERS = {
     "cli": 6,
     "resume": 6,
     "evaluate": 7,
-    "train": 7,
+    "parts": 8,
+    "train": 9,
     "report": 7,
 }
 ENTRY_POINTS = {"train", "evaluate", "report", "cli", "resume"}

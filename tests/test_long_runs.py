@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import Command
-from test_faults import after_rows
+from conftest import Command, after_rows
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

@@ -18,8 +18,8 @@ from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.critics import ZeroCritic
 from trpo_cli.data import Batch
 from trpo_cli.finite_mdp import Values
+from trpo_cli.parts import Parts
 from trpo_cli.samplers.vine import Vine
-from trpo_cli.train import Parts
 from trpo_cli.trust_region.fisher import empirical, gauss_newton
 
 STATES, ACTIONS = 5, 3

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from comparison import assert_same_run, rows
-from conftest import Command, Finished
+from conftest import Command, Finished, after_rows
 
 from trpo_cli.errors import ConfigError, RunDirectoryError
-from trpo_cli.logger import Logger
 from trpo_cli.resume import changed, differences, directed, schedules
 from trpo_cli.run import Run
 
@@ -25,15 +22,8 @@ def interrupted(
     trpo_train: Command, monkeypatch: pytest.MonkeyPatch, *arguments: str, after: int = 3, by: int = signal.SIGTERM
 ) -> Finished:
     """Run the command, and send it a signal when it has written so many rows."""
-    write, count = Logger.write, itertools.count(1)
-
-    def writing(self: Logger, row: Any) -> None:
-        write(self, row)
-        if next(count) == after:
-            os.kill(os.getpid(), by)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Logger, "write", writing)
+        after_rows(patch, after, lambda: os.kill(os.getpid(), by))
         return trpo_train(*arguments)
 
 
@@ -71,33 +61,20 @@ def test_auto_begins_and_continues_one_directory(
 def test_what_was_logged_after_the_checkpoint_is_logged_once(
     trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after SIGKILL: the second run is ended between two checkpoints, without a word."""
+    """As after SIGKILL: the second run ends between two checkpoints."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
     every = (*SMALL, "checkpoint.every=4")
     assert trpo_train(*every, "hydra.run.dir=whole").status == 0
     with monkeypatch.context() as patch:
-        patch.setattr("trpo_cli.train.loop", _dying_after(7))
-        with pytest.raises(KeyError, match="killed"):
+        after_rows(patch, 7, fail)
+        with pytest.raises(ZeroDivisionError):
             trpo_train(*every, "hydra.run.dir=parts")
     assert len(rows(tmp_path / "parts")) == 7
     assert trpo_train("resume=parts").status == 0
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
-
-
-def _dying_after(iterations: int) -> Any:
-    from trpo_cli.train import loop
-
-    def dying(settings: Any, parts: Any, run: Any, logger: Logger, *rest: Any) -> None:
-        write, count = logger.write, itertools.count(1)
-
-        def writing(row: Any) -> None:
-            write(row)
-            if next(count) == iterations:
-                raise KeyError("killed")
-
-        logger.write = writing  # type: ignore[method-assign]
-        loop(settings, parts, run, logger, *rest)
-
-    return dying
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "missing"])

@@ -10,8 +10,8 @@ import torch
 from conftest import built
 
 from trpo_cli.errors import ConfigError, EnvironmentFault
+from trpo_cli.parts import Parts
 from trpo_cli.samplers.single_path import SinglePath
-from trpo_cli.train import Parts
 
 RAW = ("env.normalize_observation=false", "env.normalize_reward=false")
 

@@ -14,9 +14,9 @@ from exactness import exactly
 
 from trpo_cli.critics import ZeroCritic
 from trpo_cli.errors import ConfigError
+from trpo_cli.parts import Parts
 from trpo_cli.returns import monte_carlo
 from trpo_cli.samplers.vine import Branches
-from trpo_cli.train import Parts
 
 SMALL = ("sampler=vine", "sampler.num_envs=4", "sampler.num_states=6", "sampler.branch_length=20")
 

@@ -62,6 +62,7 @@ class Run:
         if not checkpoint.listed(self.checkpoints) and not (metrics.exists() and metrics.stat().st_size):
             return None
         found = checkpoint.load_newest(self.checkpoints)
+        self.saved = int(found.path.stem.removeprefix("step_"))
         for path, error in found.damaged.items():
             self.warnings.append(f"{error}; put aside, an older one is used")
             path.rename(path.with_name(f"{path.name}.damaged"))

@@ -1,7 +1,8 @@
 """trpo-train: compose the configuration, build the parts, then collect -> estimate -> update -> log -> save.
 
 READ FIRST. The mathematics of an iteration is in `algos/policy_gradient.py`, that of a step in
-`trust_region/update.py`. torch is imported inside the functions, so that `--help` and shell completion answer at once.
+`trust_region/update.py`; `parts.py` builds what a run is made of, `resume.py` says how one goes on. torch is imported
+inside the functions, so that `--help` and shell completion answer at once.
 """
 
 from __future__ import annotations
@@ -13,138 +14,28 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from trpo_cli.cli import CONF, discard_empty, opened, print_help, reported
-from trpo_cli.errors import EnvironmentFault
-from trpo_cli.evaluate import METRICS, Episodes, Evaluation, evaluate
+from trpo_cli.errors import CheckpointError, EnvironmentFault
+from trpo_cli.evaluate import METRICS
 from trpo_cli.layout import relative
+from trpo_cli.parts import NOT_SETTINGS, Parts, Settings, build_parts
 from trpo_cli.progress import Progress
-from trpo_cli.ranges import Count, NonNegativeInt
 from trpo_cli.resume import Node, Plan, directed, planned
 from trpo_cli.schedules import due
+from trpo_cli.signals import Stopped, StopRequest
 
 if TYPE_CHECKING:
-    import torch
-
-    from trpo_cli.algos import Algorithm
-    from trpo_cli.critics import Critic
     from trpo_cli.envs.make import Task
     from trpo_cli.logger import Logger
-    from trpo_cli.policies import Policy
     from trpo_cli.run import Run
-    from trpo_cli.samplers import Sampler
-    from trpo_cli.signals import StopRequest
 
 log = logging.getLogger("trpo_cli")
-R = TypeVar("R")
-PART_GROUPS = ("algo", "sampler", "policy", "critic", "env")
-LEARNING = ("sampler", "policy", "critic", "algorithm")  # the parts that change
-NOT_SETTINGS = (*PART_GROUPS, "choices", "resume")
-
-
-@dataclass(frozen=True)
-class EvaluationSettings(Episodes):
-    """Of the evaluations during training."""
-
-    every: NonNegativeInt  # environment steps; 0 for none
-
-
-@dataclass(frozen=True)
-class CheckpointSettings:
-    """Of the files under `checkpoints/`."""
-
-    every: Count  # iterations
-    keep: Count
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The root of the configuration, but for the parts."""
-
-    seed: NonNegativeInt
-    total_steps: Count
-    device: str  # where updates run: sampling stays on the CPU
-    plugins: list[str]
-    eval: EvaluationSettings
-    checkpoint: CheckpointSettings
-    fault_patience: NonNegativeInt  # samples in a row that the environments may spoil
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Everything a run is made of."""
-
-    task: Task
-    sampler: Sampler
-    policy: Policy
-    critic: Critic
-    algorithm: Algorithm
-    obstacle: str | None  # why a resume has to reset the environments
-
-    def evaluate(self, plan: Episodes, seed: int) -> Evaluation:
-        """Play episodes with the likeliest actions, side by side as the sampler does."""
-        parallelism = self.sampler.environments.parallelism
-        return evaluate(self.task, self.policy, self.sampler.normalizer, plan, seed, parallelism=parallelism)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
-        environments = None if self.obstacle else self.sampler.environments.state_dict()
-        return {name: getattr(self, name).state_dict() for name in LEARNING} | {"environments": environments}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        for name in LEARNING:
-            getattr(self, name).load_state_dict(state[name])
-        if state["environments"] is not None:
-            self.sampler.environments.load_state_dict(state["environments"])
-
-
-def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
-    """The parts that a resolved configuration describes. Raises `ConfigError` before any environment step."""
-    from trpo_cli.algos import Algorithm
-    from trpo_cli.build import build
-    from trpo_cli.critics import Critic
-    from trpo_cli.envs.make import Task
-    from trpo_cli.policies import Policy
-    from trpo_cli.samplers import Sampler
-    from trpo_cli.seeding import seed_globals, torch_generator
-    from trpo_cli.threads import single_threaded
-
-    def part(role: type[R], group: str, **context: Any) -> R:
-        return build(node.get(group), group, role, settings.plugins, **context)
-
-    single_threaded()
-    seed, device = settings.seed, usable(settings.device)
-    task = part(Task, "env")
-    sampler = part(Sampler, "sampler", task=task, seed=seed, gamma=node["algo"].get("gamma"))
-    envs = sampler.environments
-    seed_globals(seed)
-    shape = {"observation_size": envs.observation_size, "num_states": envs.num_states}
-    policy = part(Policy, "policy", **shape, distribution=envs.distribution).to(device)
-    critic = part(Critic, "critic", **shape, policy=policy, generator=torch_generator(seed, "critic")).to(device)
-    core = {"sampler": sampler, "policy": policy, "critic": critic}
-    algorithm = part(Algorithm, "algo", **core, generator=torch_generator(seed, "algorithm"))
-    return Parts(task, sampler, policy, critic, algorithm, envs.resume_obstacle())
-
-
-def usable(name: str) -> torch.device:
-    """The device of that name. Raises `ConfigError` if torch knows none, or has no use of it here."""
-    import torch
-
-    from trpo_cli.errors import ConfigError
-
-    try:
-        device = torch.device(name)
-        torch.ones(1, dtype=torch.float64, device=device).item()
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device: got '{name}'; cpu, cuda and cuda:1 are such names. {reason}") from error
-    return device
 
 
 def train(given: Node, overrides: Sequence[str], directory: Path) -> None:
@@ -155,7 +46,6 @@ def train(given: Node, overrides: Sequence[str], directory: Path) -> None:
     from trpo_cli.build import fill, import_plugins
     from trpo_cli.logger import Logger
     from trpo_cli.run import Run
-    from trpo_cli.signals import Stopped, StopRequest
 
     log.setLevel(logging.INFO)
     with Run(directory) as run:
@@ -177,7 +67,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path) -> None:
             with Logger(directory, settings.total_steps, progress.env_steps, written) as logger, StopRequest() as stop:
                 announce(parts, progress, plan, run)
                 try:
-                    loop(settings, parts, run, logger, stop, progress)
+                    Training(settings, parts, run, logger, stop, progress).finish()
                 except Stopped as stopped:
                     log.warning("stopped by %s; the last checkpoint is of step %s", stopped.by.name, f"{run.saved:,}")
                     log.warning("trpo-train resume=%s goes on from there", relative(directory))
@@ -191,15 +81,13 @@ def restore(parts: Parts, seed: int, progress: Progress, state: dict[str, Any]) 
 
     Where environments cannot be restored they are new ones. Raises `CheckpointError` if it does not fit.
     """
-    from trpo_cli.errors import CheckpointError
-    from trpo_cli.seeding import environment_seeds, restore_global_generators
+    from trpo_cli.seeding import restore_global_generators
 
     try:
         parts.load_state_dict(state)
         if state["environments"] is None:
             progress.inexact_resumes += 1
-            stream = f"environments of resume {progress.inexact_resumes}"
-            parts.sampler.recover(environment_seeds(seed, stream, parts.sampler.environments.num_envs))
+            parts.renew_environments(seed, f"resume {progress.inexact_resumes}")
         restore_global_generators(state["generators"])
         return int(state["metrics_bytes"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
@@ -223,54 +111,90 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
         log.warning("a resume is not exact, and resets the environments: %s", parts.obstacle)
 
 
-def loop(settings: Settings, parts: Parts, run: Run, logger: Logger, stop: StopRequest, progress: Progress) -> None:
-    """Iterate until `total_steps`. Raises `Stopped` after a signal, all saved; `EnvironmentFault` after too many."""
-    from trpo_cli.seeding import environment_seeds, global_generators
-    from trpo_cli.signals import Stopped
+Row = dict[str, float | None]
 
-    total, started, faults_in_a_row = settings.total_steps, time.monotonic() - progress.seconds, 0
 
-    def save() -> None:
-        progress.seconds = time.monotonic() - started
-        state = {**parts.state_dict(), "generators": global_generators(), "progress": asdict(progress)}
-        run.save({**state, "metrics_bytes": logger.sync()}, progress.env_steps, settings.checkpoint.keep)
+@dataclass
+class Training:
+    """A run on its way to `total_steps`."""
 
-    if not progress.iterations:
-        save()
-    while progress.env_steps < total:
-        try:
-            if faults_in_a_row:
-                stream = f"environments after fault {progress.faults}"
-                parts.sampler.recover(environment_seeds(settings.seed, stream, parts.sampler.environments.num_envs))
-            if stop.signal is not None:
-                save()
-                raise Stopped(stop.signal)
-            row = parts.algorithm.iterate(progress.env_steps / total)
-        except EnvironmentFault as fault:
-            progress.faults += 1
-            faults_in_a_row += 1
-            if faults_in_a_row > settings.fault_patience:
-                raise EnvironmentFault(
-                    f"{fault}\nthat is one more in a row than fault_patience={settings.fault_patience}; "
-                    f"the checkpoint of step {run.saved:,} is whole"
-                ) from fault
-            log.warning("%s; its sample is dropped, the environments are made anew", fault)
-            continue
-        faults_in_a_row, before, steps = 0, progress.env_steps, int(row["env_steps"] or 0)
-        last = steps >= total
-        seconds = (row["time/sample_seconds"] or 0) + (row["time/update_seconds"] or 0)
-        row |= {"time/steps_per_second": (steps - before) / seconds, **dict.fromkeys(METRICS)}
-        if settings.eval.every and (last or due(settings.eval.every, before, steps)):
+    settings: Settings
+    parts: Parts
+    run: Run
+    logger: Logger
+    stop: StopRequest
+    progress: Progress
+    faults_in_a_row: int = 0
+
+    def __post_init__(self) -> None:
+        self._started = time.monotonic() - self.progress.seconds
+
+    def finish(self) -> None:
+        """Iterate to the end. Raises `Stopped` after a signal, all saved, and `EnvironmentFault` after too many."""
+        if not self.progress.iterations:
+            self.save()
+        while not self._over(self.progress.env_steps):
             try:
-                row |= parts.evaluate(settings.eval, settings.seed).metrics()
+                row = self.iterate()
             except EnvironmentFault as fault:
-                progress.faults += 1
-                log.warning("%s; this evaluation is left out", fault)
-        row |= {"rollout/faults": float(progress.faults), "rollout/inexact_resumes": float(progress.inexact_resumes)}
-        logger.write(row)
-        progress.note(row)
-        if last or due(settings.checkpoint.every, progress.iterations - 1, progress.iterations):
-            save()
+                self.survive(fault)
+                continue
+            row |= self.evaluate(int(row["env_steps"] or 0))
+            row |= {f"rollout/{name}": float(getattr(self.progress, name)) for name in ("faults", "inexact_resumes")}
+            self.logger.write(row)
+            self.progress.note(row)
+            every, iterations = self.settings.checkpoint.every, self.progress.iterations
+            if self._over(self.progress.env_steps) or due(every, iterations - 1, iterations):
+                self.save()
+
+    def iterate(self) -> Row:
+        """Collect, estimate, update; or stop, if a signal asked for it."""
+        if self.faults_in_a_row:
+            self.parts.renew_environments(self.settings.seed, f"fault {self.progress.faults}")
+        if self.stop.signal is not None:
+            self.save()
+            raise Stopped(self.stop.signal)
+        before = self.progress.env_steps
+        row = self.parts.algorithm.iterate(before / self.settings.total_steps)
+        self.faults_in_a_row = 0
+        seconds = (row["time/sample_seconds"] or 0) + (row["time/update_seconds"] or 0)
+        return row | {"time/steps_per_second": ((row["env_steps"] or 0) - before) / seconds}
+
+    def survive(self, fault: EnvironmentFault) -> None:
+        """Count a sample that was spoiled. Raises `EnvironmentFault` if there were too many in a row."""
+        self.progress.faults += 1
+        self.faults_in_a_row += 1
+        patience = self.settings.fault_patience
+        if self.faults_in_a_row > patience:
+            raise EnvironmentFault(
+                f"{fault}\nfault_patience={patience} in a row were survived, this is one more; the checkpoint of step "
+                f"{self.run.saved:,} is whole"
+            ) from fault
+        log.warning("%s; its sample is dropped, the environments are made anew", fault)
+
+    def evaluate(self, steps: int) -> Row:
+        """What an evaluation adds to the row of `steps`: nothing if none is due, or its environments spoiled it."""
+        plan, nothing = self.settings.eval, dict.fromkeys(METRICS)
+        if not plan.every or not (self._over(steps) or due(plan.every, self.progress.env_steps, steps)):
+            return nothing
+        try:
+            return self.parts.evaluate(plan, self.settings.seed).metrics()
+        except EnvironmentFault as fault:
+            self.progress.faults += 1
+            log.warning("%s; this evaluation is left out", fault)
+            return nothing
+
+    def save(self) -> None:
+        """Write a checkpoint of everything."""
+        from trpo_cli.seeding import global_generators
+
+        self.progress.seconds = time.monotonic() - self._started
+        state = {**self.parts.state_dict(), "generators": global_generators(), "progress": asdict(self.progress)}
+        written = {"metrics_bytes": self.logger.sync()}
+        self.run.save({**state, **written}, self.progress.env_steps, self.settings.checkpoint.keep)
+
+    def _over(self, steps: int) -> bool:
+        return steps >= self.settings.total_steps
 
 
 def farewell(task: Task, progress: Progress, directory: Path) -> None:

@@ -1,0 +1,133 @@
+"""The parts that a run is made of, and how a configuration becomes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from trpo_cli.evaluate import Episodes, Evaluation, evaluate
+from trpo_cli.ranges import Count, NonNegativeInt
+
+if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
+    import torch
+
+    from trpo_cli.algos import Algorithm
+    from trpo_cli.critics import Critic
+    from trpo_cli.envs.make import Task
+    from trpo_cli.policies import Policy
+    from trpo_cli.samplers import Sampler
+
+R = TypeVar("R")
+PART_GROUPS = ("algo", "sampler", "policy", "critic", "env")
+LEARNING = ("sampler", "policy", "critic", "algorithm")  # the parts that change
+NOT_SETTINGS = (*PART_GROUPS, "choices", "resume")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(Episodes):
+    """Of the evaluations during training."""
+
+    every: NonNegativeInt  # environment steps; 0 for none
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """Of the files under `checkpoints/`."""
+
+    every: Count  # iterations
+    keep: Count
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The root of the configuration, but for the parts."""
+
+    seed: NonNegativeInt
+    total_steps: Count
+    device: str  # where updates run: sampling stays on the CPU
+    plugins: list[str]
+    eval: EvaluationSettings
+    checkpoint: CheckpointSettings
+    fault_patience: NonNegativeInt  # samples in a row that the environments may spoil
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a run is made of."""
+
+    task: Task
+    sampler: Sampler
+    policy: Policy
+    critic: Critic
+    algorithm: Algorithm
+    obstacle: str | None  # why a resume has to reset the environments
+
+    def evaluate(self, plan: Episodes, seed: int) -> Evaluation:
+        """Play episodes with the likeliest actions, side by side as the sampler does."""
+        parallelism = self.sampler.environments.parallelism
+        return evaluate(self.task, self.policy, self.sampler.normalizer, plan, seed, parallelism=parallelism)
+
+    def renew_environments(self, seed: int, event: str) -> None:
+        """Begin new episodes in new environments, whose seeds follow from that of the run and the event.
+
+        Raises `EnvironmentFault` if they cannot be made or reset.
+        """
+        from trpo_cli.seeding import environment_seeds
+
+        count = self.sampler.environments.num_envs
+        self.sampler.recover(environment_seeds(seed, f"environments after {event}", count))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of them."""
+        environments = None if self.obstacle else self.sampler.environments.state_dict()
+        return {name: getattr(self, name).state_dict() for name in LEARNING} | {"environments": environments}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        for name in LEARNING:
+            getattr(self, name).load_state_dict(state[name])
+        if state["environments"] is not None:
+            self.sampler.environments.load_state_dict(state["environments"])
+
+
+def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
+    """The parts that a resolved configuration describes. Raises `ConfigError` before any environment step."""
+    from trpo_cli.algos import Algorithm
+    from trpo_cli.build import build
+    from trpo_cli.critics import Critic
+    from trpo_cli.envs.make import Task
+    from trpo_cli.policies import Policy
+    from trpo_cli.samplers import Sampler
+    from trpo_cli.seeding import seed_globals, torch_generator
+    from trpo_cli.threads import single_threaded
+
+    def part(role: type[R], group: str, **context: Any) -> R:
+        return build(node.get(group), group, role, settings.plugins, **context)
+
+    single_threaded()
+    seed, device = settings.seed, usable(settings.device)
+    task = part(Task, "env")
+    sampler = part(Sampler, "sampler", task=task, seed=seed, gamma=node["algo"].get("gamma"))
+    envs = sampler.environments
+    seed_globals(seed)
+    shape = {"observation_size": envs.observation_size, "num_states": envs.num_states}
+    policy = part(Policy, "policy", **shape, distribution=envs.distribution).to(device)
+    critic = part(Critic, "critic", **shape, policy=policy, generator=torch_generator(seed, "critic")).to(device)
+    core = {"sampler": sampler, "policy": policy, "critic": critic}
+    algorithm = part(Algorithm, "algo", **core, generator=torch_generator(seed, "algorithm"))
+    return Parts(task, sampler, policy, critic, algorithm, envs.resume_obstacle())
+
+
+def usable(name: str) -> torch.device:
+    """The device of that name. Raises `ConfigError` if torch knows none, or has no use of it here."""
+    import torch
+
+    from trpo_cli.errors import ConfigError
+
+    try:
+        device = torch.device(name)
+        torch.ones(1, dtype=torch.float64, device=device).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device: got '{name}'; cpu, cuda and cuda:1 are such names. {reason}") from error
+    return device
