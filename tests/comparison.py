@@ -31,7 +31,8 @@ def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
     """TensorBoard's, without times: exactly what is in the files, orphans and duplicates included."""
     events = EventAccumulator(str(directory / "tensorboard"), {"scalars": 0}, purge_orphaned_data=False).Reload()
     tags = [tag for tag in sorted(events.Tags()["scalars"]) if not tag.startswith("time/")]
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    # by step: files of the same second are read in any order
+    return {tag: sorted((event.step, event.value) for event in events.Scalars(tag)) for tag in tags}
 
 
 def assert_same_run(one: Path, other: Path) -> None:
