@@ -23,7 +23,15 @@ AUTO = "auto"
 RUN_DIR = "hydra.run.dir="
 AUTO_DIR = "runs/${env.id}/${hydra:runtime.choices.algo}/auto_${hydra:job.override_dirname}"
 """The same for the same command line."""
-MAY_CHANGE = ("total_steps", "eval.", "checkpoint.", "fault_patience", "env.step_timeout", "sampler.num_threads")
+MAY_CHANGE = (
+    "total_steps",
+    "eval.",
+    "checkpoint.",
+    "fault_patience",
+    "algo.max_rejected",
+    "env.step_timeout",
+    "sampler.num_threads",
+)
 """Keys, or how they begin, on which no parameter depends but through how long the run is."""
 CHOICE = "choices."  # how the keys begin under which a configuration keeps the option of each group
 SHOWN = 10  # differences in a message
