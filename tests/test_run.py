@@ -51,6 +51,18 @@ def test_a_link_for_a_lock_is_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_text() == "text"
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "summary.json"])
+def test_a_link_in_place_of_a_temporary_file_is_not_followed(tmp_path: Path, name: str) -> None:
+    (tmp_path / "precious").write_text("text")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / f".{name}.tmp").symlink_to(tmp_path / "precious")
+    with Run(tmp_path / "run") as run:
+        run.begin(CONFIG)
+        run.finish({})
+    assert (tmp_path / "precious").read_text() == "text"
+    assert not (tmp_path / "run" / name).is_symlink()
+
+
 def test_a_place_that_cannot_be_written_is_said_to_be_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunDirectoryError, match="cannot be written: Not a directory"):

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from safetensors import SafetensorError
 
-from trpo_cli import sealing
+from trpo_cli import durable, sealing
 from trpo_cli.errors import CheckpointError, NewerCheckpointError
 from trpo_cli.packing import pack, unpack
 
@@ -51,18 +50,12 @@ class Loaded(NamedTuple):
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write `state`; `packing.pack` says what it may be made of.
 
-    The file appears whole or not at all: it is written beside its place, synced, moved there, and the directory synced.
     Raises `TypeError` for a state that cannot be held. Raises `CheckpointError` if it cannot be written.
     """
     data = sealing.seal(pack(state), VERSION)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        _write(temporary, data)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        durable.write(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):  # gone already, or refused like the rest; `sweep` comes later
-            os.unlink(temporary)
         raise CheckpointError(
             f"{path}: cannot be saved: {_said(error)}; the checkpoints before it are intact"
         ) from error
@@ -134,28 +127,6 @@ def _names(directory: Path) -> list[str]:
         return []
     except OSError as error:
         raise CheckpointError(f"{directory}: cannot be read: {_said(error)}") from error
-
-
-def _write(path: Path, data: bytearray) -> None:
-    """A new file, never through a link that someone put there."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(file, left) :]
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _sync(directory: Path) -> None:
-    file = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _opened(path: Path) -> BinaryIO:

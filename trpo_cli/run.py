@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from typing import Any, Self
 
 import yaml  # type: ignore[import-untyped]
 
-from trpo_cli import checkpoint
+from trpo_cli import checkpoint, durable
 from trpo_cli.errors import RunDirectoryError, UserError
 from trpo_cli.layout import CHECKPOINTS, CONFIG, LOG, METRICS, SUMMARY, refuse_links
 from trpo_cli.lock import Lock
@@ -76,7 +75,7 @@ class Run:
         """
         try:
             self.checkpoints.mkdir(exist_ok=True)
-            self._replace(CONFIG, yaml.safe_dump(config, sort_keys=False))
+            durable.write(self.directory / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
             (self.directory / SUMMARY).unlink(missing_ok=True)
             handler = LogFile(self.directory / LOG, encoding="utf-8")
         except OSError as error:
@@ -96,15 +95,8 @@ class Run:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write `summary.json`: what was reached, and with which versions."""
-        self._replace(SUMMARY, json.dumps({**summary, **self.provenance}, indent=2) + "\n")
-
-    def _replace(self, name: str, text: str) -> None:
-        temporary = self.directory / f".{name}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.directory / name)
+        text = json.dumps({**summary, **self.provenance}, indent=2) + "\n"
+        durable.write(self.directory / SUMMARY, text.encode())
 
     def __enter__(self) -> Self:
         return self
