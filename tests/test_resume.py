@@ -211,6 +211,17 @@ def test_a_directory_without_a_run_cannot_be_resumed(trpo_train: Command, tmp_pa
     assert "holds no run" in refused.err
 
 
+def test_what_is_left_of_a_run_is_not_written_over(trpo_train: Command, tmp_path: Path) -> None:
+    assert trpo_train(*SMALL, "hydra.run.dir=run").status == 0
+    (tmp_path / "run" / "config.yaml").unlink()
+    before = (tmp_path / "run" / "metrics.csv").read_bytes()
+    for resume in ("resume=null", "resume=auto"):
+        refused = trpo_train(*SMALL, "seed=7", "total_steps=64", "hydra.run.dir=run", resume)
+        assert refused.status == 1
+        assert "holds metrics.csv and checkpoints of a run, whose config.yaml is gone" in refused.err
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
+
+
 def test_overrides_are_put_into_the_saved_configuration() -> None:
     node = {"choices": {"algo": "trpo", "algo/step": "fixed"}, "seed": 1, "env": {"kwargs": {"a": 1}}}
     assert differences(node, changed(node, ["seed=1", "algo=trpo", "++env.kwargs.a=1", "algo/step=fixed"])) == {}

@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from trpo_cli.errors import ConfigError, RunDirectoryError
-from trpo_cli.layout import CONFIG, read_config, relative
+from trpo_cli.layout import CHECKPOINTS, CONFIG, METRICS, read_config, relative
 
 Node = dict[str, Any]
 AUTO = "auto"
@@ -81,6 +81,11 @@ def planned(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:
     begun = (directory / CONFIG).exists()
     if not begun and resume not in (None, AUTO):
         raise RunDirectoryError(f"resume: {relative(directory)} holds no run: it has no {CONFIG}")
+    if not begun and (left := [name for name in (METRICS, CHECKPOINTS) if (directory / name).exists()]):
+        raise RunDirectoryError(
+            f"{relative(directory)} holds {' and '.join(left)} of a run, whose {CONFIG} is gone: "
+            "put that back, or begin elsewhere with hydra.run.dir=DIR"
+        )
     if begun and resume is None:
         raise RunDirectoryError(
             f"{relative(directory)} holds a run already: resume={relative(directory)} continues it, "
