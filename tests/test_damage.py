@@ -21,6 +21,7 @@ from trpo_cli import checkpoint
 from trpo_cli.errors import CheckpointError
 from trpo_cli.packing import ARRAYS, STATE
 from trpo_cli.sealing import seal
+from trpo_cli.seeding import global_generators, restore_global_generators
 
 ORIGINAL: dict[str, Any] = {
     "weight": torch.arange(8.0),
@@ -234,3 +235,19 @@ def test_only_plain_files_of_a_plausible_size_are_opened(tmp_path: Path, monkeyp
         checkpoint.load(Path("/dev/null"))
     with pytest.raises(CheckpointError, match="cannot be read: No such file or directory"):
         checkpoint.load(tmp_path / "missing")
+
+
+def test_a_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    size = checkpoint.LARGEST_HEADER + 1
+    (tmp_path / "bomb").write_bytes(size.to_bytes(8, "little"))
+    os.truncate(tmp_path / "bomb", size + 8)
+    with pytest.raises(CheckpointError, match="header is larger than any"):
+        checkpoint.load(tmp_path / "bomb")
+
+
+@pytest.mark.parametrize("position", [-1, 625, 10**9])
+def test_numpy_reads_nowhere_else(position: int) -> None:
+    state = global_generators()
+    state["numpy"]["state"]["pos"] = position
+    with pytest.raises(ValueError, match="a position of"):
+        restore_global_generators(state)

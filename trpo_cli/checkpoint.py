@@ -24,6 +24,7 @@ SUFFIX = ".safetensors"
 NAME = re.compile(r"step_([0-9]+)\.safetensors")
 TEMPORARY = re.compile(r"\.step_[0-9]+\.safetensors\.tmp")
 LARGEST = 16 * 2**30  # bytes; no state comes near
+LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors library: a file with holes may claim gigabytes on no disk
 KINDS = {stat.S_IFLNK: "symbolic link", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 BROKEN = (  # whatever reading bytes that `save` did not write may raise
     SafetensorError,
@@ -148,6 +149,8 @@ def _header(file: BinaryIO) -> tuple[bytes, Any]:
     length = int.from_bytes(start, "little")
     if len(start) + length > os.fstat(file.fileno()).st_size or not length:
         raise ValueError("it ends within its header")
+    if length > LARGEST_HEADER:
+        raise ValueError("its header is larger than any")
     start += file.read(length)
     return start, json.loads(start[8:].decode())
 

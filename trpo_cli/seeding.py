@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from trpo_cli.envs.generators import check_position
+
 
 def sequence(seed: int, stream: str) -> np.random.SeedSequence:
     """The seed sequence of one named stream, for example `"environments"`."""
@@ -47,7 +49,8 @@ def global_generators() -> dict[str, Any]:
 
 
 def restore_global_generators(state: dict[str, Any]) -> None:
-    """Put them into the state that `global_generators` gave."""
+    """Put them into the state that `global_generators` gave. Raises one of many errors if it is no such state."""
+    check_position(state["numpy"])
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])

@@ -23,7 +23,7 @@ def restored(state: dict[str, Any], generator: np.random.Generator | None) -> np
     """
     try:
         algorithm = ALGORITHMS[state["bit_generator"]]
-        _check_position(state)
+        check_position(state)
         if generator is None or type(generator.bit_generator) is not algorithm:
             generator = np.random.Generator(algorithm())
         generator.bit_generator.state = state
@@ -32,8 +32,8 @@ def restored(state: dict[str, Any], generator: np.random.Generator | None) -> np
     return generator
 
 
-def _check_position(state: dict[str, Any]) -> None:
-    """NumPy takes any position in the numbers drawn in advance, and reads there."""
+def check_position(state: dict[str, Any]) -> None:
+    """Raises `ValueError` for a state whose position lies outside the numbers drawn in advance: NumPy reads there."""
     position, size = 0, 0
     match state["bit_generator"]:
         case "MT19937":
