@@ -23,6 +23,7 @@ LAYERS = {
     "lock": 1,
     "progress": 0,
     "dtypes": 0,
+    "durable": 0,
     "sealing": 0,
     "packing": 1,
     "data": 1,

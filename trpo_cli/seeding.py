@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from trpo_cli.envs.generators import check_position
-
 
 def sequence(seed: int, stream: str) -> np.random.SeedSequence:
     """The seed sequence of one named stream, for example `"environments"`."""
@@ -56,3 +54,15 @@ def restore_global_generators(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def check_position(state: dict[str, Any]) -> None:
+    """Raises `ValueError` for a state whose position lies outside the numbers drawn in advance: NumPy reads there."""
+    position, size = 0, 0
+    match state["bit_generator"]:
+        case "MT19937":
+            position, size = state["state"]["pos"], 624
+        case "Philox":
+            position, size = state["buffer_pos"], 4
+    if not 0 <= position <= size:
+        raise ValueError(f"a position of {position}")

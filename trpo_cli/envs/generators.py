@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from trpo_cli.errors import CheckpointError
+from trpo_cli.seeding import check_position
 
 ALGORITHMS: dict[str, type[np.random.BitGenerator]] = {
     kind.__name__: kind
@@ -30,18 +31,6 @@ def restored(state: dict[str, Any], generator: np.random.Generator | None) -> np
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"the state of a random generator does not fit: {error}") from error
     return generator
-
-
-def check_position(state: dict[str, Any]) -> None:
-    """Raises `ValueError` for a state whose position lies outside the numbers drawn in advance: NumPy reads there."""
-    position, size = 0, 0
-    match state["bit_generator"]:
-        case "MT19937":
-            position, size = state["state"]["pos"], 624
-        case "Philox":
-            position, size = state["buffer_pos"], 4
-    if not 0 <= position <= size:
-        raise ValueError(f"a position of {position}")
 
 
 def of_space(space: Space[Any]) -> list[Any]:
