@@ -194,8 +194,17 @@ def test_what_resume_makes_of_a_command_line(tmp_path: Path) -> None:
     assert directed(["resume=null"]) == ["resume=null"]
     assert directed(["resume=auto", "hydra.run.dir=x"]) == ["resume=auto", "hydra.run.dir=x"]
     assert directed(["-m", "resume=auto"]) == ["-m", "resume=auto"]
-    assert directed([f"resume={tmp_path}", "seed=1"])[0] == "seed=1"
-    assert f"hydra.run.dir='{tmp_path}'" in directed([f"resume={tmp_path}"])
+    place = [f"resume='{tmp_path}'", f"hydra.run.dir='{tmp_path}'"]
+    assert directed(["a=1", f"resume={tmp_path}", "b=1", "--config-dir", "c"]) == [
+        "a=1",
+        *place,
+        "b=1",
+        "--config-dir",
+        "c",
+    ]
+    assert directed(["a=1", "resume=auto", "--config-dir", "c"])[-2:] == ["--config-dir", "c"]
+    (tmp_path / "it's").mkdir()
+    assert directed([f"resume={tmp_path}/it's"])[0] == rf"resume='{tmp_path}/it\'s'"
     with pytest.raises(ConfigError, match="one run"):
         directed(["-m", f"resume={tmp_path}", "seed=1,2"])
     with pytest.raises(ConfigError, match="says already where"):
@@ -209,6 +218,15 @@ def test_a_directory_without_a_run_cannot_be_resumed(trpo_train: Command, tmp_pa
     refused = trpo_train("resume=empty")
     assert refused.status == 1
     assert "holds no run" in refused.err
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "a=1,b=[x]", "ä{1}", "(x)", "50%"])
+def test_directories_of_odd_names(trpo_train: Command, tmp_path: Path, name: str) -> None:
+    assert trpo_train(*SMALL, "total_steps=64", "hydra.run.dir=run").status == 0
+    (tmp_path / "run").rename(tmp_path / name)
+    resumed = trpo_train(f"resume={name}", "total_steps=128", "--config-dir", str(tmp_path))
+    assert resumed.status == 0, resumed.err
+    assert len(rows(tmp_path / name)) == 2
 
 
 def test_what_is_left_of_a_run_is_not_written_over(trpo_train: Command, tmp_path: Path) -> None:

@@ -54,21 +54,30 @@ def directed(arguments: Sequence[str]) -> list[str]:
     given = [text.partition("=")[2] for text in arguments if text.startswith("resume=")]
     if not given or given[-1] in ("", "null"):
         return list(arguments)
-    resume, named = given[-1].strip("'\""), [text for text in arguments if text.startswith(RUN_DIR)]
+    resume, named = _unquoted(given[-1]), [text for text in arguments if text.startswith(RUN_DIR)]
     several = {"-m", "--multirun"} & set(arguments)
     if resume == AUTO:
-        return list(arguments) if named or several else [*arguments, f"{RUN_DIR}{AUTO_DIR}"]
+        return list(arguments) if named or several else _placed(arguments, "resume=auto", f"{RUN_DIR}{AUTO_DIR}")
     if several:
         raise ConfigError("resume: a directory is one run; resume=auto continues each job of a sweep in its own")
     if named:
         raise ConfigError(f"hydra.run.dir: resume={resume} says already where the run is")
     if not Path(resume).is_dir():
         raise RunDirectoryError(f"resume: there is no directory {resume}")
-    return [
-        *(text for text in arguments if not text.startswith("resume=")),
-        f"resume='{resume}'",
-        f"{RUN_DIR}'{resume}'",
-    ]
+    quoted = "'" + resume.replace("'", r"\'") + "'"
+    return _placed(arguments, f"resume={quoted}", f"{RUN_DIR}{quoted}")
+
+
+def _unquoted(text: str) -> str:
+    """Quotes around it are Hydra's, others belong to the name."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def _placed(arguments: Sequence[str], *words: str) -> list[str]:
+    """The arguments with `words` in the place of `resume`: overrides stand side by side, options before or after."""
+    first = next(i for i, text in enumerate(arguments) if text.startswith("resume="))
+    others = [text for text in arguments[first:] if not text.startswith("resume=")]
+    return [*arguments[:first], *words, *others]
 
 
 def planned(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:
