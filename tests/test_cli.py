@@ -114,6 +114,15 @@ def test_a_preset_sweeps_by_itself_and_ends_in_a_report(trpo_train: Command, tmp
     assert (tmp_path / "sweep" / "report" / "learning_curves.png").exists()
 
 
+def test_a_preset_of_the_paper_begins_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """Hydra keeps what an earlier call in the same process set, and with that more resolves."""
+    program = [sys.executable, "-c", "from trpo_cli.train import main; main()"]
+    few = ("algo=cem", "seed=0", "total_steps=1", "algo.population_size=10", "sampler.max_episode_steps=20")
+    done = subprocess.run([*program, "experiment=paper/cartpole", *few], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "runs" / "paper" / "cartpole").rglob("summary.json"))) == 1
+
+
 def test_the_default_directory_names_task_algorithm_time_and_seed(trpo_train: Command, tmp_path: Path) -> None:
     for _ in range(2):
         assert trpo_train("env=CartPole-v1", *SHORT, "seed=7").status == 0
