@@ -218,6 +218,21 @@ class Once(Probe):
         return float(self.fault)  # nan, inf and the like
 
 
+class Opaque(Probe):
+    """After so many steps it keeps what nobody can save."""
+
+    def __init__(self, after: int = 0) -> None:
+        self.after, self.steps = after, 0
+        if after < 0:
+            self.secret = object()
+
+    def reward(self, action: Any) -> float:
+        self.steps += 1
+        if self.steps > self.after:
+            self.secret = object()
+        return float(action)
+
+
 class Slow(Probe):
     """A step that takes `seconds`."""
 

@@ -18,7 +18,7 @@ from trpo_cli.envs import contact_forces, generators
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task
 from trpo_cli.envs.snapshot import CLONE, GENERATOR, SIMULATION, SPACE
-from trpo_cli.errors import CheckpointError, EnvironmentFault
+from trpo_cli.errors import CheckpointError, ConfigError, EnvironmentFault
 
 KEPT: list[tuple[str, Any]] = [
     ("Walker2d-v4", "native"),
@@ -224,7 +224,6 @@ WRONG: list[tuple[str, Any, Callable[[Any], Any]]] = [
     ("CartPole-v1", "sync", lambda state: state["envs"][0].update(observation=np.zeros(3, np.float32))),
     ("CartPole-v1", "sync", lambda state: state["envs"][0]["env"].pop()),
     ("CartPole-v1", "sync", lambda state: state["envs"][0]["env"].__setitem__(0, [])),
-    ("CartPole-v1", "sync", lambda state: state["envs"][0]["env"][-1].pop("state")),
     ("CartPole-v1", "sync", lambda state: state["envs"][0]["env"][0].update(env=None)),
     ("CartPole-v1", "sync", attribute("step", 3)),
     ("CartPole-v1", "sync", attribute("unwrapped", 3)),
@@ -294,3 +293,26 @@ def test_a_space_that_nobody_drew_from_is_restored_as_such() -> None:
     assert same(space.sample(), drawn)
     generators.restore_space(space)
     assert generators.of_space(space) == [None] * 4
+
+
+def test_what_went_away_since_it_was_saved_or_had_not_come_yet_is_no_obstacle() -> None:
+    there, here = made("CartPole-v1", "sync", num_envs=1), made("CartPole-v1", "sync", num_envs=1)
+    del there._envs.envs[0].unwrapped.steps_beyond_terminated
+    there._envs.envs[0].unwrapped.came_late = 5
+    here.load_state_dict(there.state_dict())
+    assert not hasattr(here._envs.envs[0].unwrapped, "steps_beyond_terminated")
+    assert here._envs.envs[0].unwrapped.came_late == 5
+
+
+def test_what_could_be_made_before_is_no_fault_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    envs = made("CartPole-v1", "sync")
+
+    def refuse(*arguments: Any) -> Any:
+        raise ConfigError("server busy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "make_one", refuse)
+        with pytest.raises(EnvironmentFault, match="server busy"):
+            envs.rebuild([0, 1, 2])
+    envs.rebuild([0, 1, 2])
+    assert len(met(envs, 5)) >= 5

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import errno
 import logging
+import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,39 @@ def test_a_worker_is_replaced(trpo_train: Command, tmp_path: Path, fault: str, s
     assert done.status == 0, done.err
     assert said in done.err
     assert rows(tmp_path / "run")[-1]["rollout/faults"] == "1"
+
+
+@pytest.mark.parametrize("row", [3, 10])
+def test_a_worker_that_dies_before_a_save_is_replaced(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int
+) -> None:
+    def kill() -> None:
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        worker.join()
+
+    after_rows(monkeypatch, row, kill)
+    done = trpo_train("env=CartPole-v1", *SMALL, "sampler.num_envs=1", "sampler.vectorization=async")
+    assert done.status == 0, done.err
+    assert "was killed by signal 9" in done.err
+    assert len(rows(tmp_path / "run")) == 10
+    assert checkpoint.load_newest(tmp_path / "run" / "checkpoints").state["progress"]["faults"] == 1
+
+
+@pytest.mark.parametrize("after", [-1, 100])
+def test_what_cannot_be_saved_is_reset(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Whether that is known at the beginning, or comes up on the way."""
+    opaque = (*PROBE, "env.id=Probe/Opaque-v0", f"env.kwargs={{after: {after}}}")
+    with monkeypatch.context() as patch:
+        after_rows(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        stopped = trpo_train(*opaque)
+    assert stopped.status == 143
+    said = "a resume will not be exact, and resets the environments: Opaque.secret holds object, which is no plain data"
+    assert stopped.err.count(said) == 1
+    assert trpo_train("resume=run", "plugins=[probes]").status == 0
+    assert [row["rollout/inexact_resumes"] for row in rows(tmp_path / "run")] == ["0"] * 6 + ["1"] * 4
 
 
 def test_faults_without_end_end_the_run(trpo_train: Command, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from comparison import assert_same_run, rows
 from conftest import Command, Finished, after_rows
 
 from trpo_cli.errors import ConfigError, RunDirectoryError
-from trpo_cli.resume import changed, differences, directed, schedules
+from trpo_cli.resume import changed, differences, directed, place, schedules
 from trpo_cli.run import Run
 
 SMALL = ("env=CartPole-v1", "sampler.num_envs=4", "sampler.steps_per_iteration=64", "total_steps=640", "eval.every=256")
@@ -190,34 +190,46 @@ def test_links_are_not_followed(trpo_train: Command, tmp_path: Path, name: str) 
 
 
 def test_what_resume_makes_of_a_command_line(tmp_path: Path) -> None:
-    assert directed(["algo=ppo"]) == ["algo=ppo"]
-    assert directed(["resume=null"]) == ["resume=null"]
-    assert directed(["resume=auto", "hydra.run.dir=x"]) == ["resume=auto", "hydra.run.dir=x"]
-    assert directed(["-m", "resume=auto"]) == ["-m", "resume=auto"]
-    place = [f"resume='{tmp_path}'", f"hydra.run.dir='{tmp_path}'"]
-    assert directed(["a=1", f"resume={tmp_path}", "b=1", "--config-dir", "c"]) == [
-        "a=1",
-        *place,
-        "b=1",
-        "--config-dir",
-        "c",
-    ]
-    assert directed(["a=1", "resume=auto", "--config-dir", "c"])[-2:] == ["--config-dir", "c"]
-    (tmp_path / "it's").mkdir()
+    for untouched in (["algo=ppo"], ["resume=null"], ["resume=auto", "hydra.run.dir=x"], ["-m", "resume=auto"]):
+        assert directed(untouched) == untouched
+    for name in ("run", "it's"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+    run = [f"resume='{tmp_path}/run'", f"hydra.run.dir='{tmp_path}/run'"]
+    said = ["a=1", f"+resume={tmp_path}/run", "b=1", "--config-dir", "c"]
+    assert directed(said) == ["a=1", *run, "b=1", "--config-dir", "c"]
+    assert directed([f"resume='{tmp_path}/run'"]) == run
     assert directed([f"resume={tmp_path}/it's"])[0] == rf"resume='{tmp_path}/it\'s'"
     with pytest.raises(ConfigError, match="one run"):
         directed(["-m", f"resume={tmp_path}", "seed=1,2"])
     with pytest.raises(ConfigError, match="says already where"):
         directed([f"resume={tmp_path}", "hydra.run.dir=elsewhere"])
-    with pytest.raises(RunDirectoryError, match="no directory"):
+    with pytest.raises(RunDirectoryError, match="nowhere holds no run"):
         directed([f"resume={tmp_path / 'nowhere'}"])
+
+
+def test_what_a_new_directory_is_called() -> None:
+    command = ["algo=ppo", "seed=1", "resume=auto"]
+    assert place(command) == place(["resume=auto", *command[:2], "total_steps=9", "eval.every=0"])
+    assert place(command) != place([*command, "algo.gamma=0.9"])
+    assert place(command).startswith("auto_")
+    assert place(command[:2]) != place(command[:2])  # the time
+
+
+def test_a_sweep_continues_where_it_began(trpo_train: Command, tmp_path: Path) -> None:
+    sweep = ("-m", *SMALL, "total_steps=64", "seed=0,1", "resume=auto")
+    assert trpo_train(*sweep).status == 0
+    again = trpo_train(*sweep)
+    assert again.out.count("is finished") == 2
+    assert len(list(tmp_path.rglob("config.yaml"))) == 2
 
 
 def test_a_directory_without_a_run_cannot_be_resumed(trpo_train: Command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refused = trpo_train("resume=empty")
     assert refused.status == 1
-    assert "holds no run" in refused.err
+    assert "empty holds no run" in refused.err
+    assert (tmp_path / "empty").exists()
 
 
 @pytest.mark.parametrize("name", ["a b", "it's", "a=1,b=[x]", "ä{1}", "(x)", "50%"])

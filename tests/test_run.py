@@ -17,7 +17,7 @@ from trpo_cli.layout import read_config
 from trpo_cli.lock import Lock
 from trpo_cli.run import Run, git_revision
 
-CONFIG = {"env": {"id": "x", "small": 1e-8}, "policy": {}, "seed": 0, "choices": {"algo": "trpo"}}
+CONFIG = {"env": {"id": "x", "small": 1e-8}, "policy": {}, "seed": 0, "choices": {"algo": "trpo"}, "plugins": []}
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
@@ -84,6 +84,7 @@ def test_the_configuration_reads_back(tmp_path: Path) -> None:
         ("env: " + "[" * 5000, "cannot be read"),
         ("seed: 0\n" + "#" * 1_000_001, "too large"),
         ("just text", "is not the configuration of a run"),
+        ("env: {}\npolicy: {}\nseed: 0\nplugins: []\nchoices: 5", "is not the configuration of a run"),
         ("- 1", "is not the configuration of a run"),
         ("\x00", "cannot be read"),
     ],

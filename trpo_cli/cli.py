@@ -40,6 +40,7 @@ Keys at the root:
   checkpoint.keep=3           checkpoints to keep
   resume=DIR                  go on with the run in DIR; auto: with that of the same command line
   fault_patience=3            samples in a row that environments may spoil before the run ends
+  env.step_timeout=60         seconds for a step in a worker process
   plugins=[]                  packages of your own that configurations may build from
   hydra.run.dir=DIR           where the run is written; default runs/ENV/ALGO/TIME_seedSEED
 
@@ -53,6 +54,7 @@ Examples:
   trpo-train -m algo=trpo,npg,ppo seed=0,1,2
   trpo-train experiment=paper/cartpole
   trpo-train resume=runs/hopper total_steps=2000000
+  trpo-train algo=trpo env=Ant-v4 resume=auto
 
 Options:
   --help                      this text

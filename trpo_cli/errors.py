@@ -18,6 +18,10 @@ class EnvironmentFault(UserError):
     """An environment returned something no learner can use, or raised."""
 
 
+class NoSnapshot(EnvironmentFault):
+    """The state of an environment cannot be saved."""
+
+
 class TrainingError(UserError):
     """Training cannot go on from here; the last checkpoint is intact."""
 

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_cli.cli import reported
-from trpo_cli.errors import RunDirectoryError
-from trpo_cli.layout import read_config
+from trpo_cli.layout import CHECKPOINTS, fitting, read_config
 from trpo_cli.ranges import Count
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
@@ -119,15 +118,14 @@ def load_policy(directory: Path, plugins: Sequence[str]) -> tuple[Task, Policy, 
         policy = build(node["policy"], "policy", Policy, plugins, **shape, distribution=probe.distribution)
         size = probe.observation_size
     normalizer = ObservationNormalizer(size, task.normalize_observation, task.observation_clip)
-    path, state, damaged = checkpoint.load_newest(directory / "checkpoints")
-    for error in damaged.values():
+    found = checkpoint.load_newest(directory / CHECKPOINTS)
+    for error in found.damaged.values():
         log.warning("passed over a damaged checkpoint: %s", error)
-    try:
+    state = found.state
+    with fitting(directory):
         policy.load_state_dict(state["policy"])
         normalizer.load_state_dict(state["sampler"]["normalizer"])
-        return task, policy, normalizer, state["sampler"]["env_steps"]
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise RunDirectoryError(f"{path} does not fit {directory / 'config.yaml'}: {error}") from error
+        return task, policy, normalizer, int(state["sampler"]["env_steps"])
 
 
 @reported

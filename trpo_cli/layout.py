@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def read_config(directory: Path) -> dict[str, Any]:
         node: Any = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise RunDirectoryError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(node, dict) or not {"env", "policy", "seed", "choices"} <= node.keys():
+    kinds = {"env": dict, "policy": dict, "seed": int, "choices": dict, "plugins": list}
+    if not isinstance(node, dict) or not all(isinstance(node.get(key), kind) for key, kind in kinds.items()):
         raise RunDirectoryError(f"{path} is not the configuration of a run")
     return node
 
@@ -53,6 +55,17 @@ def refuse_links(directory: Path) -> None:
             if not (stat.S_ISDIR(mode) if path in folders else stat.S_ISREG(mode)):
                 what = "a link" if stat.S_ISLNK(mode) else "no plain file or directory"
                 raise RunDirectoryError(f"{path} is {what}, and is left alone: a run holds its files itself")
+
+
+@contextlib.contextmanager
+def fitting(directory: Path) -> Iterator[None]:
+    """Whatever a checkpoint that does not fit the configuration beside it raises is a `RunDirectoryError`."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        raise RunDirectoryError(
+            f"{relative(directory)}: its checkpoint does not fit its {CONFIG}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -76,12 +76,12 @@ class Logger:
             missing = cut_back(directory / TENSORBOARD, env_steps)
             purge = missing if rows else None  # for whoever is looking on, and has seen more
             self._tensorboard = SummaryWriter(str(directory / TENSORBOARD), purge_step=purge)
-        except (OSError, csv.Error, UnicodeDecodeError) as error:
-            raise RunDirectoryError(f"{directory}: the run cannot be logged: {error}") from error
+            for row in rows:
+                if int(row["env_steps"]) >= missing:
+                    self._add_scalars({name: float(cell) for name, cell in row.items() if cell})
+        except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
+            raise RunDirectoryError(f"{directory}: the run cannot be logged: {error!r}") from error
         self._csv = csv.DictWriter(self._file, names) if names else None
-        for row in rows:
-            if int(row["env_steps"]) >= missing:
-                self._add_scalars({name: float(cell) for name, cell in row.items() if cell})
         watch = TerminalProgress if sys.stderr.isatty() else PlainProgress
         self._watch: TerminalProgress | PlainProgress = watch(total_steps, env_steps)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trpo_cli.errors import NoSnapshot
 from trpo_cli.evaluate import Episodes, Evaluation, evaluate
 from trpo_cli.ranges import Count, NonNegativeInt
 
@@ -17,7 +19,9 @@ if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of 
     from trpo_cli.policies import Policy
     from trpo_cli.samplers import Sampler
 
+log = logging.getLogger("trpo_cli")
 R = TypeVar("R")
+INEXACT = "a resume will not be exact, and resets the environments: %s"
 PART_GROUPS = ("algo", "sampler", "policy", "critic", "env")
 LEARNING = ("sampler", "policy", "critic", "algorithm")  # the parts that change
 NOT_SETTINGS = (*PART_GROUPS, "choices", "resume")
@@ -51,7 +55,7 @@ class Settings:
     fault_patience: NonNegativeInt  # samples in a row that the environments may spoil
 
 
-@dataclass(frozen=True)
+@dataclass
 class Parts:
     """Everything a run is made of."""
 
@@ -79,7 +83,12 @@ class Parts:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of them."""
-        environments = None if self.obstacle else self.sampler.environments.state_dict()
+        environments = None
+        try:
+            environments = None if self.obstacle else self.sampler.environments.state_dict()
+        except NoSnapshot as obstacle:  # it came up on the way
+            self.obstacle = str(obstacle)
+            log.warning(INEXACT, obstacle)
         return {name: getattr(self, name).state_dict() for name in LEARNING} | {"environments": environments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -7,7 +7,10 @@ that are submitted again as they were: the same command line continues the run t
 from __future__ import annotations
 
 import copy
+import hashlib
+import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +23,6 @@ from trpo_cli.layout import CHECKPOINTS, CONFIG, METRICS, read_config, relative
 
 Node = dict[str, Any]
 AUTO = "auto"
-RUN_DIR = "hydra.run.dir="
-AUTO_DIR = "runs/${env.id}/${hydra:runtime.choices.algo}/auto_${hydra:job.override_dirname}"
-"""The same for the same command line."""
 MAY_CHANGE = (
     "total_steps",
     "eval.",
@@ -47,25 +47,28 @@ class Plan(NamedTuple):
 
 
 def directed(arguments: Sequence[str]) -> list[str]:
-    """The command line's arguments, with the run directory that `resume` means.
+    """The command line's arguments, with the run directory that `resume=DIR` means.
 
-    Raises `ConfigError` if another is named too, or several runs would be one.
+    Raises `ConfigError` if another is named too or several runs would be one, `RunDirectoryError` if it holds none.
     """
-    given = [text.partition("=")[2] for text in arguments if text.startswith("resume=")]
-    if not given or given[-1] in ("", "null"):
+    words = [text for text in arguments if _is_resume(text)]
+    resume = _unquoted(words[-1].partition("=")[2]) if words else ""
+    if resume in ("", "null", AUTO):
         return list(arguments)
-    resume, named = _unquoted(given[-1]), [text for text in arguments if text.startswith(RUN_DIR)]
-    several = {"-m", "--multirun"} & set(arguments)
-    if resume == AUTO:
-        return list(arguments) if named or several else _placed(arguments, "resume=auto", f"{RUN_DIR}{AUTO_DIR}")
-    if several:
+    if {"-m", "--multirun"} & set(arguments):
         raise ConfigError("resume: a directory is one run; resume=auto continues each job of a sweep in its own")
-    if named:
+    if any(text.startswith("hydra.run.dir=") for text in arguments):
         raise ConfigError(f"hydra.run.dir: resume={resume} says already where the run is")
-    if not Path(resume).is_dir():
-        raise RunDirectoryError(f"resume: there is no directory {resume}")
+    if not (Path(resume) / CONFIG).is_file():
+        raise RunDirectoryError(f"resume: {resume} holds no run: there is no {CONFIG} in it; or say auto")
     quoted = "'" + resume.replace("'", r"\'") + "'"
-    return _placed(arguments, f"resume={quoted}", f"{RUN_DIR}{quoted}")
+    first = arguments.index(words[0])  # overrides stand side by side, options before or after them
+    others = [text for text in arguments[first:] if not _is_resume(text)]
+    return [*arguments[:first], f"resume={quoted}", f"hydra.run.dir={quoted}", *others]
+
+
+def _is_resume(text: str) -> bool:
+    return text.lstrip("+").startswith("resume=")
 
 
 def _unquoted(text: str) -> str:
@@ -73,11 +76,19 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
-def _placed(arguments: Sequence[str], *words: str) -> list[str]:
-    """The arguments with `words` in the place of `resume`: overrides stand side by side, options before or after."""
-    first = next(i for i, text in enumerate(arguments) if text.startswith("resume="))
-    others = [text for text in arguments[first:] if not text.startswith("resume=")]
-    return [*arguments[:first], *words, *others]
+def place(arguments: Sequence[str]) -> str:
+    """What the directory of a new run or sweep is called, `${place:}` in configurations: the time.
+
+    With `resume=auto` it is a word that is always the same for this command line, but for what may change.
+    """
+    if f"resume={AUTO}" not in arguments:
+        return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+    lasting = sorted(text for text in arguments if not text.lstrip("+").startswith(("resume=", *MAY_CHANGE)))
+    return f"auto_{hashlib.sha256(repr(lasting).encode()).hexdigest()[:10]}"
+
+
+# Cached with the configuration, it is the same for all jobs of a sweep, in whatever process they run.
+OmegaConf.register_new_resolver("place", lambda: place(sys.argv[1:]), use_cache=True, replace=True)
 
 
 def planned(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:

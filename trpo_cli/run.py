@@ -104,7 +104,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._close:
+        with self._close, contextlib.suppress(OSError):  # a log that fails now would hide what went wrong before
             if isinstance(error, UserError) and self._logged:
                 log.error("the run ended early: %s", error)
             elif isinstance(error, Exception) and self._logged:  # SystemExit was asked for, and is told of

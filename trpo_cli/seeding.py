@@ -36,24 +36,24 @@ def seed_globals(seed: int) -> None:
     random.seed(int(words[0]))
 
 
-def global_generators() -> dict[str, Any]:
-    """The state of what `seed_globals` seeds, on every device: plain data."""
+def global_generators(device: str) -> dict[str, Any]:
+    """The state of what `seed_globals` seeds, and of torch's generator on `device`: plain data."""
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(legacy=False),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "device": torch.cuda.get_rng_state(device) if device.startswith("cuda") else None,
     }
 
 
-def restore_global_generators(state: dict[str, Any]) -> None:
+def restore_global_generators(state: dict[str, Any], device: str) -> None:
     """Put them into the state that `global_generators` gave. Raises one of many errors if it is no such state."""
     check_position(state["numpy"])
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.startswith("cuda"):
+        torch.cuda.set_rng_state(state["device"], device)
 
 
 def check_position(state: dict[str, Any]) -> None:

@@ -21,10 +21,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from trpo_cli.cli import CONF, discard_empty, opened, print_help, reported
-from trpo_cli.errors import CheckpointError, EnvironmentFault
+from trpo_cli.errors import EnvironmentFault
 from trpo_cli.evaluate import METRICS
-from trpo_cli.layout import relative
-from trpo_cli.parts import NOT_SETTINGS, Parts, Settings, build_parts
+from trpo_cli.layout import fitting, relative
+from trpo_cli.parts import INEXACT, NOT_SETTINGS, Parts, Settings, build_parts
 from trpo_cli.progress import Progress
 from trpo_cli.resume import Node, Plan, directed, planned
 from trpo_cli.schedules import due
@@ -55,6 +55,8 @@ def train(given: Node, overrides: Sequence[str], directory: Path) -> None:
         settings: Settings = fill(Settings, {**root, "plugins": given["plugins"]})
         progress = fill(Progress, state.get("progress", {}), "progress.") if state else Progress()
         if run.finished and progress.env_steps >= settings.total_steps:
+            for warning in run.warnings:
+                log.warning("%s", warning)
             print(f"{relative(directory)} is finished; a total_steps of more than {progress.env_steps:,} extends it")
             return
         import_plugins(settings.plugins)
@@ -62,7 +64,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path) -> None:
         written = 0
         with contextlib.closing(parts.sampler.environments):
             if state:
-                written = restore(parts, settings.seed, progress, state)
+                written = restore(parts, settings, progress, state, directory)
             run.begin(plan.config)
             with Logger(directory, settings.total_steps, progress.env_steps, written) as logger, StopRequest() as stop:
                 announce(parts, progress, plan, run)
@@ -76,22 +78,20 @@ def train(given: Node, overrides: Sequence[str], directory: Path) -> None:
     farewell(parts.task, progress, directory)
 
 
-def restore(parts: Parts, seed: int, progress: Progress, state: dict[str, Any]) -> int:
+def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[str, Any], directory: Path) -> int:
     """Put everything into the `state` of a checkpoint; returns how many bytes `metrics.csv` had.
 
-    Where environments cannot be restored they are new ones. Raises `CheckpointError` if it does not fit.
+    Where environments cannot be restored they are new ones. Raises `RunDirectoryError` if it does not fit.
     """
     from trpo_cli.seeding import restore_global_generators
 
-    try:
+    with fitting(directory):
         parts.load_state_dict(state)
         if state["environments"] is None:
             progress.inexact_resumes += 1
-            parts.renew_environments(seed, f"resume {progress.inexact_resumes}")
-        restore_global_generators(state["generators"])
+            parts.renew_environments(settings.seed, f"resume {progress.inexact_resumes}")
+        restore_global_generators(state["generators"], settings.device)
         return int(state["metrics_bytes"])
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint does not fit config.yaml: {error!r}") from error
 
 
 def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
@@ -108,7 +108,7 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
     for key in plan.rescheduled:
         log.warning("%s is linear: it falls to 0 at the new total_steps, from another value than it had reached", key)
     if parts.obstacle:
-        log.warning("a resume is not exact, and resets the environments: %s", parts.obstacle)
+        log.warning(INEXACT, parts.obstacle)
 
 
 Row = dict[str, float | None]
@@ -130,11 +130,20 @@ class Training:
         self._started = time.monotonic() - self.progress.seconds
 
     def finish(self) -> None:
-        """Iterate to the end. Raises `Stopped` after a signal, all saved, and `EnvironmentFault` after too many."""
-        if not self.progress.iterations:
-            self.save()
-        while not self._over(self.progress.env_steps):
+        """Iterate to the end, and save. Raises `Stopped` after a signal, `EnvironmentFault` after too many.
+
+        Whatever asks the environments for something, saving included, may find out that they are broken.
+        """
+        due_now = not self.progress.iterations
+        while True:
             try:
+                self.recover()
+                if due_now or self.stop.signal is not None:
+                    self.save()
+                if self._over(self.progress.env_steps):
+                    return
+                if self.stop.signal is not None:
+                    raise Stopped(self.stop.signal)
                 row = self.iterate()
             except EnvironmentFault as fault:
                 self.survive(fault)
@@ -144,18 +153,17 @@ class Training:
             self.logger.write(row)
             self.progress.note(row)
             every, iterations = self.settings.checkpoint.every, self.progress.iterations
-            if self._over(self.progress.env_steps) or due(every, iterations - 1, iterations):
-                self.save()
+            due_now = self._over(self.progress.env_steps) or due(every, iterations - 1, iterations)
 
-    def iterate(self) -> Row:
-        """Collect, estimate, update; or stop, if a signal asked for it."""
+    def recover(self) -> None:
+        """Make the environments anew if they spoiled the last sample."""
         if self.faults_in_a_row:
             self.parts.renew_environments(self.settings.seed, f"fault {self.progress.faults}")
-        if self.stop.signal is not None:
-            self.save()
-            raise Stopped(self.stop.signal)
-        before = self.progress.env_steps
-        row = self.parts.algorithm.iterate(before / self.settings.total_steps)
+
+    def iterate(self) -> Row:
+        """Collect, estimate, update; what that says of itself."""
+        before = self.parts.sampler.env_steps
+        row = self.parts.algorithm.iterate(self.progress.env_steps / self.settings.total_steps)
         self.faults_in_a_row = 0
         seconds = (row["time/sample_seconds"] or 0) + (row["time/update_seconds"] or 0)
         return row | {"time/steps_per_second": ((row["env_steps"] or 0) - before) / seconds}
@@ -189,7 +197,8 @@ class Training:
         from trpo_cli.seeding import global_generators
 
         self.progress.seconds = time.monotonic() - self._started
-        state = {**self.parts.state_dict(), "generators": global_generators(), "progress": asdict(self.progress)}
+        generators = global_generators(self.settings.device)
+        state = {**self.parts.state_dict(), "generators": generators, "progress": asdict(self.progress)}
         written = {"metrics_bytes": self.logger.sync()}
         self.run.save({**state, **written}, self.progress.env_steps, self.settings.checkpoint.keep)
 

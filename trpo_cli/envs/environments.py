@@ -17,7 +17,7 @@ from trpo_cli.envs.mujoco_batch import MujocoBatch
 from trpo_cli.envs.slots import Slots
 from trpo_cli.envs.spaces import Floats, action_decoder, observation_encoder
 from trpo_cli.envs.workers import Workers
-from trpo_cli.errors import EnvironmentFault
+from trpo_cli.errors import ConfigError, EnvironmentFault
 
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.int64]
@@ -146,6 +146,8 @@ class Environments:
             self._envs = self._make_others()
         except Failure as failure:
             raise self._fault(failure) from failure
+        except ConfigError as error:  # it could be made before, so it is no fault of the configuration
+            raise EnvironmentFault(str(error)) from error
         self._failed = False
         self.observation = self._reset(seed=seeds)
 

@@ -30,7 +30,7 @@ from mujoco.batch import DATA_FIELDS  # type: ignore[import-untyped]
 from numpy.lib.array_utils import byte_bounds
 
 from trpo_cli.envs import generators
-from trpo_cli.errors import EnvironmentFault
+from trpo_cli.errors import NoSnapshot
 
 Env = gymnasium.Env[Any, Any]
 Snapshot = list[dict[str, Any]]
@@ -50,7 +50,7 @@ SIMULATION_FIELDS = sorted(DATA_FIELDS)
 
 
 def save(env: Env) -> Snapshot:
-    """The whole state of `env`. Raises `EnvironmentFault` if it has attributes of a kind that cannot be saved."""
+    """The whole state of `env`. Raises `NoSnapshot` if it has attributes of a kind that cannot be saved."""
     return [_save_layer(layer) for layer in layers(env)]
 
 
@@ -103,8 +103,8 @@ def obstacle(env: Env) -> str | None:
         return f"render_mode={env.render_mode}"
     try:
         save(env)
-    except EnvironmentFault as fault:
-        return str(fault)
+    except NoSnapshot as obstacle:
+        return str(obstacle)
     if isinstance(settings, MujocoEnv) and settings.model.nplugin:
         return "the model has plugins"
     if isinstance(settings, MujocoEnv) and settings.model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
@@ -137,9 +137,7 @@ def _save_layer(layer: Any) -> dict[str, Any]:
                 saved[name] = _saved(value)
             except TypeError as kind:
                 if not clones:
-                    raise EnvironmentFault(
-                        f"{type(layer).__name__}.{name} holds {kind}, which is no plain data"
-                    ) from None
+                    raise NoSnapshot(f"{type(layer).__name__}.{name} holds {kind}, which is no plain data") from None
     if clones:
         rng = {"include_rng": True} if "include_rng" in signature(layer.clone_state).parameters else {}
         saved[CLONE] = layer.clone_state(**rng)
