@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.dtypes import StringDType
 
-from trpo_cli.packing import TORCH_DTYPES, pack, unpack
+from trpo_cli.packing import pack, unpack
 from trpo_cli.sealing import seal, unseal
 
 
@@ -35,7 +35,7 @@ PLAIN = (
     | WORDS
 )
 KEYS = WORDS | st.integers() | st.floats() | st.booleans() | st.none() | st.tuples(WORDS, st.integers())
-KINDS = ["?", "b", "H", ">i4", "i8", "e", "<f4", ">f8", "g", "F", ">D", "<U2", "S3", "M8[ns]", "m8[25s]", "i1,>f8,U1"]
+KINDS = ["?", "b", "H", ">i4", "i8", "e", "<f4", ">f8", "g", "F", ">D", "<U2", "S3", "M8[ns]", "m8[25s]"]
 
 
 @st.composite
@@ -44,8 +44,7 @@ def arrays(draw: st.DrawFn) -> np.ndarray[Any, Any]:
     shape = draw(st.lists(st.integers(0, 3), max_size=3))
     values: np.ndarray[Any, Any] = np.arange(np.prod(shape, dtype=int)).reshape(shape)
     array = np.zeros(shape, draw(st.sampled_from(KINDS)))
-    if array.dtype.names is None:
-        array[...] = values % 2 if array.dtype.kind == "b" else values.astype(array.dtype)
+    array[...] = values % 2 if array.dtype.kind == "b" else values.astype(array.dtype)
     return array.transpose(draw(st.permutations(range(array.ndim))))
 
 
@@ -76,18 +75,7 @@ SCALARS: list[Any] = [
     np.bytes_(b"bytes\0"),
     np.datetime64("2020-01-02T03", "h"),
     np.timedelta64("NaT"),
-    np.zeros(1, "f4,U3")[0],
     np.void(b"abc"),
-]
-STRUCTURES: list[Any] = [
-    [("a", "i1"), ("b", ">f8", (2, 3)), (("title", "c"), "U2")],
-    [("outer", [("inner", "f4", 2)])],
-    np.dtype([("a", "i1"), ("b", "i4")], align=True),
-    np.dtype({"names": ["late"], "formats": ["f4"], "offsets": [4], "itemsize": 12}),
-    "V5",
-    ">U3",
-    "M8",
-    "m8[25us]",
 ]
 
 
@@ -96,19 +84,21 @@ def test_numpy_scalars_stay_what_they_are(scalar: Any) -> None:
     assert exactly(there_and_back({"a": scalar, "b": [scalar]}), {"a": scalar, "b": [scalar]})
 
 
-@pytest.mark.parametrize("dtype", STRUCTURES, ids=str)
-def test_dtypes_keep_fields_gaps_titles_and_units(dtype: Any) -> None:
+@pytest.mark.parametrize("dtype", ["V5", ">U3", "M8", "m8[25us]"])
+def test_dtypes_keep_their_size_order_and_unit(dtype: str) -> None:
     array = np.zeros((2, 3), dtype)
     found = there_and_back({"a": array})["a"]
     assert exactly(found, array)
-    assert found.dtype.isalignedstruct == array.dtype.isalignedstruct
     assert found.flags.writeable
 
 
-NUMBERS = [dtype for name, dtype in TORCH_DTYPES.items() if not name.startswith("torch.q")]
+NUMBERS = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8),
+    *(torch.complex128, torch.complex64, torch.bool),
+)
 
 
-@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 @pytest.mark.parametrize("dtype", NUMBERS, ids=str)
 def test_tensors_of_every_dtype(dtype: torch.dtype) -> None:
     width = torch.empty(0, dtype=dtype).element_size()
@@ -128,6 +118,15 @@ def test_tensors_keep_their_order_of_memory() -> None:
     state["conj"] = state["conj"].conj().resolve_conj()
     assert exactly(there_and_back(state), state)
     assert torch.equal(there_and_back({"lazy": (cube * 1j).conj()})["lazy"], (cube * 1j).conj())
+
+
+def test_tensors_that_share_memory_come_back_as_their_own() -> None:
+    flat = torch.arange(6.0)
+    found = there_and_back({"flat": flat, "again": flat, "part": flat[2:4], "wide": flat[:1].expand(3)})
+    found["flat"].zero_()
+    assert exactly(found["again"], flat)
+    assert exactly(found["part"], flat[2:4])
+    assert torch.equal(found["wide"], torch.zeros(3))
 
 
 def test_tensors_whose_paths_are_one() -> None:
@@ -158,6 +157,10 @@ OTHERS: list[Any] = [
     np.ma.array([1.0]),
     np.recarray(1, "i4"),
     np.zeros(1, "V0"),
+    np.zeros(1, "i1,>f8"),
+    np.zeros(1, "f4,U3")[0],
+    np.zeros(1, {"names": ["late"], "formats": ["f4"], "offsets": [4], "itemsize": 12}),
+    torch.zeros(1, dtype=torch.float8_e8m0fnu),
     torch.eye(2).to_sparse(),
     torch.ones(1, device="meta"),
 ]

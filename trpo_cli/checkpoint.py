@@ -19,7 +19,7 @@ from trpo_cli import durable, sealing
 from trpo_cli.errors import CheckpointError, NewerCheckpointError
 from trpo_cli.packing import pack, unpack
 
-VERSION = 2
+VERSION = 2  # the only one that is read
 SUFFIX = ".safetensors"
 NAME = re.compile(r"step_([0-9]+)\.safetensors")
 TEMPORARY = re.compile(r"\.step_[0-9]+\.safetensors\.tmp")
@@ -70,15 +70,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         with _opened(path) as file:
             start, header = _header(file)
-            metadata = header["__metadata__"]
-            version = int(metadata["version"])
-            if version > VERSION:
-                known = f"this program reads up to {VERSION}; update trpo-cli"
-                raise NewerCheckpointError(f"{path}: has format {version}, {known}")
-            _expect(file, len(start) + sealing.size(header))
+            _expect_version(path, int(header["__metadata__"]["version"]))
+            _expect_size(file, len(start) + sealing.size(header))
             data = start + file.read()
-        if version == 1:
-            return unpack(sealing.unseal_first_format(data, metadata), metadata["state"])
         return unpack(sealing.unseal(data))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {_said(error)}") from error
@@ -155,7 +149,15 @@ def _header(file: BinaryIO) -> tuple[bytes, Any]:
     return start, json.loads(start[8:].decode())
 
 
-def _expect(file: BinaryIO, size: int) -> None:
+def _expect_version(path: Path, found: int) -> None:
+    if found > VERSION:
+        known = f"this program reads up to {VERSION}; update trpo-cli"
+        raise NewerCheckpointError(f"{path}: has format {found}, {known}")
+    if found < VERSION:
+        raise CheckpointError(f"{path}: has format {found}, which this program no longer reads")
+
+
+def _expect_size(file: BinaryIO, size: int) -> None:
     """Before gigabytes are read for nothing."""
     found = os.fstat(file.fileno()).st_size
     if found != size:

@@ -7,33 +7,41 @@ numpy arrays by the thousand, so the bytes of them all lie end to end in one ten
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import re
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trpo_cli import dtypes
-
 STATE, ARRAYS = "__state__", "__arrays__"
 LONG = 2**256  # such integers are written in base 16: Python bounds the decimal digits it reads
-TORCH_DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+NUMPY_DTYPE = re.compile(r"[<>|][biufcSUV][1-9]\d{0,8}|[<>][mM]8(\[\d{0,9}[a-zA-Z]{1,2}\])?")  # plain, of some size
+TORCH_DTYPES = {  # that safetensors writes and reads, complex ones as two reals
+    str(dtype): dtype
+    for dtype in (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8),
+        *(torch.complex128, torch.complex64, torch.bool),
+    )
+}
 
 Trail = tuple[Any, ...]  # the way to a value: (its parent's trail, its key), or () at the root
 Array = np.ndarray[Any, Any]
 
 
 def pack(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Every tensor of `state` under its path, and two of bytes for the rest. They may share memory with the state.
+    """A contiguous copy of every tensor of `state` under its path, and two of bytes for the rest.
 
-    A state is made of dicts, lists, tuples, None, bool, int, float, complex, str, bytes, tensors, numpy arrays and
-    numpy scalars. Tensors come back on the CPU, without gradient, and an `OrderedDict` as a dict. Raises `TypeError`
-    for anything else, naming its place.
+    A state is made of dicts, lists, tuples, None, bool, int, float, complex, str, bytes, tensors of `TORCH_DTYPES`, and
+    numpy arrays and scalars without fields or objects. Tensors come back on the CPU, without gradient, and an
+    `OrderedDict` as a dict. Raises `TypeError` for anything else, naming its place.
     """
     packer = _Packer()
     text = json.dumps(packer.items(state, ()), separators=(",", ":"), check_circular=False)
@@ -42,12 +50,12 @@ def pack(state: dict[str, Any]) -> dict[str, Tensor]:
     return packer.tensors
 
 
-def unpack(tensors: dict[str, Tensor], text: str | None = None) -> dict[str, Any]:
-    """The state that `pack` took apart. The first format kept the `text` elsewhere, and had no arrays.
+def unpack(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The state that `pack` took apart.
 
     What `pack` did not write raises one of many errors; nothing of it is ever run.
     """
-    text = tensors[STATE].numpy().tobytes().decode("ascii") if text is None else text
+    text = tensors[STATE].numpy().tobytes().decode("ascii")
     state = json.loads(text, object_pairs_hook=_Unpacker(tensors))
     if not isinstance(state, dict):
         raise TypeError(f"its state is a {type(state).__name__}")
@@ -88,11 +96,14 @@ class _Packer:
         return [self.any(item, (trail, index)) for index, item in enumerate(value)]
 
     def tensor(self, value: Tensor, trail: Trail) -> Any:
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        if value.layout != torch.strided or value.is_meta:
             _refuse(value, trail)
+        if str(value.dtype) not in TORCH_DTYPES:
+            _refuse(value, trail, f" of {value.dtype}")
         plain = value.detach().cpu().resolve_conj().resolve_neg()
         name = self._free(_path(trail))
-        self.tensors[name] = plain.contiguous()
+        copy = plain.clone(memory_format=torch.contiguous_format)  # safetensors refuses tensors that share memory
+        self.tensors[name] = torch.view_as_real(copy) if copy.is_complex() else copy
         order = [] if plain.is_contiguous() else _memory_order(plain.stride())
         return {"__tensor__": [name, str(plain.dtype), list(plain.shape), *order]}
 
@@ -111,10 +122,8 @@ class _Packer:
 
     def _placed(self, value: Array | np.generic, trail: Trail) -> list[Any]:
         """Its dtype, and where its bytes begin."""
-        try:
-            placed = [dtypes.described(value.dtype), self.size]
-        except TypeError as error:
-            raise TypeError(f"a checkpoint cannot hold {_path(trail)}: {type(value).__name__}: {error}") from error
+        dtype = _said(value.dtype) or _refuse(value, trail, f" of {value.dtype}")
+        placed = [dtype, self.size]
         self.blocks.append(value.tobytes())
         self.size += value.nbytes
         return placed
@@ -149,8 +158,15 @@ def _resembles_a_mark(value: dict[str, Any]) -> bool:
     return len(value) == 1 and next(iter(value)).startswith("__")
 
 
-def _refuse(value: Any, trail: Trail) -> Any:
-    raise TypeError(f"a checkpoint cannot hold {_path(trail)}: {type(value).__name__}")
+@functools.lru_cache  # asked for every array, and the same few
+def _said(dtype: np.dtype[Any]) -> str | None:
+    """A word that says all about `dtype`; None for fields, Python objects, things of no size and others' types."""
+    word = dtype.str
+    return word if NUMPY_DTYPE.fullmatch(word) and dtype.isbuiltin != 2 and np.dtype(word) == dtype else None
+
+
+def _refuse(value: Any, trail: Trail, of: str = "") -> NoReturn:
+    raise TypeError(f"a checkpoint cannot hold {_path(trail)}: {type(value).__name__}{of}")
 
 
 def _path(trail: Trail) -> str:
@@ -166,7 +182,7 @@ class _Unpacker:
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
-        self.bytes = tensors[ARRAYS].numpy().data if ARRAYS in tensors else b""
+        self.bytes = tensors[ARRAYS].numpy().data
         self.readers: dict[str, Callable[[Any], Any]] = {
             "__int__": lambda content: int(content, 16),
             "__nan__": lambda content: struct.unpack(">d", bytes.fromhex(content))[0],
@@ -176,7 +192,7 @@ class _Unpacker:
             "__np_bytes__": lambda content: np.bytes_(bytes.fromhex(content)),
             "__tuple__": tuple,
             "__items__": _mapping,
-            "__tensor__": lambda content: tensors[content] if isinstance(content, str) else self.tensor(*content),
+            "__tensor__": lambda content: self.tensor(*content),
             "__array__": lambda content: self.array(*content),
             "__scalar__": lambda content: self.array(content[0], content[1], ())[()],
         }
@@ -193,9 +209,11 @@ class _Unpacker:
         tensor = copy.view(TORCH_DTYPES[dtype]).reshape(shape)
         return tensor if order is None else tensor.permute(order).contiguous().permute(_inverse(order))
 
-    def array(self, dtype: Any, offset: int, shape: Sequence[int], order: list[int] | None = None) -> Any:
+    def array(self, dtype: str, offset: int, shape: Sequence[int], order: list[int] | None = None) -> Any:
         """Numpy takes an offset before the start, and one so large that it overflows."""
-        kind = dtypes.restored(dtype)
+        if not NUMPY_DTYPE.fullmatch(dtype):  # numpy evaluates some, and copies nothings one by one
+            raise ValueError("one of its arrays is of no known type")
+        kind: np.dtype[Any] = np.dtype(dtype)
         end = offset + math.prod(shape) * kind.itemsize
         if min(offset, *shape, 0) < 0 or end > len(self.bytes):
             raise ValueError("one of its arrays lies outside it")
