@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,12 +13,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import probes  # noqa: F401  registers the probe environments
 import pytest
 from conftest import built
 
+from trpo_cli.envs import workers as parent
 from trpo_cli.envs.environments import Environments
+from trpo_cli.envs.failure import Failure
 from trpo_cli.envs.make import Parallelism, Task
 from trpo_cli.errors import ConfigError, EnvironmentFault
 
@@ -105,6 +110,16 @@ def test_a_worker_that_hangs_is_named(capfd: pytest.CaptureFixture[str]) -> None
     assert time.monotonic() - start < 10
     assert gone(hung, seconds=1)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parent, "START", 0.3)
+    before = set(multiprocessing.active_children())
+    endless, env = functools.partial(time.sleep, 1000.0), gymnasium.make("Probe/Constant-v0")
+    with pytest.raises(Failure) as failure:
+        parent.Workers(endless, env, 2, timeout=30.0)  # type: ignore[arg-type]
+    assert failure.value.what == ": worker process 0 did not make its environment within 0.3 s"
+    assert set(multiprocessing.active_children()) <= before
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])

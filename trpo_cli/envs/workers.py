@@ -1,19 +1,15 @@
 """Environments in worker processes, one each: faults named, none waited for without end, none left behind.
 
-A worker answers one request at a time over its pipe; observations come through shared memory. A closed pipe ends it.
+The parent's side; `worker.py` is the child's.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import multiprocessing
-import os
 import signal
-import threading
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
@@ -24,18 +20,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper, batch_space, iterate
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from trpo_cli.envs.failure import Failure, raised
-from trpo_cli.envs.slots import Place
-from trpo_cli.envs.watched import Watched
-from trpo_cli.errors import UserError
+from trpo_cli.envs.failure import Failure
+from trpo_cli.envs.worker import GRACE, IGNORED, table, work
 
 Env = gymnasium.Env[Any, Any]
 Array = NDArray[Any]
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Terminals and schedulers send them to every process of a run; the first one finishes its iteration."""
-GRACE = 2.0  # seconds that workers have to close their environments
+START = 300.0  # seconds to make an environment: imports may take long
 
 
 class Workers(VectorEnv[Any, Any, Any]):
@@ -56,7 +47,7 @@ class Workers(VectorEnv[Any, Any, Any]):
         context = multiprocessing.get_context("forkserver")
         shape, kind = self.observation_space.shape or (), np.dtype(self.observation_space.dtype)
         memory = context.RawArray(ctypes.c_byte, max(1, int(np.prod(shape)) * kind.itemsize))
-        self.observations = _table(memory, shape, kind)
+        self.observations = table(memory, shape, kind)
         self._pipes: list[Any] = []
         self._processes: list[Any] = []
         # The workers hear no signal but SIGKILL, which is not what the interpreter would send them at its end.
@@ -65,13 +56,13 @@ class Workers(VectorEnv[Any, Any, Any]):
         for index in range(num_envs):
             pipe, far = context.Pipe()
             arguments = (index, CloudpickleWrapper(make), far, memory, shape, kind)
-            process = context.Process(target=_work, args=arguments, daemon=True)
+            process = context.Process(target=work, args=arguments, daemon=True)
             process.start()
             far.close()
             self._pipes.append(pipe)
             self._processes.append(process)
         try:
-            self._hear(range(num_envs), timeout=None)  # imports may take long
+            self._hear(range(num_envs), START, "did not make its environment")
         except Exception:
             self.close()
             raise
@@ -118,15 +109,15 @@ class Workers(VectorEnv[Any, Any, Any]):
                 self._pipes[row].send((request, argument))
             except OSError as error:
                 raise self._death(row) from error
-        return self._hear(asked, self.timeout)
+        return self._hear(asked, self.timeout, "gave no answer")
 
-    def _hear(self, rows: Any, timeout: float | None) -> list[Any]:
-        start, answers = time.monotonic(), []
+    def _hear(self, rows: Iterable[int], timeout: float, late: str) -> list[Any]:
+        """The answers of `rows`; `late` says what one of them failed to do if `timeout` seconds pass."""
+        deadline, answers = time.monotonic() + timeout, []
         for row in rows:
-            left = None if timeout is None else max(0.0, start + timeout - time.monotonic())
             try:
-                if not self._pipes[row].poll(left):
-                    raise Failure(f": worker process {row} gave no answer within {timeout:g} s")
+                if not self._pipes[row].poll(max(0.0, deadline - time.monotonic())):
+                    raise Failure(f": worker process {row} {late} within {timeout:g} s")
                 answers.append(self._pipes[row].recv())
             except (EOFError, OSError) as error:
                 raise self._death(row) from error
@@ -140,88 +131,6 @@ class Workers(VectorEnv[Any, Any, Any]):
         status = self._processes[row].exitcode
         end = "broke off" if status is None else f"ended with status {status}"
         return Failure(f": worker process {row} {f'was killed by signal {-status}' if (status or 0) < 0 else end}")
-
-
-class _Worker:
-    """What is done for each request, by its name."""
-
-    def __init__(self, index: int, env: Env, observations: Array) -> None:
-        self._env, self._place, self._shown = env, Place(Watched(env, index)), observations[index : index + 1]
-
-    def reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
-        observation, _ = self._place.env.reset(seed=seed, options=options)
-        self._place.ended = False
-        self._show(observation)
-
-    def step(self, action: Any) -> tuple[float, bool, bool]:
-        observation, reward, terminated, truncated, _ = self._place.env.step(action)
-        self._place.ended = bool(terminated or truncated)
-        self._show(observation)
-        return float(reward), bool(terminated), bool(truncated)
-
-    def obstacle(self) -> str | None:
-        return self._place.obstacle()
-
-    def save(self) -> dict[str, Any]:
-        return self._place.save()
-
-    def load(self, state: dict[str, Any]) -> None:
-        self._place.load(state)
-        self._show(self._place.observation)
-
-    def _show(self, observation: Any) -> None:
-        self._place.observation = observation
-        self._shown[0] = np.asarray(observation, self._shown.dtype).reshape(self._shown.shape[1:])
-
-
-def _work(index: int, make: Any, pipe: Connection, memory: Any, shape: tuple[int, ...], kind: Any) -> None:
-    """A worker's life."""
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    threadpool_limits(1)
-    with contextlib.suppress(EOFError, ConnectionError):  # the parent needs it no more
-        try:
-            env = make()
-            worker = _Worker(index, env, _table(memory, shape, kind))
-        except Exception as error:
-            pipe.send(_told(index, error))
-            return
-        try:
-            pipe.send(None)
-            while True:
-                pipe.send(_answer(index, worker, *pipe.recv()))
-        finally:
-            with contextlib.suppress(Exception):  # nobody is left to hear of it
-                env.close()
-
-
-def _die_with_parent() -> None:
-    """A step may never come to its end, and see that the pipe is closed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        time.sleep(GRACE)
-        os._exit(1)
-
-
-def _answer(index: int, worker: _Worker, request: str, arguments: tuple[Any, ...]) -> Any:
-    try:
-        return getattr(worker, request)(*arguments)
-    except Exception as error:
-        return _told(index, error)
-
-
-def _told(index: int, error: Exception) -> Exception:
-    """An error of a class that the parent knows, with where it came from, for the log."""
-    told = error if isinstance(error, Failure | UserError) else raised(index, error)
-    told.add_note(traceback.format_exc())
-    return told
-
-
-def _table(memory: Any, shape: Any, kind: Any) -> Array:
-    return np.frombuffer(memory, dtype=kind, count=int(np.prod(shape))).reshape(shape)
 
 
 def _start_server() -> None:
