@@ -177,7 +177,7 @@ def copied(value: Any) -> Any:
     kind = type(value)
     if kind in SCALARS:
         return value
-    if kind is np.ndarray and not value.dtype.hasobject:
+    if kind is np.ndarray and not value.dtype.hasobject and value.dtype.names is None:
         return value.copy(order="K")
     if kind is list:
         return [copied(item) for item in value]
