@@ -148,7 +148,7 @@ def saving(task: str) -> Round:
         for _ in range(ITERATIONS):
             run.algorithm.iterate(0.0)
         trained = time.perf_counter()
-        place.save({**run.state_dict(), "generators": global_generators()}, run.sampler.env_steps, keep=3)
+        place.save({**run.state_dict(), "generators": global_generators("cpu")}, run.sampler.env_steps, keep=3)
         saved = time.perf_counter()
         size = max(place.checkpoints.iterdir()).stat().st_size
         return {"seconds": (trained - start) / ITERATIONS, "save": saved - trained, "bytes": size}

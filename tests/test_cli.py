@@ -232,7 +232,7 @@ MISTAKES = {
     ("~eval.every",): "eval.every: missing",
     ("plugins=['']",): "plugins: '' cannot be imported",
     ("seed=[1",): "'seed=[1' cannot be read",
-    ("hydra.run.dir=/proc/nowhere",): "No such file or directory: '/proc/nowhere'",
+    ("hydra.run.dir=/proc/nowhere",): "/proc/nowhere: No such file or directory",
 }
 
 

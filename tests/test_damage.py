@@ -248,7 +248,7 @@ def test_a_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("position", [-1, 625, 10**9])
 def test_numpy_reads_nowhere_else(position: int) -> None:
-    state = global_generators()
+    state = global_generators("cpu")
     state["numpy"]["state"]["pos"] = position
     with pytest.raises(ValueError, match="a position of"):
-        restore_global_generators(state)
+        restore_global_generators(state, "cpu")

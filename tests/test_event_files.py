@@ -91,10 +91,3 @@ def test_damage_ends_what_is_believed(tmp_path: Path, position: int) -> None:
 
 def test_nothing_logged_is_nothing_to_cut(tmp_path: Path) -> None:
     assert cut_back(tmp_path / "nowhere", 5) == 0
-
-
-def test_rows_that_are_gone_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    size = written(tmp_path, 10, 20)
-    (tmp_path / "metrics.csv").write_text("")
-    go_on(tmp_path, 20, size, 30)
-    assert "shorter than it was at the checkpoint: rows are missing" in caplog.text

@@ -51,7 +51,7 @@ def test_auto_begins_and_continues_one_directory(
     assert trpo_train(*command).status == 0
     finished = trpo_train(*command)
     assert finished.status == 0
-    assert "is finished; a total_steps of more than 640 extends it" in finished.out
+    assert "is finished, after 640 steps" in finished.out
     (directory,) = (path.parent for path in tmp_path.rglob("config.yaml"))
     assert directory.parent.parent == tmp_path / "runs" / "CartPole-v1"
     assert trpo_train(*SMALL, "hydra.run.dir=whole").status == 0
@@ -260,6 +260,44 @@ def test_overrides_are_put_into_the_saved_configuration() -> None:
     for override in ("~seed", "seed=1,2"):
         with pytest.raises(ConfigError, match="one value"):
             changed(node, [override])
+
+
+def test_fewer_steps_than_there_are_already_are_refused(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert interrupted(trpo_train, monkeypatch, *SMALL, "hydra.run.dir=run", after=5).status == 143
+    refused = trpo_train("resume=run", "total_steps=128")
+    assert refused.status == 1
+    assert refused.err == "error: total_steps: got 128; run has 320 already"
+    assert "total_steps: 640" in (tmp_path / "run" / "config.yaml").read_text()
+    assert trpo_train("resume=run", "total_steps=384").status == 0
+    assert rows(tmp_path / "run")[-1]["env_steps"] == "384"
+
+
+@pytest.mark.parametrize("left", [0, 300, 1_500])
+def test_rows_that_were_lost_are_missed(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    assert interrupted(trpo_train, monkeypatch, *SMALL, "hydra.run.dir=run", after=5).status == 143
+    path = tmp_path / "run" / "metrics.csv"
+    path.write_bytes(path.read_bytes()[:left])
+    refused = trpo_train("resume=run")
+    assert refused.status == 1
+    assert "the run cannot be logged: metrics.csv has lost rows" in refused.err
+
+
+def test_one_directory_is_no_sweep(trpo_train: Command, tmp_path: Path) -> None:
+    assert trpo_train(*SMALL, "total_steps=64", "hydra.run.dir=run").status == 0
+    refused = trpo_train("experiment=paper/cartpole", "algo=trpo", "seed=0", "resume=run")
+    assert refused.status == 1
+    assert "a directory is one run, and this is a sweep" in refused.err
+    assert trpo_train("resume=").err == "error: resume: is empty; it takes a run directory, auto, or null for a new run"
+
+
+def test_directories_are_named_as_a_shell_takes_them(trpo_train: Command, tmp_path: Path) -> None:
+    done = trpo_train(*SMALL, "total_steps=64", "hydra.run.dir='a run, mine'")
+    assert "trpo-eval 'a run, mine'" in done.out
+    assert "trpo-train 'resume=a run, mine' total_steps=MORE" in trpo_train("resume=a run, mine").out
 
 
 def test_linear_decays_are_found() -> None:

@@ -17,7 +17,8 @@ from trpo_cli.layout import read_config
 from trpo_cli.lock import Lock
 from trpo_cli.run import Run, git_revision
 
-CONFIG = {"env": {"id": "x", "small": 1e-8}, "policy": {}, "seed": 0, "choices": {"algo": "trpo"}, "plugins": []}
+CONFIG = {"env": {"id": "x", "small": 1e-8}, "policy": {}, "seed": 0, "total_steps": 1, "choices": {"algo": "trpo"}}
+CONFIG["plugins"] = []
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_the_configuration_reads_back(tmp_path: Path) -> None:
         ("env: " + "[" * 5000, "cannot be read"),
         ("seed: 0\n" + "#" * 1_000_001, "too large"),
         ("just text", "is not the configuration of a run"),
-        ("env: {}\npolicy: {}\nseed: 0\nplugins: []\nchoices: 5", "is not the configuration of a run"),
+        ("env: {}\npolicy: {}\nseed: 0\nplugins: []\ntotal_steps: 1\nchoices: 5", "is not the configuration of a run"),
         ("- 1", "is not the configuration of a run"),
         ("\x00", "cannot be read"),
     ],

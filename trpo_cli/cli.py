@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from trpo_cli.errors import UserError, nearest
@@ -143,13 +144,24 @@ def reported(command: Callable[[], None]) -> Callable[[], None]:
                 raise
             sys.exit("error: a group takes the name of one of its options\ntrpo-train --help lists them")
         except OSError as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
         except KeyboardInterrupt:
             sys.exit(130)
         finally:
             del os.environ[FULL_ERROR]
 
     return main
+
+
+@contextlib.contextmanager
+def told_once(mode: RunMode | None) -> Iterator[None]:
+    """End the process with the message of a user's error, before Hydra prefixes one of its own; not amid a sweep."""
+    try:
+        yield
+    except UserError as error:
+        if mode is RunMode.MULTIRUN:
+            raise
+        raise SystemExit(f"error: {error}") from error
 
 
 def explained(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from trpo_cli.errors import RunDirectoryError
 CONFIG, METRICS, SUMMARY, LOG = "config.yaml", "metrics.csv", "summary.json", "train.log"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 FOLDERS = (CHECKPOINTS, TENSORBOARD)
+KINDS = {"env": dict, "policy": dict, "seed": int, "total_steps": int, "choices": dict, "plugins": list}
 LARGEST_CONFIG = 1_000_000  # bytes
 
 
@@ -36,8 +38,11 @@ def read_config(directory: Path) -> dict[str, Any]:
         node: Any = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise RunDirectoryError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    kinds = {"env": dict, "policy": dict, "seed": int, "choices": dict, "plugins": list}
-    if not isinstance(node, dict) or not all(isinstance(node.get(key), kind) for key, kind in kinds.items()):
+    if (
+        not isinstance(node, dict)
+        or not {"env", "policy", "seed", "choices"} <= node.keys()
+        or any(not isinstance(node[key], kind) for key, kind in KINDS.items() if key in node)
+    ):
         raise RunDirectoryError(f"{path} is not the configuration of a run")
     return node
 
@@ -70,6 +75,11 @@ def fitting(directory: Path) -> Iterator[None]:
 
 def _listed(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+
+
+def quoted(key: str, path: Path) -> str:
+    """`KEY` and `path` as a shell takes them."""
+    return shlex.quote(f"{key}{relative(path)}")
 
 
 def relative(path: Path) -> Path:

@@ -10,6 +10,7 @@ import csv
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.event_files import cut_back
-from trpo_cli.layout import METRICS, TENSORBOARD
+from trpo_cli.layout import METRICS, TENSORBOARD, relative
 
 log = logging.getLogger("trpo_cli")
 
@@ -65,11 +66,14 @@ class Logger:
         Raises `RunDirectoryError` if the files cannot be read or written.
         """
         self.path = directory / METRICS
+        self._hook, threading.excepthook = threading.excepthook, self._overheard
         try:
             self._file = self.path.open("a+", newline="", encoding="utf-8")
-            if self.path.stat().st_size < written:
-                log.warning("%s is shorter than it was at the checkpoint: rows are missing", self.path)
-            self._file.truncate(min(written, self.path.stat().st_size))
+            if (size := self.path.stat().st_size) < written:
+                raise ValueError(
+                    f"{METRICS} has lost rows: {size:,} bytes are left of the {written:,} at the checkpoint"
+                )
+            self._file.truncate(written)
             self._file.seek(0)
             known = csv.DictReader(self._file)
             names, rows = list(known.fieldnames or ()), list(known)
@@ -80,7 +84,7 @@ class Logger:
                 if int(row["env_steps"]) >= missing:
                     self._add_scalars({name: float(cell) for name, cell in row.items() if cell})
         except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
-            raise RunDirectoryError(f"{directory}: the run cannot be logged: {error!r}") from error
+            raise RunDirectoryError(f"{relative(directory)}: the run cannot be logged: {error}") from error
         self._csv = csv.DictWriter(self._file, names) if names else None
         watch = TerminalProgress if sys.stderr.isatty() else PlainProgress
         self._watch: TerminalProgress | PlainProgress = watch(total_steps, env_steps)
@@ -111,6 +115,11 @@ class Logger:
         os.fsync(self._file.fileno())
         return self._file.tell()
 
+    def _overheard(self, said: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread tells of a full disk at the next write, too."""
+        if not isinstance(said.exc_value, OSError):
+            self._hook(said)
+
     def _add_scalars(self, row: Mapping[str, float | None]) -> None:
         step = int(row["env_steps"] or 0)
         for name, value in row.items():
@@ -124,6 +133,7 @@ class Logger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.close()
+        threading.excepthook = self._hook
         with self._file:
             try:
                 self._tensorboard.close()

@@ -34,6 +34,7 @@ MAY_CHANGE = (
 )
 """Keys, or how they begin, on which no parameter depends but through how long the run is."""
 CHOICE = "choices."  # how the keys begin under which a configuration keeps the option of each group
+ONE_RUN = "resume: a directory is one run, and this is a sweep; resume=auto continues each of its jobs"
 SHOWN = 10  # differences in a message
 
 
@@ -44,6 +45,7 @@ class Plan(NamedTuple):
     continues: bool
     changes: list[str] = []  # noqa: RUF012  of the configuration, in words
     rescheduled: list[str] = []  # noqa: RUF012  keys of decays that end elsewhere now
+    shortened: bool = False  # to fewer steps than were planned
 
 
 def directed(arguments: Sequence[str]) -> list[str]:
@@ -53,10 +55,12 @@ def directed(arguments: Sequence[str]) -> list[str]:
     """
     words = [text for text in arguments if _is_resume(text)]
     resume = _unquoted(words[-1].partition("=")[2]) if words else ""
+    if words and not resume:
+        raise ConfigError("resume: is empty; it takes a run directory, auto, or null for a new run")
     if resume in ("", "null", AUTO):
         return list(arguments)
     if {"-m", "--multirun"} & set(arguments):
-        raise ConfigError("resume: a directory is one run; resume=auto continues each job of a sweep in its own")
+        raise ConfigError(ONE_RUN)
     if any(text.startswith("hydra.run.dir=") for text in arguments):
         raise ConfigError(f"hydra.run.dir: resume={resume} says already where the run is")
     if not (Path(resume) / CONFIG).is_file():
@@ -98,6 +102,8 @@ def planned(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:
     was said contradicts the run that is there, or does not allow the code that it needs.
     """
     resume, given = given["resume"], {**given, "resume": None}
+    if resume not in (None, AUTO) and Path(resume).resolve() != directory.resolve():
+        raise ConfigError(ONE_RUN)
     begun = (directory / CONFIG).exists()
     if not begun and resume not in (None, AUTO):
         raise RunDirectoryError(f"resume: {relative(directory)} holds no run: it has no {CONFIG}")
@@ -129,9 +135,14 @@ def _continued(directory: Path, given: Node, overrides: Sequence[str] | None) ->
         more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
         raise ConfigError(
             "\n  ".join([f"{relative(directory)} holds a run that was configured otherwise:", *wrong[:SHOWN], *more])
-            + f"\nresume={relative(directory)} alone continues it as it was; hydra.run.dir=DIR begins another elsewhere"
+            + f"\nresume={relative(directory)} alone continues it as it was; "
+            + "without resume, hydra.run.dir=DIR begins another"
         )
-    return Plan(wanted, True, list(found.values()), schedules(wanted) if "total_steps" in found else [])
+    rescheduled = schedules(wanted) if "total_steps" in found else []
+    shortened = wanted.get("total_steps", 0) < saved.get("total_steps", 0)
+    return Plan(
+        wanted, True, list(found.values()), rescheduled, wanted.get("total_steps", 0) < saved.get("total_steps", 0)
+    )
 
 
 def changed(saved: Node, overrides: Sequence[str]) -> Node:
@@ -165,7 +176,8 @@ def differences(saved: Any, given: Any, key: str = "") -> dict[str, str]:
         return {name: text for found in inner for name, text in found.items()}
     if saved == given:
         return {}
-    return {key: f"{key.removeprefix(CHOICE)}: saved {saved}, given {given}"}
+    old, new = ("null" if value is None else value for value in (saved, given))
+    return {key: f"{key.removeprefix(CHOICE)}: saved {old}, given {new}"}
 
 
 def _roots(found: Mapping[str, str]) -> dict[str, str]:

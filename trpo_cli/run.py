@@ -15,7 +15,7 @@ from typing import Any, Self
 import yaml  # type: ignore[import-untyped]
 
 from trpo_cli import checkpoint, durable
-from trpo_cli.errors import RunDirectoryError, UserError
+from trpo_cli.errors import CheckpointError, NewerCheckpointError, RunDirectoryError, UserError
 from trpo_cli.layout import CHECKPOINTS, CONFIG, LOG, METRICS, SUMMARY, refuse_links
 from trpo_cli.lock import Lock
 
@@ -60,10 +60,17 @@ class Run:
         metrics = self.directory / METRICS
         if not checkpoint.listed(self.checkpoints) and not (metrics.exists() and metrics.stat().st_size):
             return None
-        found = checkpoint.load_newest(self.checkpoints)
+        try:
+            found = checkpoint.load_newest(self.checkpoints)
+        except NewerCheckpointError:
+            raise
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}\nwithout one a run cannot go on: begin it anew in another directory"
+            ) from None
         self.saved = int(found.path.stem.removeprefix("step_"))
-        for path, error in found.damaged.items():
-            self.warnings.append(f"{error}; put aside, an older one is used")
+        for path, damage in found.damaged.items():
+            self.warnings.append(f"{damage}; put aside, an older one is used")
             path.rename(path.with_name(f"{path.name}.damaged"))
         self.warnings += _other_versions(found.state.get("versions", {}), self.provenance["versions"])
         return found.state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -33,6 +34,7 @@ class StopRequest:
         if self.signal is not None:
             raise Stopped(signal.Signals(number))
         self.signal = signal.Signals(number)
+        os.write(2, f"{self.signal.name}: stopping after this iteration; once more stops at once\n".encode())
 
     def __enter__(self) -> Self:
         self._previous = {number: signal.signal(number, self._receive) for number in self.SIGNALS}

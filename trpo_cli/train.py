@@ -20,10 +20,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from trpo_cli.cli import CONF, discard_empty, opened, print_help, reported
-from trpo_cli.errors import EnvironmentFault
+from trpo_cli.cli import CONF, discard_empty, opened, print_help, reported, told_once
+from trpo_cli.errors import ConfigError, EnvironmentFault
 from trpo_cli.evaluate import METRICS
-from trpo_cli.layout import fitting, relative
+from trpo_cli.layout import fitting, quoted, relative
 from trpo_cli.parts import INEXACT, NOT_SETTINGS, Parts, Settings, build_parts
 from trpo_cli.progress import Progress
 from trpo_cli.resume import Node, Plan, directed, planned
@@ -57,8 +57,13 @@ def train(given: Node, overrides: Sequence[str], directory: Path) -> None:
         if run.finished and progress.env_steps >= settings.total_steps:
             for warning in run.warnings:
                 log.warning("%s", warning)
-            print(f"{relative(directory)} is finished; a total_steps of more than {progress.env_steps:,} extends it")
+            print(f"{relative(directory)} is finished, after {progress.env_steps:,} steps")
+            print(f"extend it:   trpo-train {quoted('resume=', directory)} total_steps=MORE")
             return
+        if plan.shortened and progress.env_steps >= settings.total_steps:
+            raise ConfigError(
+                f"total_steps: got {settings.total_steps:,}; {relative(directory)} has {progress.env_steps:,} already"
+            )
         import_plugins(settings.plugins)
         parts = build_parts(plan.config, settings)
         written = 0
@@ -72,7 +77,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path) -> None:
                     Training(settings, parts, run, logger, stop, progress).finish()
                 except Stopped as stopped:
                     log.warning("stopped by %s; the last checkpoint is of step %s", stopped.by.name, f"{run.saved:,}")
-                    log.warning("trpo-train resume=%s goes on from there", relative(directory))
+                    log.warning("go on from there:  trpo-train %s", quoted("resume=", directory))
                     raise
         run.finish(progress.summary())
     farewell(parts.task, progress, directory)
@@ -208,7 +213,7 @@ class Training:
 
 def farewell(task: Task, progress: Progress, directory: Path) -> None:
     """Say what was reached, where it lies, and how to look at it."""
-    place, seconds = relative(directory), progress.seconds
+    place, seconds = quoted("", directory), progress.seconds
     reached = [
         f"{name} {value:.1f}"
         for name, value in (
@@ -219,7 +224,7 @@ def farewell(task: Task, progress: Progress, directory: Path) -> None:
         if value is not None
     ]
     print(f"{task.id}: {', '.join(reached) or 'no episode ended'} after {progress.env_steps:,} steps")
-    print(f"{seconds:.0f} s, {progress.env_steps / seconds:,.0f} steps a second; the run is in {place}")
+    print(f"{seconds:.0f} s, {progress.env_steps / seconds:,.0f} steps a second; the run is in {relative(directory)}")
     print(f"look at it:  tensorboard --logdir {place}")
     print(f"play it:     trpo-eval {place}")
 
@@ -234,7 +239,7 @@ def _job(cfg: DictConfig) -> None:
     }
     node: Any = OmegaConf.to_container(cfg, resolve=True)
     directory = Path(command.runtime.output_dir)
-    with discard_empty(directory):
+    with told_once(command.mode), discard_empty(directory):
         train({"choices": choices, **node}, command.overrides.task, directory)
 
 
