@@ -7,6 +7,7 @@ be written again, and those that TensorBoard lost with a killed process are take
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import os
 import sys
@@ -66,28 +67,30 @@ class Logger:
         Raises `RunDirectoryError` if the files cannot be read or written.
         """
         self.path = directory / METRICS
-        self._hook, threading.excepthook = threading.excepthook, self._overheard
         try:
-            self._file = self.path.open("a+", newline="", encoding="utf-8")
-            if (size := self.path.stat().st_size) < written:
-                raise ValueError(
-                    f"{METRICS} has lost rows: {size:,} bytes are left of the {written:,} at the checkpoint"
-                )
-            self._file.truncate(written)
-            self._file.seek(0)
-            known = csv.DictReader(self._file)
-            names, rows = list(known.fieldnames or ()), list(known)
+            rows = self._kept(written)
             missing = cut_back(directory / TENSORBOARD, env_steps)
             purge = missing if rows else None  # for whoever is looking on, and has seen more
             self._tensorboard = SummaryWriter(str(directory / TENSORBOARD), purge_step=purge)
             for row in rows:
                 if int(row["env_steps"]) >= missing:
                     self._add_scalars({name: float(cell) for name, cell in row.items() if cell})
+            self._file = self.path.open("a", newline="", encoding="utf-8")
         except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
             raise RunDirectoryError(f"{relative(directory)}: the run cannot be logged: {error}") from error
-        self._csv = csv.DictWriter(self._file, names) if names else None
+        self._csv = csv.DictWriter(self._file, list(rows[0])) if rows else None
         watch = TerminalProgress if sys.stderr.isatty() else PlainProgress
         self._watch: TerminalProgress | PlainProgress = watch(total_steps, env_steps)
+        self._hook, threading.excepthook = threading.excepthook, self._overheard
+
+    def _kept(self, size: int) -> list[dict[str, str]]:
+        """The rows in the first `size` bytes of `metrics.csv`; those that follow are dropped."""
+        data = self.path.read_bytes() if self.path.exists() else b""
+        if len(data) < size:
+            raise ValueError(f"{METRICS} has lost rows: {len(data):,} bytes are left of {size:,} at the checkpoint")
+        if data:
+            os.truncate(self.path, size)
+        return list(csv.DictReader(io.StringIO(data[:size].decode(), newline="")))
 
     def write(self, row: Mapping[str, float | None]) -> None:
         """Write one row. Every row has the algorithm's own columns of the first, or `ValueError` is raised.

@@ -140,9 +140,7 @@ def _continued(directory: Path, given: Node, overrides: Sequence[str] | None) ->
         )
     rescheduled = schedules(wanted) if "total_steps" in found else []
     shortened = wanted.get("total_steps", 0) < saved.get("total_steps", 0)
-    return Plan(
-        wanted, True, list(found.values()), rescheduled, wanted.get("total_steps", 0) < saved.get("total_steps", 0)
-    )
+    return Plan(wanted, True, list(found.values()), rescheduled, shortened)
 
 
 def changed(saved: Node, overrides: Sequence[str]) -> Node:

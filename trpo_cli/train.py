@@ -11,7 +11,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,33 +54,44 @@ def train(given: Node, overrides: Sequence[str], directory: Path) -> None:
         root = {key: value for key, value in plan.config.items() if key not in NOT_SETTINGS}
         settings: Settings = fill(Settings, {**root, "plugins": given["plugins"]})
         progress = fill(Progress, state.get("progress", {}), "progress.") if state else Progress()
-        if run.finished and progress.env_steps >= settings.total_steps:
-            for warning in run.warnings:
-                log.warning("%s", warning)
-            print(f"{relative(directory)} is finished, after {progress.env_steps:,} steps")
-            print(f"extend it:   trpo-train {quoted('resume=', directory)} total_steps=MORE")
+        if is_over(run, plan, settings, progress):
             return
-        if plan.shortened and progress.env_steps >= settings.total_steps:
-            raise ConfigError(
-                f"total_steps: got {settings.total_steps:,}; {relative(directory)} has {progress.env_steps:,} already"
-            )
         import_plugins(settings.plugins)
         parts = build_parts(plan.config, settings)
-        written = 0
         with contextlib.closing(parts.sampler.environments):
-            if state:
-                written = restore(parts, settings, progress, state, directory)
+            written = restore(parts, settings, progress, state, directory) if state else 0
             run.begin(plan.config)
-            with Logger(directory, settings.total_steps, progress.env_steps, written) as logger, StopRequest() as stop:
+            logger = Logger(directory, settings.total_steps, progress.env_steps, written)
+            with logger, StopRequest() as stop, saying_how_to_go_on(run):
                 announce(parts, progress, plan, run)
-                try:
-                    Training(settings, parts, run, logger, stop, progress).finish()
-                except Stopped as stopped:
-                    log.warning("stopped by %s; the last checkpoint is of step %s", stopped.by.name, f"{run.saved:,}")
-                    log.warning("go on from there:  trpo-train %s", quoted("resume=", directory))
-                    raise
+                Training(settings, parts, run, logger, stop, progress).finish()
         run.finish(progress.summary())
     farewell(parts.task, progress, directory)
+
+
+def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> bool:
+    """Whether there is nothing left to do, which is said. Raises `ConfigError` if that is so only by fewer steps."""
+    if progress.env_steps < settings.total_steps or not (run.finished or plan.shortened):
+        return False
+    place = relative(run.directory)
+    if not run.finished:
+        raise ConfigError(f"total_steps: got {settings.total_steps:,}; {place} has {progress.env_steps:,} already")
+    for warning in run.warnings:
+        log.warning("%s", warning)
+    print(f"{place} is finished, after {progress.env_steps:,} steps")
+    print(f"extend it:   trpo-train {quoted('resume=', run.directory)} total_steps=MORE")
+    return True
+
+
+@contextlib.contextmanager
+def saying_how_to_go_on(run: Run) -> Iterator[None]:
+    """When a signal stops a run, say where it can go on from."""
+    try:
+        yield
+    except Stopped as stopped:
+        log.warning("stopped by %s; the last checkpoint is of step %s", stopped.by.name, f"{run.saved:,}")
+        log.warning("go on from there:  trpo-train %s", quoted("resume=", run.directory))
+        raise
 
 
 def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[str, Any], directory: Path) -> int:
