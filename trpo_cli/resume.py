@@ -160,7 +160,7 @@ def changed(saved: Node, overrides: Sequence[str]) -> Node:
 
 
 def _updated(node: Node, key: str, override: Override) -> Node:
-    config = OmegaConf.create({"root": node}, flags={"allow_objects": False})
+    config = OmegaConf.create({"root": node})
     OmegaConf.update(config, f"root.{key}", override.value(), merge=True, force_add=True)
     updated: Any = OmegaConf.to_container(config.root)
     return updated  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from trpo_cli import checkpoint, durable
 from trpo_cli.errors import CheckpointError, NewerCheckpointError, RunDirectoryError, UserError
-from trpo_cli.layout import CHECKPOINTS, CONFIG, LOG, METRICS, SUMMARY, refuse_links
+from trpo_cli.layout import CHECKPOINTS, CONFIG, LOG, METRICS, SUMMARY, fitting, refuse_links
 from trpo_cli.lock import Lock
 
 log = logging.getLogger("trpo_cli")
@@ -72,7 +72,8 @@ class Run:
         for path, damage in found.damaged.items():
             self.warnings.append(f"{damage}; put aside, an older one is used")
             path.rename(path.with_name(f"{path.name}.damaged"))
-        self.warnings += _other_versions(found.state.get("versions", {}), self.provenance["versions"])
+        with fitting(self.directory):
+            self.warnings += _other_versions(found.state.get("versions", {}), self.provenance["versions"])
         return found.state
 
     def begin(self, config: dict[str, Any]) -> None:
@@ -81,8 +82,8 @@ class Run:
         A run that goes on has no end yet.
         """
         try:
-            self.checkpoints.mkdir(exist_ok=True)
             durable.write(self.directory / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
+            self.checkpoints.mkdir(exist_ok=True)  # after that: checkpoints without a configuration are refused
             (self.directory / SUMMARY).unlink(missing_ok=True)
             handler = LogFile(self.directory / LOG, encoding="utf-8")
         except OSError as error:
