@@ -243,6 +243,7 @@ WRONG: list[tuple[str, Any, Callable[[Any], Any]]] = [
     ("Hopper-v4", "sync", simulated("qpos", np.zeros(7))),
     ("Hopper-v4", "sync", simulated("qpos", np.zeros(6, np.float32))),
     ("Hopper-v4", "sync", simulated("model", np.zeros(6))),
+    ("Hopper-v4", "sync", simulated("dof_awake_ind", np.full(6, 2**30, np.int32))),
     ("Hopper-v4", "native", lambda state: state.update(envs=[])),
     ("Hopper-v4", "native", lambda state: state["envs"].pop("elapsed")),
     ("Hopper-v4", "native", lambda state: state["envs"].update(elapsed=np.zeros(3))),

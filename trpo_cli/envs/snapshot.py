@@ -165,9 +165,11 @@ def _saved(value: Any) -> Any:
             return {GENERATOR: value.bit_generator.state}
         case mujoco.MjData():
             # All but contacts and constraints, which every step makes anew; what is derived from the state is a
-            # substep behind it, so that it could not be computed again.
+            # substep behind it, so that it could not be computed again. Integers are indices, constant or made anew
+            # too: from a stranger's file, the engine would read and write wherever they point.
             arrays = ((name, getattr(value, name)) for name in SIMULATION_FIELDS)
-            return {SIMULATION: {name: a.copy() for name, a in arrays if isinstance(a, np.ndarray)}, "time": value.time}
+            kept = {name: a.copy() for name, a in arrays if isinstance(a, np.ndarray) and a.dtype.kind not in "iu"}
+            return {SIMULATION: kept, "time": value.time}
         case _:
             return copied(value)
 
