@@ -6,6 +6,7 @@ Importing this module registers them: `plugins=[probes] env=gym env.id=Probe/NAM
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -174,24 +175,28 @@ class Unsendable(Exception):
 
 
 class Drawing(Probe):
-    """Draws its rewards from its spaces too, and keeps what a step brought into being; episodes of 20 steps."""
+    """Draws its rewards from whatever can be drawn from, and keeps what a step brought into being; 20 steps long."""
 
     def __init__(self) -> None:
         self.action_space = spaces.Discrete(2)
         self.urn = spaces.Dict({"a": spaces.Discrete(99), "b": spaces.Tuple((spaces.Box(0.0, 1.0, (2,)),))})
         self.trail: list[Any] = []
+        self.dice, self.old = random.Random(1), np.random.RandomState(1)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
             self.urn.seed(seed)
             self.action_space.seed(seed)
+            self.dice.seed(seed)
+            self.old.seed(seed)
         return super().reset(seed=seed)
 
     def reward(self, action: Any) -> float:
         draw = self.urn.sample()
         self.last = action, getattr(self, "last", None) is None
         self.trail.append(float(draw["a"] + draw["b"][0].sum()))
-        return sum(self.trail[-3:]) + float(self.action_space.sample()) + float(self.np_random.normal())
+        drawn = self.dice.gauss(0, 1), self.old.normal(), self.np_random.normal(), self.action_space.sample()
+        return sum(self.trail[-3:]) + float(sum(drawn))
 
     def ends(self) -> tuple[bool, bool]:
         return False, self.time == 20

@@ -213,6 +213,7 @@ def simulated(field: str, value: Any) -> Callable[[Any], None]:
     return lambda state: state["envs"][0]["env"][-1]["data"][SIMULATION].__setitem__(field, value)
 
 
+DICE = {"bit_generator": "python", "state": (3, (0,) * 625, None)}
 GENERATOR_STATE = {"bit_generator": "PCG64", "state": {"state": 1, "inc": 1}, "has_uint32": 0, "uinteger": 0}
 TWISTER = np.random.MT19937(0).state
 WRONG: list[tuple[str, Any, Callable[[Any], Any]]] = [
@@ -237,6 +238,8 @@ WRONG: list[tuple[str, Any, Callable[[Any], Any]]] = [
     ("CartPole-v1", "sync", attribute("gravity", World())),
     ("CartPole-v1", "sync", attribute("_np_random", {GENERATOR: {**GENERATOR_STATE, "bit_generator": "seterr"}})),
     ("CartPole-v1", "sync", attribute("_np_random", {GENERATOR: {**GENERATOR_STATE, "state": 1}})),
+    ("CartPole-v1", "sync", attribute("dice", {GENERATOR: {**DICE, "state": (3, (0,) * 624 + (625,), None)}})),
+    ("CartPole-v1", "sync", attribute("dice", {GENERATOR: {**DICE, "state": (3, (0,) * 9, None)}})),
     ("CartPole-v1", "async", attribute("step", 3)),
     ("CartPole-v1", "async", lambda state: state["envs"].pop()),
     ("Hopper-v4", "sync", attribute("data", None)),

@@ -1,7 +1,8 @@
-"""NumPy's generators of random numbers as plain data, those that the spaces of an environment draw from included."""
+"""Generators of random numbers, NumPy's and Python's, as plain data; also those that spaces draw from."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,20 +18,55 @@ ALGORITHMS: dict[str, type[np.random.BitGenerator]] = {
 }
 
 
-def restored(state: dict[str, Any], generator: np.random.Generator | None) -> np.random.Generator:
-    """`generator`, in this `bit_generator.state`; a new one if there was none, or one of another algorithm.
+KINDS: tuple[type[Any], ...] = (np.random.Generator, np.random.RandomState, random.Random)
+PYTHON = "python"  # what stands for the name of an algorithm in the state of a `random.Random`
+
+
+def state_of(generator: Any) -> dict[str, Any]:
+    """The state of a generator, of one of `KINDS`."""
+    match generator:
+        case random.Random():
+            return {"bit_generator": PYTHON, "state": generator.getstate()}
+        case np.random.RandomState():
+            state: Any = generator.get_state(legacy=False)
+        case _:
+            state = generator.bit_generator.state
+    return state  # type: ignore[no-any-return]
+
+
+def restored(state: dict[str, Any], generator: Any) -> Any:
+    """`generator`, in this state; a new one if there was none, or one of another kind or algorithm.
 
     Raises `CheckpointError` if it is no such state.
     """
     try:
+        if state["bit_generator"] == PYTHON:
+            generator = generator if type(generator) is random.Random else random.Random()
+            generator.setstate(state["state"])
+            return generator
         algorithm = ALGORITHMS[state["bit_generator"]]
         check_position(state)
-        if generator is None or type(generator.bit_generator) is not algorithm:
+        if "gauss" in state:  # of the old interface
+            generator = generator if type(generator) is np.random.RandomState else np.random.RandomState()
+            generator.set_state(state)
+            return generator
+        if type(generator) is not np.random.Generator or type(generator.bit_generator) is not algorithm:
             generator = np.random.Generator(algorithm())
         generator.bit_generator.state = state
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"the state of a random generator does not fit: {error}") from error
     return generator
+
+
+def start_anew(generator: Any, sequence: np.random.SeedSequence) -> None:
+    """Seed a generator, one of NumPy's new ones as `numpy.random.default_rng(sequence)` does."""
+    match generator:
+        case random.Random():
+            generator.seed(int(sequence.generate_state(1)[0]))
+        case np.random.RandomState():
+            generator.seed(sequence.generate_state(4))
+        case _:
+            generator.bit_generator.state = type(generator.bit_generator)(sequence).state
 
 
 def of_space(space: Space[Any]) -> list[Any]:

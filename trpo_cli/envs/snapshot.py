@@ -77,14 +77,14 @@ def reseed(env: Env, seed: int) -> None:
     """
     found = [env.unwrapped.np_random]
     for layer in layers(env):
-        found += [g for g in vars(layer).values() if type(g) is np.random.Generator and g not in found]
+        found += [g for g in vars(layer).values() if type(g) in generators.KINDS and g not in found]
     for layer in layers(env):
         spaces = (value for value in vars(layer).values() if isinstance(value, gymnasium.Space))
         parts = (part for space in spaces for part in generators.parts(space))
         found += [part._np_random for part in parts if part._np_random is not None]
     for stream, generator in enumerate(found):
         sequence = np.random.SeedSequence(seed, spawn_key=(stream,) if stream else ())
-        generator.bit_generator.state = type(generator.bit_generator)(sequence).state
+        generators.start_anew(generator, sequence)
     env.unwrapped._np_random_seed = seed
 
 
@@ -161,8 +161,8 @@ def _is_code(value: Any) -> bool:
 def _saved(value: Any) -> Any:
     """An attribute's value. Raises `TypeError`, naming the kind, if it is no data."""
     match value:
-        case np.random.Generator():
-            return {GENERATOR: value.bit_generator.state}
+        case _ if type(value) in generators.KINDS:
+            return {GENERATOR: generators.state_of(value)}
         case mujoco.MjData():
             # All but contacts and constraints, which every step makes anew; what is derived from the state is a
             # substep behind it, so that it could not be computed again. Integers are indices, constant or made anew
