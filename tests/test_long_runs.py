@@ -42,7 +42,7 @@ def test_nothing_grows(trpo_train: Command, tmp_path: Path, monkeypatch: pytest.
     assert done.status == 0
     early, middle, late = seen
     assert late["memory"] - early["memory"] < 5e6
-    assert late["descriptors"] == early["descriptors"]
+    assert late["descriptors"] <= early["descriptors"]  # those of other tests may go
     assert late["checkpoints"] == early["checkpoints"] == 3
     assert late["metrics"] / 1000 < 500
     assert late["events"] - middle["events"] < 400 * 2000
