@@ -1,7 +1,7 @@
 """MuJoCo tasks as one native batch: bit for bit what `gymnasium.make` gives, at the speed of the engine.
 
 One environment that Gymnasium made holds the model, the spaces and every argument of its constructor, and draws the
-initial states; `mujoco.batch` steps all simulations on threads of its own; `mujoco_tasks.py` says what is observed and
+initial states; `mujoco.batch` steps all simulations on threads of its own; `mujoco_tasks` says what is observed and
 rewarded.
 """
 
