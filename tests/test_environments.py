@@ -11,8 +11,9 @@ import gymnasium
 import numpy as np
 import probes  # noqa: F401  registers the probe environments
 import pytest
+from exactness import exactly
 from gymnasium import spaces
-from test_snapshot import Emulated, World, plain, same
+from test_snapshot import Emulated, World, plain
 
 from trpo_cli.envs import contact_forces, generators
 from trpo_cli.envs.environments import Environments
@@ -65,14 +66,14 @@ def test_fresh_environments_go_on_from_a_file(env_id: str, vectorization: Any) -
     state = envs.state_dict()
     assert plain(state)
     kept, expected = copy.deepcopy(state), met(envs, 90)
-    assert same(state, kept)
+    assert exactly(state, kept)
     other = made(env_id, vectorization, seed=70)
     met(other, 7, seed=2)
     for _ in range(2):
         other.load_state_dict(kept)
         assert other.steps == 33
-        assert same(other.observation, kept["observation"])
-        assert same(met(other, 90), expected)
+        assert exactly(other.observation, kept["observation"])
+        assert exactly(met(other, 90), expected)
     assert any(isinstance(part, np.ndarray) for part in expected) or env_id == "Ant-v5"  # a restart
     envs.close()
     other.close()
@@ -83,7 +84,7 @@ def test_what_ran_in_turn_goes_on_in_workers(before: Any, after: Any) -> None:
     envs, other = made("Probe/Drawing-v0", before), made("Probe/Drawing-v0", after, seed=9)
     met(envs, 25)
     other.load_state_dict(envs.state_dict())
-    assert same(met(other, 50), met(envs, 50))
+    assert exactly(met(other, 50), met(envs, 50))
     envs.close()
     other.close()
 
@@ -95,9 +96,9 @@ def test_an_ended_environment_is_kept_as_ended(vectorization: Any) -> None:
         pass
     other = made("CartPole-v1", vectorization, seed=8)
     other.load_state_dict(envs.state_dict())
-    assert same(other.state_dict(), envs.state_dict())
-    assert same(other.restart(ended), envs.restart(ended))
-    assert same(met(other, 30), met(envs, 30))
+    assert exactly(other.state_dict(), envs.state_dict())
+    assert exactly(other.restart(ended), envs.restart(ended))
+    assert exactly(met(other, 30), met(envs, 30))
     envs.close()
     other.close()
 
@@ -109,8 +110,8 @@ def test_environments_made_anew_are_as_new(vectorization: Any) -> None:
     envs.rebuild([5, 6, 7])
     fresh = made("Hopper-v4", vectorization, seed=5)
     assert envs.steps == 0
-    assert same(envs.observation, fresh.observation)
-    assert same(met(envs, 60), met(fresh, 60))
+    assert exactly(envs.observation, fresh.observation)
+    assert exactly(met(envs, 60), met(fresh, 60))
     envs.close()
     fresh.close()
 
@@ -121,7 +122,7 @@ def test_what_is_drawn_from_spaces_is_tried_out_and_taken_back() -> None:
     aside = envs.save(rows)
     expected = met(envs, 40)
     envs.restore(rows, aside)
-    assert same(met(envs, 40), expected)
+    assert exactly(met(envs, 40), expected)
     envs.restore(rows, [aside[0]] * 3)
     envs.reseed(rows, [1, 1, 2])
     reward = envs.step(np.zeros((3, 1), dtype=np.int64))[1]
@@ -294,7 +295,7 @@ def test_a_space_that_nobody_drew_from_is_restored_as_such() -> None:
     states = generators.of_space(space)
     drawn = space.sample()
     generators.restore_space(space, states)
-    assert same(space.sample(), drawn)
+    assert exactly(space.sample(), drawn)
     generators.restore_space(space)
     assert generators.of_space(space) == [None] * 4
 

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 import pytest
 from conftest import quiet_make
+from exactness import exactly
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation, NormalizeObservation, TimeLimit
@@ -52,19 +53,6 @@ IN_TURN: list[tuple[str, dict[str, Any]]] = [
     ("CliffWalking-v1", {"is_slippery": True, "max_episode_steps": 90}),
     ("Blackjack-v1", {}),
 ]
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two values are equal to the last bit, kinds included."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, np.ndarray):
-        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
 
 
 def plain(value: Any) -> bool:
@@ -138,7 +126,7 @@ def check_native(env_id: str, kwargs: dict[str, Any]) -> None:
     expected = future(envs, [2, 0], STEPS)
     for where, rows in ((envs, [2, 1]), (other, [4, 1])):
         where.restore(np.array(rows), saved)
-        assert same(future(where, rows, STEPS), expected), rows
+        assert exactly(future(where, rows, STEPS), expected), rows
 
 
 @pytest.mark.parametrize(("env_id", "kwargs"), NATIVE, ids=str)
@@ -162,7 +150,7 @@ def test_environments_in_turn_go_on_bit_for_bit(env_id: str, kwargs: dict[str, A
     assert any(len(step) == 2 for seen in expected for step in seen) or env_id.startswith("Ant")
     for where, rows in ((envs, [2, 1]), (other, [0, 1])):
         Slots(where).restore(np.array(rows), saved)
-        assert same(future(where, rows, STEPS), expected), rows
+        assert exactly(future(where, rows, STEPS), expected), rows
 
 
 @pytest.mark.parametrize("env_id", ["Pendulum-v1", "Blackjack-v1", "Ant-v5"])
@@ -172,9 +160,9 @@ def test_an_instance_that_was_never_reset_takes_a_snapshot(env_id: str) -> None:
     env.reset(seed=3)
     env.step(action)
     restore(fresh, save(env))
-    assert same(env.step(action), fresh.step(action))
-    assert same(save(env), save(fresh))
-    assert same(env.reset(), fresh.reset())
+    assert exactly(env.step(action), fresh.step(action))
+    assert exactly(save(env), save(fresh))
+    assert exactly(env.reset(), fresh.reset())
 
 
 def test_what_came_into_being_later_is_gone() -> None:
@@ -184,7 +172,7 @@ def test_what_came_into_being_later_is_gone() -> None:
     env.unwrapped.later = 1
     restore(env, before)
     assert not hasattr(env.unwrapped, "later")
-    assert same(save(env), before)
+    assert exactly(save(env), before)
     assert env.unwrapped.P
     assert env.spec is not None
 
@@ -234,9 +222,9 @@ def test_the_observation_is_that_of_the_time_of_saving(env_id: str, vectorizatio
     for _ in range(2):
         envs.step(step)
     envs.restore(np.array([2]), saved)
-    assert same(envs.observation[2], seen)
-    assert not same(envs.observation[1], seen)
-    assert same(envs.restart(np.array([True, False, False]))[2], seen)
+    assert exactly(envs.observation[2], seen)
+    assert not exactly(envs.observation[1], seen)
+    assert exactly(envs.restart(np.array([True, False, False]))[2], seen)
     envs.restore(np.array([], dtype=np.int64), [])
     envs.close()
 
@@ -289,7 +277,7 @@ def test_a_seed_is_that_of_a_reset() -> None:
     env, other = quiet_make("CartPole-v1"), quiet_make("CartPole-v1")
     env.reset(seed=1)
     reseed(env, 5)
-    assert same(env.reset(), other.reset(seed=5))
+    assert exactly(env.reset(), other.reset(seed=5))
     assert env.unwrapped.np_random_seed == 5
 
 
@@ -327,7 +315,7 @@ def test_an_environment_of_plain_data_works_by_itself() -> None:
     expected = future(envs, [0], STEPS)
     for row in (0, 2):
         slots.restore(np.array([row]), saved)
-        assert same(future(envs, [row], STEPS), expected)
+        assert exactly(future(envs, [row], STEPS), expected)
 
 
 def test_every_generator_is_seeded_anew() -> None:
@@ -336,11 +324,11 @@ def test_every_generator_is_seeded_anew() -> None:
     one.step(0)
     restore(other, save(one))
     reseed(one, 3)
-    assert not same(save(one)[0]["noise"], save(other)[0]["noise"])
+    assert not exactly(save(one)[0]["noise"], save(other)[0]["noise"])
     reseed(other, 3)
     assert one.drift.integers(2**60) != one.np_random.integers(2**60)
     reseed(one, 3)
-    assert same(one.step(0), other.step(0))
+    assert exactly(one.step(0), other.step(0))
 
 
 class World:
@@ -476,4 +464,4 @@ def test_an_environment_may_clone_what_it_hides() -> None:
     expected = future(envs, [0], STEPS)
     for where, row in ((envs, 0), (envs, 1), (other, 1)):
         Slots(where).restore(np.array([row]), saved)
-        assert same(future(where, [row], STEPS), expected)
+        assert exactly(future(where, [row], STEPS), expected)
