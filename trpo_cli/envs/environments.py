@@ -16,7 +16,6 @@ from trpo_cli.envs.make import FASTEST, Parallelism, Task
 from trpo_cli.envs.mujoco_batch import MujocoBatch
 from trpo_cli.envs.slots import Slots
 from trpo_cli.envs.spaces import Floats, action_decoder, observation_encoder
-from trpo_cli.envs.workers import Workers
 from trpo_cli.errors import ConfigError, EnvironmentFault
 
 Flags = NDArray[np.bool_]
@@ -90,8 +89,6 @@ class Environments:
 
     def snapshot_obstacle(self) -> str | None:
         """Why the environments cannot be saved and restored exactly, in a few words; None if they can."""
-        if isinstance(self._envs, Workers):
-            return "they run in worker processes"
         return self._slots.snapshot_obstacle()  # type: ignore[no-any-return]
 
     def resume_obstacle(self) -> str | None:

@@ -85,6 +85,10 @@ class Workers(VectorEnv[Any, Any, Any]):
         reward, terminated, truncated = zip(*self._ask("step", each), strict=True)
         return self.observations, np.array(reward), np.array(terminated), np.array(truncated), {}
 
+    def snapshot_obstacle(self) -> str:
+        """Why single ones cannot be saved and restored: that would take a message each time."""
+        return "they run in worker processes"
+
     def obstacle(self) -> str | None:
         """Why they cannot be saved and restored exactly from a file, in a few words; None if they can."""
         return next(filter(None, self._ask("obstacle")), None)
