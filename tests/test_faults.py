@@ -107,6 +107,7 @@ def test_what_cannot_be_saved_is_reset(
     said = "a resume will not be exact, and resets the environments: Opaque.secret holds object, which is no plain data"
     assert stopped.err.count(said) == 1
     assert trpo_train("resume=run", "plugins=[probes]").status == 0
+    assert "this resume is not exact: the environments were reset" in (tmp_path / "run" / "train.log").read_text()
     assert [row["rollout/inexact_resumes"] for row in rows(tmp_path / "run")] == ["0"] * 6 + ["1"] * 4
 
 

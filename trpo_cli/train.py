@@ -59,7 +59,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path) -> None:
         import_plugins(settings.plugins)
         parts = build_parts(plan.config, settings)
         with contextlib.closing(parts.sampler.environments):
-            written = restore(parts, settings, progress, state, directory) if state else 0
+            written = restore(parts, settings, progress, state, run) if state else 0
             run.begin(plan.config)
             logger = Logger(directory, settings.total_steps, progress.env_steps, written)
             with logger, StopRequest() as stop, saying_how_to_go_on(run):
@@ -94,17 +94,18 @@ def saying_how_to_go_on(run: Run) -> Iterator[None]:
         raise
 
 
-def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[str, Any], directory: Path) -> int:
+def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[str, Any], run: Run) -> int:
     """Put everything into the `state` of a checkpoint; returns how many bytes `metrics.csv` had.
 
     Where environments cannot be restored they are new ones. Raises `RunDirectoryError` if it does not fit.
     """
     from trpo_cli.seeding import restore_global_generators
 
-    with fitting(directory):
+    with fitting(run.directory):
         parts.load_state_dict(state)
         if state["environments"] is None:
             progress.inexact_resumes += 1
+            run.warnings.append("this resume is not exact: the environments were reset")
             parts.renew_environments(settings.seed, f"resume {progress.inexact_resumes}")
         restore_global_generators(state["generators"], settings.device)
         return int(state["metrics_bytes"])
