@@ -20,10 +20,10 @@ from trpo_cli.build import fill
 from trpo_cli.cli import CONF, opened
 from trpo_cli.logger import Logger
 from trpo_cli.parts import NOT_SETTINGS, Parts, Settings, build_parts
-from trpo_cli.threads import single_threaded
+from trpo_cli.threads import limit_threads
 
 TESTS = Path(__file__).parent
-single_threaded()
+limit_threads()
 
 
 @dataclass(frozen=True)

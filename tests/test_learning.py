@@ -7,7 +7,6 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from conftest import built
 
-from trpo_cli import threads
 from trpo_cli.evaluate import Episodes
 
 STEPS, SEEDS = 200_000, 5
@@ -30,7 +29,6 @@ SEARCHES = ("cem", "cma_es", "random_search")
 
 def best_training_return(overrides: tuple[str, ...], wanted: float, seed: int) -> float:
     """The best mean over the last 100 episodes within `STEPS`; ends as soon as it is what was wanted."""
-    threads.ALL_THREADS = 1  # two run at a time
     parts = built(*overrides, "env=CartPole-v1", f"seed={seed}", f"total_steps={STEPS}")
     best, steps = 0.0, 0.0
     while steps < STEPS and best < wanted:
@@ -42,7 +40,6 @@ def best_training_return(overrides: tuple[str, ...], wanted: float, seed: int) -
 
 def evaluation_of_the_best_guess(algo: str, seed: int) -> float:
     """After `STEPS`: what a search plays while it learns are candidates about its best guess."""
-    threads.ALL_THREADS = 1
     parts = built(f"algo={algo}", "policy=linear", "env=CartPole-v1", f"seed={seed}")
     while parts.sampler.env_steps < STEPS:
         parts.algorithm.iterate(0.0)

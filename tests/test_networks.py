@@ -11,7 +11,7 @@ from trpo_cli.distributions import Categorical, DiagonalGaussian, Distribution
 from trpo_cli.linearisation import flat, linearise, outputs, share_memory
 from trpo_cli.networks import ACTIVATIONS, FEW, MLP, PIECE, Activation, Tanh
 from trpo_cli.policies.mlp import MLPPolicy
-from trpo_cli.threads import ALL_THREADS, WORTH_THREADS, threads_for
+from trpo_cli.threads import WORTH_THREADS, limit_threads, threads_for
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -87,11 +87,14 @@ def test_to_write_the_shared_vector_is_to_move_the_module() -> None:
 
 
 def test_threads_are_given_back() -> None:
-    before = torch.get_num_threads()
-    for rows, wanted in ((WORTH_THREADS, ALL_THREADS), (WORTH_THREADS - 1, 1)):
-        with threads_for(rows):
-            assert torch.get_num_threads() == wanted
-        assert torch.get_num_threads() == before
+    try:
+        limit_threads(updates=2)
+        for rows, wanted in ((WORTH_THREADS, 2), (WORTH_THREADS - 1, 1)):
+            with threads_for(rows):
+                assert torch.get_num_threads() == wanted
+            assert torch.get_num_threads() == 1
+    finally:
+        limit_threads()
 
 
 def test_adam_is_torchs() -> None:

@@ -153,9 +153,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    from trpo_cli.threads import single_threaded
+    from trpo_cli.threads import limit_threads
 
-    single_threaded()
+    limit_threads()
     task, policy, normalizer, env_steps = load_policy(arguments.run, arguments.plugins)
     plan = Episodes(arguments.episodes, arguments.max_steps)
     result = evaluate(task, policy, normalizer, plan, arguments.seed, arguments.sample)

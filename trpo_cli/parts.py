@@ -49,6 +49,7 @@ class Settings:
     seed: NonNegativeInt
     total_steps: Count
     device: str  # where updates run: sampling stays on the CPU
+    update_threads: Count  # of torch
     plugins: list[str]
     eval: EvaluationSettings
     checkpoint: CheckpointSettings
@@ -108,12 +109,12 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
     from trpo_cli.policies import Policy
     from trpo_cli.samplers import Sampler
     from trpo_cli.seeding import seed_globals, torch_generator
-    from trpo_cli.threads import single_threaded
+    from trpo_cli.threads import limit_threads
 
     def part(role: type[R], group: str, **context: Any) -> R:
         return build(node.get(group), group, role, settings.plugins, **context)
 
-    single_threaded()
+    limit_threads(settings.update_threads)
     seed, device = settings.seed, usable(settings.device)
     task = part(Task, "env")
     sampler = part(Sampler, "sampler", task=task, seed=seed, gamma=node["algo"].get("gamma"))
