@@ -41,6 +41,8 @@ LAYERS = {
     "event_files": 0,
     "logger": 5,
     "run": 6,
+    "composed": 1,
+    "sweep": 8,
     "signals": 5,
     "build": 6,
     "cli": 6,
@@ -50,7 +52,7 @@ LAYERS = {
     "train": 9,
     "report": 7,
 }
-ENTRY_POINTS = {"train", "evaluate", "report", "cli", "resume"}
+ENTRY_POINTS = {"train", "evaluate", "report", "cli", "resume", "composed", "sweep"}
 
 
 def imported(path: Path) -> set[str]:

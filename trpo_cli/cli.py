@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from trpo_cli.errors import UserError, nearest
@@ -155,13 +154,11 @@ def reported(command: Callable[[], None]) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def told_once(mode: RunMode | None) -> Iterator[None]:
-    """End the process with the message of a user's error, before Hydra prefixes one of its own; not amid a sweep."""
+def told_once() -> Iterator[None]:
+    """End the process with the message of a user's error, before Hydra prefixes one of its own."""
     try:
         yield
     except UserError as error:
-        if mode is RunMode.MULTIRUN:
-            raise
         raise SystemExit(f"error: {error}") from error
 
 

@@ -12,6 +12,28 @@ from pathlib import Path
 from trpo_cli.errors import RunDirectoryError
 
 log = logging.getLogger("trpo_cli")
+LOCK = ".lock"  # its name in a directory
+
+
+def holder(path: Path) -> str | None:
+    """Who holds the lock at `path`, asked without touching it; None if nobody does.
+
+    Whoever left it behind and is gone holds nothing, as far as that can be seen from here: on the same machine.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    number, _, host = text.removeprefix("process ").partition(" on ")
+    if host != socket.gethostname() or not number.isdigit():
+        return text or "another process"
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:  # it is another user's
+        return text
+    return text
 
 
 class Lock:

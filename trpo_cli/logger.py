@@ -61,7 +61,9 @@ COLUMNS = (
 class Logger:
     """Writes rows until it is closed. A missing value is an empty cell, and no point in TensorBoard."""
 
-    def __init__(self, directory: Path, total_steps: int, env_steps: int = 0, written: int = 0) -> None:
+    def __init__(
+        self, directory: Path, total_steps: int, env_steps: int = 0, written: int = 0, watched: bool = True
+    ) -> None:
         """Go on after `env_steps` steps, with the first `written` bytes of `metrics.csv`.
 
         Raises `RunDirectoryError` if the files cannot be read or written.
@@ -79,8 +81,8 @@ class Logger:
         except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
             raise RunDirectoryError(f"{relative(directory)}: the run cannot be logged: {error}") from error
         self._csv = csv.DictWriter(self._file, list(rows[0])) if rows else None
-        watch = TerminalProgress if sys.stderr.isatty() else PlainProgress
-        self._watch: TerminalProgress | PlainProgress = watch(total_steps, env_steps)
+        watch = (TerminalProgress if sys.stderr.isatty() else PlainProgress) if watched else NoProgress
+        self._watch: TerminalProgress | PlainProgress | NoProgress = watch(total_steps, env_steps)
         self._hook, threading.excepthook = threading.excepthook, self._overheard
 
     def _kept(self, size: int) -> list[dict[str, str]]:
@@ -166,6 +168,19 @@ def _summary(row: Mapping[str, float | None]) -> str:
             f"{_number(row['time/steps_per_second'], ',.0f')} steps/s",
         )
     )
+
+
+class NoProgress:
+    """Nothing: others run beside this one."""
+
+    def __init__(self, total_steps: int, env_steps: int) -> None:
+        pass
+
+    def show(self, row: Mapping[str, float | None]) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class TerminalProgress:

@@ -24,7 +24,7 @@ R = TypeVar("R")
 INEXACT = "a resume will not be exact, and resets the environments: %s"
 PART_GROUPS = ("algo", "sampler", "policy", "critic", "env")
 LEARNING = ("sampler", "policy", "critic", "algorithm")  # the parts that change
-NOT_SETTINGS = (*PART_GROUPS, "choices", "resume")
+NOT_SETTINGS = (*PART_GROUPS, "choices", "resume", "sweep")
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,15 @@ class Parts:
             getattr(self, name).load_state_dict(state[name])
         if state["environments"] is not None:
             self.sampler.environments.load_state_dict(state["environments"])
+
+
+def check(node: dict[str, Any]) -> None:
+    """Make everything that a run with this configuration is made of, and let go of it. Raises what making it raises."""
+    from trpo_cli.build import fill, import_plugins
+
+    settings = fill(Settings, {key: value for key, value in node.items() if key not in NOT_SETTINGS})
+    import_plugins(settings.plugins)
+    build_parts(node, settings).sampler.environments.close()
 
 
 def build_parts(node: dict[str, Any], settings: Settings) -> Parts:

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.experimental.callback import Callback
 from numpy.typing import NDArray
-from omegaconf import DictConfig
 
 from trpo_cli.cli import reported
 from trpo_cli.errors import RunDirectoryError, nearest
@@ -235,20 +233,6 @@ def report(runs: Sequence[Path], out: Path, metric: str = RETURN, against: Seque
     (out / "results.md").write_text(text, encoding="utf-8")
     print(text, end="")
     print(f"\nwritten to {out}: learning_curves.png, learning_curves.svg, results.md")
-
-
-class SweepReport(Callback):
-    """A Hydra callback: a multirun ends with the report of its runs, in `report/` beside them."""
-
-    def __init__(self, metric: str = RETURN) -> None:
-        self.metric = metric
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        directory = Path(config.hydra.sweep.dir)
-        try:
-            report([directory], directory / "report", self.metric, AGAINST)
-        except RunDirectoryError as error:
-            print(f"no report: {error}")
 
 
 @reported

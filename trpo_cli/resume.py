@@ -18,10 +18,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
+from trpo_cli.composed import Node
 from trpo_cli.errors import ConfigError, RunDirectoryError
 from trpo_cli.layout import CHECKPOINTS, CONFIG, METRICS, read_config, relative
 
-Node = dict[str, Any]
 AUTO = "auto"
 MAY_CHANGE = (
     "total_steps",
@@ -87,7 +87,7 @@ def place(arguments: Sequence[str]) -> str:
     """
     if f"resume={AUTO}" not in arguments:
         return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
-    lasting = sorted(text for text in arguments if not text.lstrip("+").startswith(("resume=", *MAY_CHANGE)))
+    lasting = sorted(text for text in arguments if not text.lstrip("+").startswith(("resume=", "sweep.", *MAY_CHANGE)))
     return f"auto_{hashlib.sha256(repr(lasting).encode()).hexdigest()[:10]}"
 
 
@@ -148,7 +148,7 @@ def changed(saved: Node, overrides: Sequence[str]) -> Node:
     node = copy.deepcopy(saved)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
-        if key.startswith(("hydra", "resume", "plugins")):
+        if key.startswith(("hydra", "resume", "plugins", "sweep.")):
             continue
         if override.is_delete() or override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: a run that is resumed keeps its one value of each key")

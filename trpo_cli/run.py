@@ -16,8 +16,8 @@ import yaml  # type: ignore[import-untyped]
 
 from trpo_cli import checkpoint, durable
 from trpo_cli.errors import CheckpointError, NewerCheckpointError, RunDirectoryError, UserError
-from trpo_cli.layout import CHECKPOINTS, CONFIG, LOG, METRICS, SUMMARY, fitting, refuse_links
-from trpo_cli.lock import Lock
+from trpo_cli.layout import CHECKPOINTS, CONFIG, ENDED_EARLY, LOG, METRICS, SUMMARY, fitting, refuse_links
+from trpo_cli.lock import LOCK, Lock
 
 log = logging.getLogger("trpo_cli")
 PACKAGES = ("trpo-cli", "torch", "gymnasium", "mujoco", "numpy", "hydra-core")
@@ -26,24 +26,27 @@ PACKAGES = ("trpo-cli", "torch", "gymnasium", "mujoco", "numpy", "hydra-core")
 class Run:
     """Use as a context manager: it is locked from its making until it closes."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, in_sweep: bool = False) -> None:
         """Take hold of `directory`, which is made if need be.
 
+        In a sweep everything is logged there, with tracebacks, since nobody looks on.
         Raises `RunDirectoryError` if another process writes to it, it cannot be written to, or links lead out of it.
         """
         self.directory, self.checkpoints = directory, directory / CHECKPOINTS
         self.saved = 0  # environment steps at the last checkpoint
         self.warnings: list[str] = []  # that came up before there was a log
         self.provenance = provenance()
-        self._logged = False
+        self._logged, self._in_sweep = False, in_sweep
         self._close = contextlib.ExitStack()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._close.callback(Lock(directory / ".lock").release)
+            self._close.callback(Lock(directory / LOCK).release)
         except OSError as error:
             raise RunDirectoryError(f"{directory}: cannot be written: {error.strerror}") from error
         with self._close:
             refuse_links(directory)
+            if in_sweep:
+                self._keep_log()
             self._close = self._close.pop_all()  # only an error lets go of it here
 
     @property
@@ -85,10 +88,16 @@ class Run:
             durable.write(self.directory / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
             self.checkpoints.mkdir(exist_ok=True)  # after that: checkpoints without a configuration are refused
             (self.directory / SUMMARY).unlink(missing_ok=True)
-            handler = LogFile(self.directory / LOG, encoding="utf-8")
         except OSError as error:
             raise RunDirectoryError(f"{self.directory}: cannot be written: {error.strerror}") from error
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        if not self._logged:
+            self._keep_log()
+
+    def _keep_log(self) -> None:
+        try:
+            handler = log_file(self.directory)
+        except OSError as error:
+            raise RunDirectoryError(f"{self.directory}: cannot be written: {error.strerror}") from error
         log.addHandler(handler)
         self._logged = True
         self._close.callback(handler.close)
@@ -113,10 +122,25 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._close, contextlib.suppress(OSError):  # a log that fails now would hide what went wrong before
-            if isinstance(error, UserError) and self._logged:
-                log.error("the run ended early: %s", error)
-            elif isinstance(error, Exception) and self._logged:  # SystemExit was asked for, and is told of
-                log.error("the run ended early", exc_info=error)
+            if isinstance(error, Exception) and self._logged:  # SystemExit was asked for, and is told of
+                said = isinstance(error, UserError)
+                message = error if said else f"{type(error).__name__}: {error}"
+                log.error("%s: %s", ENDED_EARLY, message, exc_info=None if said and not self._in_sweep else error)
+
+
+def note_failure(directory: Path, problem: str) -> None:
+    """Have the log in `directory` tell of a run that could not even begin."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(log_file(directory)) as handler:
+        record = log.makeRecord(log.name, logging.ERROR, "", 0, "%s: %s", (ENDED_EARLY, problem), None)
+        handler.handle(record)
+
+
+def log_file(directory: Path) -> LogFile:
+    """`train.log`, as far as it goes already."""
+    handler = LogFile(directory / LOG, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return handler
 
 
 class LogFile(logging.FileHandler):

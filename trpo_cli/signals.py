@@ -18,23 +18,16 @@ class Stopped(SystemExit):
         self.by = by
 
 
-class StopRequest:
-    """Within its context, the first signal is only noted in `signal`; the loop looks at it when it can stop safely.
-
-    A second one raises `Stopped`, wherever the program is.
-    """
+class Interruptible:
+    """Within its context, a signal raises `Stopped`, wherever the program is."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            raise Stopped(signal.Signals(number))
-        self.signal = signal.Signals(number)
-        os.write(2, f"{self.signal.name}: stopping after this iteration; once more stops at once\n".encode())
+        raise Stopped(signal.Signals(number))
 
     def __enter__(self) -> Self:
         self._previous = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
@@ -45,3 +38,17 @@ class StopRequest:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+
+class StopRequest(Interruptible):
+    """The first signal is only noted in `signal`; the loop looks at it when it can stop safely. A second one raises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.signal: signal.Signals | None = None
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            super()._receive(number, frame)
+        self.signal = signal.Signals(number)
+        os.write(2, f"{self.signal.name}: stopping after this iteration; once more stops at once\n".encode())

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from trpo_cli.cli import CONF, discard_empty, opened, print_help, reported, told_once
-from trpo_cli.errors import ConfigError, EnvironmentFault
+from trpo_cli.composed import Node, described
+from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
 from trpo_cli.evaluate import METRICS
 from trpo_cli.layout import fitting, quoted, relative
 from trpo_cli.parts import INEXACT, NOT_SETTINGS, Parts, Settings, build_parts
 from trpo_cli.progress import Progress
-from trpo_cli.resume import Node, Plan, directed, planned
+from trpo_cli.resume import Plan, directed, planned
 from trpo_cli.schedules import due
 from trpo_cli.signals import Stopped, StopRequest
 
@@ -38,17 +40,18 @@ if TYPE_CHECKING:
 log = logging.getLogger("trpo_cli")
 
 
-def train(given: Node, overrides: Sequence[str], directory: Path) -> None:
+def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool = False, watched: bool = True) -> None:
     """Begin a run in `directory`, or go on with the one that is there, to its summary.
 
-    `given` is the resolved configuration that the `overrides` compose to.
+    `given` is the resolved configuration that the `overrides` compose to. In a sweep its log tells all; `watched`
+    if its progress is to be shown.
     """
     from trpo_cli.build import fill, import_plugins
     from trpo_cli.logger import Logger
     from trpo_cli.run import Run
 
     log.setLevel(logging.INFO)
-    with Run(directory) as run:
+    with Run(directory, in_sweep) as run:
         plan = planned(directory, given, overrides)
         state = run.load() if plan.continues else None
         root = {key: value for key, value in plan.config.items() if key not in NOT_SETTINGS}
@@ -61,12 +64,13 @@ def train(given: Node, overrides: Sequence[str], directory: Path) -> None:
         with contextlib.closing(parts.sampler.environments):
             written = restore(parts, settings, progress, state, run) if state else 0
             run.begin(plan.config)
-            logger = Logger(directory, settings.total_steps, progress.env_steps, written)
+            logger = Logger(directory, settings.total_steps, progress.env_steps, written, watched)
             with logger, StopRequest() as stop, saying_how_to_go_on(run):
                 announce(parts, progress, plan, run)
                 Training(settings, parts, run, logger, stop, progress).finish()
         run.finish(progress.summary())
-    farewell(parts.task, progress, directory)
+    if not in_sweep:
+        farewell(parts.task, progress, directory)
 
 
 def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> bool:
@@ -242,22 +246,39 @@ def farewell(task: Task, progress: Progress, directory: Path) -> None:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def _job(cfg: DictConfig) -> None:
+def _job(cfg: DictConfig) -> str | None:
+    """A run by itself; or one of a sweep, which returns what went wrong, so that others follow."""
     command = HydraConfig.get()
-    choices = {
-        group: option
-        for group, option in command.runtime.choices.items()
-        if not group.startswith("hydra/") and "@" not in group
-    }
-    node: Any = OmegaConf.to_container(cfg, resolve=True)
-    directory = Path(command.runtime.output_dir)
-    with told_once(command.mode), discard_empty(directory):
-        train({"choices": choices, **node}, command.overrides.task, directory)
+    node = described(cfg, command)
+    sweep = node.pop("sweep")
+    directory, overrides = Path(command.runtime.output_dir), command.overrides.task
+    if command.mode is RunMode.MULTIRUN:
+        return _failure(node, overrides, directory, watched=command.launcher._target_.endswith(".BasicLauncher"))
+    if asked := [name for name, value in sweep.items() if value]:
+        raise ConfigError(f"sweep.{asked[0]}: this is no sweep; -m, --multirun makes it one")
+    with told_once(), discard_empty(directory):
+        train(node, overrides, directory)
+    return None
+
+
+def _failure(node: Node, overrides: Sequence[str], directory: Path, watched: bool) -> str | None:
+    """Train; what went wrong, which the run's log has in full."""
+    try:
+        train(node, overrides, directory, in_sweep=True, watched=watched)
+    except UserError as error:
+        return str(error).splitlines()[0]
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
 
 
 @reported
 def main() -> None:
     """The command `trpo-train`."""
     if not print_help():
-        sys.argv[1:] = directed(opened(sys.argv[1:]))
+        from trpo_cli.sweep import register
+        from trpo_cli.sweep.job import resumed
+
+        sys.argv[1:] = resumed(directed(opened(sys.argv[1:])))
+        register()
         _job()

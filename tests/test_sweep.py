@@ -1,0 +1,191 @@
+"""Sweeps: every job comes to its end, whatever becomes of the others, and what is missing is run once more."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comparison import assert_same_run, saved
+from conftest import Command, after_rows
+from exactness import exactly
+
+from trpo_cli.errors import ConfigError, RunDirectoryError
+from trpo_cli.lock import Lock, holder
+from trpo_cli.sweep.job import STATUS, jobs, resumed
+from trpo_cli.sweep.state import state
+
+SMALL = ("env=CartPole-v1", "total_steps=256", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
+FAULTY = ("plugins=[probes]", "env=gym", "env.id=Probe/Faulty-v0", *SMALL[1:], "fault_patience=0")
+COMMAND = [sys.executable, "-c", "from trpo_cli.train import main; main()"]
+
+
+def statuses(sweep: Path) -> dict[str, dict[str, Any]]:
+    content = json.loads((sweep / STATUS).read_text())
+    return {job["name"]: job for job in content["jobs"]}
+
+
+def test_a_job_that_fails_stops_no_other(trpo_train: Command, tmp_path: Path) -> None:
+    faults = "env.kwargs={fault: reward, after: 100},{fault: reward, after: 9999}"
+    done = trpo_train("-m", *FAULTY, faults, "algo=trpo,nonsense", "algo.gamma=0.9,7", "hydra.sweep.dir=sweep")
+    assert done.status == 1
+    assert "error: 7 of 8 jobs failed" in done.err
+    assert "Error executing job" not in done.err
+    found = statuses(tmp_path / "sweep")
+    assert [job["status"] for job in found.values()].count("finished") == 1
+    errors = [job["error"] for job in found.values()]
+    assert sum("reward is not finite" in (error or "") for error in errors) == 1
+    assert sum("algo.gamma: got 7" in (error or "") for error in errors) == 2
+    assert sum("no option 'nonsense'" in (error or "") for error in errors) == 4
+    for name, job in found.items():
+        directory = tmp_path / "sweep" / job["directory"]
+        assert name in done.out
+        assert (directory / "summary.json").exists() is (job["status"] == "finished")
+        if job["error"]:
+            assert job["error"] in (directory / "train.log").read_text()
+        if "not finite" in (job["error"] or ""):
+            assert "Traceback" in (directory / "train.log").read_text()
+
+
+def test_what_was_stopped_is_continued_and_what_is_done_is_left(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = ("-m", *SMALL, "seed=0,1,2", "checkpoint.every=1")
+    assert trpo_train(*sweep, "hydra.sweep.dir=whole").status == 0
+    with monkeypatch.context() as patch:
+        after_rows(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        stopped = trpo_train(*sweep, "hydra.sweep.dir=parts")
+    assert stopped.status == 143
+    assert f"trpo-train {' '.join(sweep)} sweep.resume=parts" in stopped.out
+    assert [job["status"] for job in statuses(tmp_path / "parts").values()] == ["finished", "stopped", "waiting"]
+    first = (tmp_path / "parts" / next(iter(statuses(tmp_path / "parts"))) / "summary.json").stat().st_mtime_ns
+    assert trpo_train(*sweep, "sweep.resume=parts").status == 0
+    for name, job in statuses(tmp_path / "parts").items():
+        assert job["status"] == "finished"
+        assert_same_run(tmp_path / "parts" / name, tmp_path / "whole" / name)
+    assert (tmp_path / "parts" / next(iter(statuses(tmp_path / "parts"))) / "summary.json").stat().st_mtime_ns == first
+    more = trpo_train("-m", *SMALL, "seed=0,3", "total_steps=320", "sweep.resume=parts")
+    assert more.status == 0, more.err
+    assert [job["env_steps"] for job in statuses(tmp_path / "parts").values()] == [320, 320]
+
+
+def test_a_finished_job_of_another_configuration_is_no_success(trpo_train: Command, tmp_path: Path) -> None:
+    for gamma in ("0.9", "0.8"):
+        (tmp_path / "mine" / "env").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / "algo").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / "algo" / "own.yaml").write_text(f"defaults: [trpo, _self_]\ngamma: {gamma}\n")
+        where = "hydra.sweep.dir=sweep" if gamma == "0.9" else "sweep.resume=sweep"
+        done = trpo_train("-m", "--config-dir", "mine", *SMALL, "algo=own", "seed=0", where)
+    assert done.status == 1
+    assert "algo.gamma: saved 0.9, given 0.8" in done.err
+
+
+def test_a_sweep_is_never_mixed_with_another(trpo_train: Command, tmp_path: Path) -> None:
+    assert trpo_train("-m", *SMALL, "seed=0", "hydra.sweep.dir=sweep").status == 0
+    again = trpo_train("-m", *SMALL, "seed=1", "hydra.sweep.dir=sweep")
+    assert "sweep holds a sweep already: sweep.resume=sweep continues it" in again.err
+    lock = Lock(tmp_path / "sweep" / ".lock")
+    assert "is being written to by process" in trpo_train("-m", *SMALL, "seed=1", "sweep.resume=sweep").err
+    lock.release()
+    assert "this is no sweep; -m, --multirun makes it one" in trpo_train(*SMALL, "sweep.dry_run=true").err
+    assert "subdir: the jobs of a sweep are named" in trpo_train("-m", *SMALL, "hydra.sweep.subdir=x").err
+
+
+def test_a_dry_run_builds_every_job_and_writes_nothing(trpo_train: Command, tmp_path: Path) -> None:
+    done = trpo_train("-m", *SMALL, "policy.hidden_sizes=[8],[0]", "sweep.dry_run=true")
+    assert done.status == 1
+    assert "waiting" in done.out
+    assert "policy.hidden_sizes[0]: got [0]" in done.out
+    assert "1 of 2 jobs cannot begin" in done.err
+    done = trpo_train("-m", *SMALL, "seed=0,1", "sweep.dry_run=true")
+    assert done.status == 0
+    assert "2 jobs can begin; nothing was run" in done.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_those_of_the_overrides() -> None:
+    def names(*combinations: list[str]) -> list[str]:
+        return [job.name for job in jobs(combinations, Path("sweep"))]
+
+    constant = ["total_steps=9", "resume=auto", "hydra.sweep.dir=x", "experiment=large_batch"]
+    assert names(["seed=0", "algo=trpo", *constant], ["seed=1", "algo=trpo", *constant]) == [
+        "algo=trpo,seed=0",
+        "algo=trpo,seed=1",
+    ]
+    assert names(["total_steps=8"], ["total_steps=9"]) == ["total_steps=8", "total_steps=9"]
+    assert names(["total_steps=8"]) == ["job"]
+    [odd, other] = names(["++env.kwargs={a:1}"], ["++env.kwargs={a 1}"])
+    assert odd != other
+    assert odd.startswith("env.kwargs=_a_1_-")
+    assert all(len(name) < 255 for name in names([f"policy.hidden_sizes=[{'8,' * 200}8]"]))
+    with pytest.raises(ConfigError, match="seed=0: this job comes 2 times"):
+        jobs([["seed=0"], ["seed=0"]], Path("sweep"))
+
+
+def test_where_a_resumed_sweep_lies(tmp_path: Path) -> None:
+    assert resumed(["-m", "seed=0,1"]) == ["-m", "seed=0,1"]
+    with pytest.raises(RunDirectoryError, match="holds no sweep"):
+        resumed([f"sweep.resume={tmp_path}"])
+    (tmp_path / STATUS).touch()
+    assert resumed([f"sweep.resume={tmp_path}"])[-1] == f"hydra.sweep.dir='{tmp_path}'"
+    with pytest.raises(ConfigError, match="says already where"):
+        resumed([f"sweep.resume={tmp_path}", "hydra.sweep.dir=x"])
+
+
+def test_the_state_of_a_run_is_read_from_its_files(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert state(run).status == "waiting"
+    lock = Lock(make(run) / ".lock")
+    assert state(run).status == "running"
+    lock.release()
+    (run / "metrics.csv").write_text("env_steps,rollout/episode_return_mean\n64,1.5\n128,2.5\n192,")
+    make(run / "checkpoints")
+    found = state(run)
+    assert (found.status, found.env_steps, found.final_training_return) == ("stopped", 128, 2.5)
+    (run / "train.log").write_text("2026-01-01 10:00:00,000 ERROR the run ended early: no more\nTraceback\n")
+    assert (state(run).status, state(run).error) == ("failed", "no more")
+    with (run / "train.log").open("a") as file:
+        file.write("2026-01-01 10:00:00,000 INFO going on\n")
+    assert state(run).status == "stopped"
+    (run / "summary.json").write_text('{"env_steps": 9, "final_training_return": 3.5, "wall_seconds": 2.0}')
+    assert (state(run).status, state(run).final_training_return, state(run).seconds) == ("finished", 3.5, 2.0)
+    (run / "summary.json").write_text("nonsense")
+    assert "cannot be read" in (state(run).error or "")
+
+
+def make(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+def test_who_holds_a_lock_is_known_without_touching_it(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    assert holder(path) is None
+    lock = Lock(path)
+    assert f"process {os.getpid()} on " in (holder(path) or "")
+    lock.release()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    host = (path.with_name("other")).name
+    path.write_text(f"process {gone.pid} on {host}\n")
+    assert holder(path) == f"process {gone.pid} on other"  # nothing can be said of another machine
+    path.write_text(f"process {gone.pid} on {os.uname().nodename}\n")
+    assert holder(path) is None
+
+
+def test_every_launcher_gives_the_same_parameters(tmp_path: Path) -> None:
+    """The real command, with jobs in its own process, in those of joblib, and in those of submitit."""
+    sweep = ["-m", "env=Hopper-v4", "algo=trpo,npg", "total_steps=2048", "sampler.num_envs=8", "eval.every=0"]
+    for name, launcher in (("basic", []), ("joblib", ["hydra.launcher.n_jobs=2"]), ("submitit_local", [])):
+        arguments = [*sweep, f"hydra/launcher={name}", *launcher, f"hydra.sweep.dir={name}"]
+        done = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("\nfinished  2,048 ") == 2
+    for job in statuses(tmp_path / "basic"):
+        first, *others = (saved(tmp_path / name / job) for name in ("basic", "joblib", "submitit_local"))
+        assert all(exactly(first["policy"], other["policy"]) for other in others)

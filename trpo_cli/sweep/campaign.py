@@ -1,0 +1,175 @@
+"""Launching jobs until each has ended: through whatever launcher, again where it broke off, skipping what is done."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from trpo_cli.cli import explained
+from trpo_cli.composed import Node, described
+from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
+from trpo_cli.layout import CONFIG, quoted, relative
+from trpo_cli.lock import LOCK, Lock
+from trpo_cli.report import AGAINST, report
+from trpo_cli.resume import AUTO, ONE_RUN, planned
+from trpo_cli.run import note_failure
+from trpo_cli.signals import Interruptible, Stopped
+from trpo_cli.sweep.job import STATUS, Job
+from trpo_cli.sweep.state import ENDED, FAILED, FINISHED, RUNNING, State
+from trpo_cli.sweep.status import Status, table
+
+
+class Campaign:
+    """The jobs of one sweep or search. As a context manager it holds their directory, and ends with a table."""
+
+    def __init__(self, config: DictConfig, context: HydraContext, launcher: Launcher) -> None:
+        self.config, self.context, self.launcher = config, context, launcher
+        self.directory = Path(config.hydra.sweep.dir)
+        self.status = Status(self.directory, shlex.join(["trpo-train", *sys.argv[1:]]))
+
+    def __enter__(self) -> Self:
+        """Raises `RunDirectoryError` if the directory holds another sweep, or another process is at it.
+
+        `ConfigError` if all the jobs are to go on with one run.
+        """
+        if self.config.resume not in (None, AUTO):
+            raise ConfigError(ONE_RUN)
+        resumed = self.config.sweep.resume is not None or self.config.resume == AUTO
+        if (self.directory / STATUS).exists() and not resumed:
+            place = relative(self.directory)
+            raise RunDirectoryError(
+                f"{place} holds a sweep already: sweep.resume={place} continues it, "
+                "and hydra.sweep.dir=DIR begins another"
+            )
+        with contextlib.ExitStack() as stack:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            stack.callback(Lock(self.directory / LOCK).release)
+            stack.callback(lambda: print(table(self.status.states(), self.directory), flush=True))
+            stack.enter_context(self.status)
+            stack.enter_context(Interruptible())
+            self._close = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close.__exit__(kind, error, trace)
+        if isinstance(error, Stopped):
+            words = [text for text in sys.argv[1:] if not text.startswith(("sweep.resume=", "hydra.sweep.dir="))]
+            print(f"stopped by {error.by.name}; go on from there:")
+            print(f"  trpo-train {shlex.join(words)} {quoted('sweep.resume=', self.directory)}", flush=True)
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """See each job to its end, be that a failure.
+
+        Raises `TrainingError` if the launcher breaks before any of them has come further.
+        """
+        self.status.add(jobs)
+        missing = [job for job in jobs if self._to_do(job)]
+        self.status.look()
+        while missing:
+            before = self.status.states()
+            try:
+                self._launch(missing)
+                return
+            except Exception as error:
+                self._wait(missing)
+                if self.status.states() == before:
+                    raise TrainingError(f"the launcher ended early: {type(error).__name__}: {error}") from error
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                print(f"the launcher ended early, and is started again: {reason}", file=sys.stderr)
+                missing = [job for job in missing if self.status.state(job).status not in ENDED]
+
+    def conclude(self) -> None:
+        """Draw the report that was asked for. Raises `TrainingError` if a job failed."""
+        if self.config.sweep.report:
+            self._report()
+        states = self.status.states().values()
+        if failed := sum(state.status == FAILED for state in states):
+            raise TrainingError(
+                f"{failed} of {len(states)} jobs failed; the log of each has its traceback. "
+                f"{quoted('sweep.resume=', self.directory)} tries them again"
+            )
+
+    def _report(self) -> None:
+        try:
+            report([self.directory], self.directory / "report", against=AGAINST)
+        except RunDirectoryError as error:
+            print(f"no report: {error}")
+
+    def problem(self, job: Job, check: Callable[[Node], None]) -> str | None:
+        """Why a job cannot begin, or go on; None if it can."""
+        try:
+            node = described(self._composed(job))
+            del node["sweep"]
+            plan = planned(job.directory, {**node, "resume": AUTO}, job.overrides)
+            check(plan.config)
+        except (HydraException, OmegaConfBaseException) as error:
+            return explained(error)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def state(self, job: Job) -> State:
+        """How far a job has come."""
+        return self.status.state(job)
+
+    def _to_do(self, job: Job) -> bool:
+        """Whether it is to be launched: it can begin, nobody is at it, and it has not all its steps."""
+        now = self.status.state(job)
+        wanted: list[int] = []
+        if problem := self.problem(job, lambda node: wanted.append(node["total_steps"])):
+            print(f"{job.name}: {problem}", file=sys.stderr)
+            self.status.failures[job.name] = problem.splitlines()[0]
+            if not (job.directory / CONFIG).exists():
+                note_failure(job.directory, problem)
+            return False
+        return now.status != RUNNING and not (now.status == FINISHED and (now.env_steps or 0) >= wanted[0])
+
+    def _composed(self, job: Job) -> DictConfig:
+        return self.context.config_loader.load_sweep_config(self.config, list(job.overrides))
+
+    def _launch(self, jobs: Sequence[Job]) -> None:
+        share = threads_each(self.config.hydra.launcher, len(jobs))
+        for job, result in zip(
+            jobs, self.launcher.launch([self._overrides(job, share) for job in jobs], 0), strict=True
+        ):
+            if result.return_value is not None:
+                self.status.failures[job.name] = result.return_value
+
+    def _overrides(self, job: Job, share: int | None) -> list[str]:
+        resume = [] if f"resume={AUTO}" in job.overrides else [f"resume={AUTO}"]
+        sampler = self._composed(job).sampler
+        threads = [f"sampler.num_threads={share}"] if share and sampler.get("num_threads", 0) is None else []
+        return [*job.overrides, *resume, *threads, f"hydra.sweep.subdir='{job.name}'"]
+
+    def _wait(self, jobs: Sequence[Job]) -> None:
+        """Until nobody is at any of them: what a broken launcher left may still be at work."""
+        while any(self.status.state(job).status == RUNNING for job in jobs):
+            time.sleep(0.5)
+
+
+def threads_each(launcher: DictConfig, jobs: int) -> int | None:
+    """How many threads each of so many jobs samples on, if they share this machine; None where that is not known."""
+    from trpo_cli.envs.make import cores
+
+    kind = launcher._target_.rpartition(".")[2]
+    if kind == "JoblibLauncher":
+        at_once: int = launcher.n_jobs if launcher.n_jobs > 0 else max(1, cores() + 1 + launcher.n_jobs)
+    elif kind == "LocalLauncher":
+        at_once = jobs
+    else:
+        return None
+    return max(1, cores() // min(at_once, jobs))

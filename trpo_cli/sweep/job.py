@@ -1,0 +1,67 @@
+"""A job of a sweep: a run with its own values of the swept keys, in a directory named after them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trpo_cli.errors import ConfigError, RunDirectoryError
+from trpo_cli.resume import MAY_CHANGE
+
+STATUS = "sweep.status.json"
+NAMELESS = ("hydra", "resume", "sweep.", "plugins", "experiment", *MAY_CHANGE)
+"""How keys begin that tell no job from another, unless they are swept."""
+LONGEST = 200  # bytes of a name: file systems take 255
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep."""
+
+    name: str
+    overrides: tuple[str, ...]
+    directory: Path
+
+
+def jobs(combinations: Sequence[Sequence[str]], directory: Path) -> list[Job]:
+    """The jobs that these lists of overrides describe. Raises `ConfigError` if two of them are the same."""
+    swept = {_key(text) for texts in combinations for text in texts if any(text not in other for other in combinations)}
+    found = [Job(name, tuple(texts), directory / name) for texts in combinations for name in [_name(texts, swept)]]
+    name, times = Counter(job.name for job in found).most_common(1)[0]
+    if times > 1:
+        raise ConfigError(f"{name}: this job comes {times} times; each combination of values is one run")
+    return found
+
+
+def _name(overrides: Sequence[str], swept: set[str]) -> str:
+    """What the directory is called: the same for the same overrides, in whatever order, on whatever machine."""
+    telling = [text.lstrip("+") for text in overrides if _key(text) in swept or not _key(text).startswith(NAMELESS)]
+    full = ",".join(sorted(telling)) or "job"
+    plain = re.sub(r"[^\w.,=+-]", "_", full.replace("/", "."), flags=re.ASCII)
+    if plain == full.replace("/", ".") and len(plain) <= LONGEST:
+        return plain
+    return f"{plain[:LONGEST]}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def resumed(arguments: Sequence[str]) -> list[str]:
+    """The command line's arguments, with the directory of the sweep that `sweep.resume=DIR` means.
+
+    Raises `ConfigError` if another is named too, `RunDirectoryError` if it holds none.
+    """
+    said = [text.partition("=")[2] for text in arguments if text.startswith("sweep.resume=")]
+    resume = said[-1].strip("'\"") if said else "null"
+    if resume == "null":
+        return list(arguments)
+    if any(text.startswith("hydra.sweep.dir=") for text in arguments):
+        raise ConfigError(f"hydra.sweep.dir: sweep.resume={resume} says already where the sweep is")
+    if not (Path(resume) / STATUS).is_file():
+        raise RunDirectoryError(f"sweep.resume: {resume} holds no sweep: there is no {STATUS} in it")
+    return [*arguments, "hydra.sweep.dir='" + resume.replace("'", r"\'") + "'"]

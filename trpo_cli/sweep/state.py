@@ -1,0 +1,79 @@
+"""How far a run has come, from the files in its directory alone: whoever runs it, or ran it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trpo_cli.layout import CHECKPOINTS, ENDED_EARLY, LOG, METRICS, SUMMARY
+from trpo_cli.lock import LOCK, holder
+
+WAITING, RUNNING, STOPPED, FAILED, FINISHED = "waiting", "running", "stopped", "failed", "finished"
+ENDED = (FINISHED, FAILED)
+RETURN = "rollout/episode_return_mean"
+_RECORD = re.compile(r"^\d{4}-\S+ \S+ (\w+) (.*)$")  # of the log: time, level, message
+TAIL = 20_000  # bytes that are read of a log
+
+
+@dataclass(frozen=True)
+class State:
+    """Of one run; what is not known is None."""
+
+    status: str
+    env_steps: int | None = None
+    final_training_return: float | None = None
+    final_evaluation_return: float | None = None
+    seconds: float | None = None
+    error: str | None = None  # its first line
+
+
+def state(directory: Path) -> State:
+    """What the files say. A directory that is not there yet is that of a run that waits."""
+    try:
+        return _read(directory)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return State(FAILED, error=f"its files cannot be read: {error!r}")
+
+
+def _read(directory: Path) -> State:
+    if (directory / SUMMARY).is_file():
+        return _finished(json.loads((directory / SUMMARY).read_text(encoding="utf-8")))
+    row = _last_row(directory / METRICS)
+    reached = (
+        int(row["env_steps"]) if row.get("env_steps") else None,
+        float(row[RETURN]) if row.get(RETURN) else None,
+    )
+    if holder(directory / LOCK) is not None:
+        return State(RUNNING, *reached)
+    if error := _error(directory / LOG):
+        return State(FAILED, *reached, error=error)
+    return State(STOPPED, *reached) if (directory / CHECKPOINTS).is_dir() else State(WAITING)
+
+
+def _finished(summary: dict[str, Any]) -> State:
+    returns = summary.get("final_training_return"), summary.get("final_evaluation_return")
+    return State(FINISHED, summary.get("env_steps"), *returns, summary.get("wall_seconds"))
+
+
+def _last_row(path: Path) -> dict[str, str]:
+    """The last whole row of a table that may be being written."""
+    if not path.is_file():
+        return {}
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    return next(csv.DictReader([lines[0], lines[-1]])) if len(lines) > 1 else {}
+
+
+def _error(path: Path) -> str | None:
+    """What ended the run, if an error is the last thing its log tells of."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        text = file.read().decode(errors="replace")
+    records = [match for line in text.splitlines() if (match := _RECORD.match(line))]
+    last = records[-1].groups() if records else ("", "")
+    return last[1].removeprefix(f"{ENDED_EARLY}: ") if last[0] == "ERROR" else None

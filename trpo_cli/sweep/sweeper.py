@@ -1,0 +1,61 @@
+"""Every combination of values, each a run: those that are missing are launched, and one that fails stops no other."""
+
+from __future__ import annotations
+
+import sys
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from trpo_cli.errors import ConfigError, TrainingError
+from trpo_cli.sweep.campaign import Campaign
+from trpo_cli.sweep.job import Job, jobs
+from trpo_cli.sweep.status import aligned
+
+
+class Sweep(BasicSweeper):
+    """The sweeper of `trpo-train -m`."""
+
+    __module__ = "hydra_plugins.trpo_cli"  # Hydra takes sweepers from there only
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra gives what it has composed."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        assert self.launcher is not None
+        self.campaign = Campaign(config, hydra_context, self.launcher)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the jobs that are not finished. Raises `TrainingError` in the end if any failed."""
+        found = self._jobs(arguments)
+        if self.campaign.config.sweep.dry_run:
+            dry_run(found, self.campaign)
+        else:
+            with self.campaign as campaign:
+                campaign.run(found)
+            self.campaign.conclude()
+
+    def _jobs(self, arguments: list[str]) -> list[Job]:
+        if any("hydra.sweep.subdir" in text for text in sys.argv):
+            raise ConfigError("hydra.sweep.subdir: the jobs of a sweep are named after their overrides")
+        parser = OverridesParser.create(self.campaign.context.config_loader)
+        parsed = parser.parse_overrides([*self._parse_config(), *arguments])
+        [combinations] = self.split_arguments(parsed, None)
+        return jobs(combinations, self.campaign.directory)
+
+
+def dry_run(found: list[Job], campaign: Campaign) -> None:
+    """List the jobs and build each, without running any. Raises `TrainingError` if some cannot begin."""
+    from trpo_cli.parts import check
+
+    rows = []
+    for job in found:
+        problem = campaign.problem(job, check)
+        rows.append(
+            ("cannot begin" if problem else campaign.state(job).status, job.name, (problem or "").partition("\n")[0])
+        )
+    print(aligned([("status", "job", "error"), *rows]))
+    if wrong := sum(bool(problem) for _, _, problem in rows):
+        raise TrainingError(f"{wrong} of {len(found)} jobs cannot begin")
+    print(f"{len(found)} jobs can begin; nothing was run")
