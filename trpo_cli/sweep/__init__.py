@@ -12,12 +12,16 @@ def register() -> None:
     from hydra.core.plugins import Plugins
 
     plugins = Plugins.instance()  # before ours: it loads its own anew, from which ours derive
-    from trpo_cli.sweep import sweeper
+    from trpo_cli.sweep.search import Search
+    from trpo_cli.sweep.sweeper import Sweep
 
     try:
         namespace = importlib.import_module("hydra_plugins")
     except ModuleNotFoundError:  # no other plugin is installed
         namespace = sys.modules["hydra_plugins"] = types.ModuleType("hydra_plugins")
         namespace.__path__ = []
-    namespace.trpo_cli = sys.modules[sweeper.Sweep.__module__] = sweeper  # type: ignore[attr-defined]
-    plugins.register(sweeper.Sweep)
+    ours = types.ModuleType(Sweep.__module__)
+    namespace.trpo_cli = sys.modules[ours.__name__] = ours  # type: ignore[attr-defined]
+    for sweeper in (Sweep, Search):
+        setattr(ours, sweeper.__name__, sweeper)
+        plugins.register(sweeper)

@@ -83,9 +83,10 @@ class Campaign:
             before = self.status.states()
             try:
                 self._launch(missing)
+                self.status.look()
                 return
             except Exception as error:
-                self._wait(missing)
+                self.wait(missing)
                 if self.status.states() == before:
                     raise TrainingError(f"the launcher ended early: {type(error).__name__}: {error}") from error
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -95,7 +96,7 @@ class Campaign:
     def conclude(self) -> None:
         """Draw the report that was asked for. Raises `TrainingError` if a job failed."""
         if self.config.sweep.report:
-            self._report()
+            self.report()
         states = self.status.states().values()
         if failed := sum(state.status == FAILED for state in states):
             raise TrainingError(
@@ -103,7 +104,8 @@ class Campaign:
                 f"{quoted('sweep.resume=', self.directory)} tries them again"
             )
 
-    def _report(self) -> None:
+    def report(self) -> None:
+        """Draw the curves of all jobs."""
         try:
             report([self.directory], self.directory / "report", against=AGAINST)
         except RunDirectoryError as error:
@@ -112,7 +114,7 @@ class Campaign:
     def problem(self, job: Job, check: Callable[[Node], None]) -> str | None:
         """Why a job cannot begin, or go on; None if it can."""
         try:
-            node = described(self._composed(job))
+            node = described(self.composed(job.overrides))
             del node["sweep"]
             plan = planned(job.directory, {**node, "resume": AUTO}, job.overrides)
             check(plan.config)
@@ -138,8 +140,9 @@ class Campaign:
             return False
         return now.status != RUNNING and not (now.status == FINISHED and (now.env_steps or 0) >= wanted[0])
 
-    def _composed(self, job: Job) -> DictConfig:
-        return self.context.config_loader.load_sweep_config(self.config, list(job.overrides))
+    def composed(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a job with these."""
+        return self.context.config_loader.load_sweep_config(self.config, list(overrides))
 
     def _launch(self, jobs: Sequence[Job]) -> None:
         share = threads_each(self.config.hydra.launcher, len(jobs))
@@ -151,11 +154,11 @@ class Campaign:
 
     def _overrides(self, job: Job, share: int | None) -> list[str]:
         resume = [] if f"resume={AUTO}" in job.overrides else [f"resume={AUTO}"]
-        sampler = self._composed(job).sampler
+        sampler = self.composed(job.overrides).sampler
         threads = [f"sampler.num_threads={share}"] if share and sampler.get("num_threads", 0) is None else []
         return [*job.overrides, *resume, *threads, f"hydra.sweep.subdir='{job.name}'"]
 
-    def _wait(self, jobs: Sequence[Job]) -> None:
+    def wait(self, jobs: Sequence[Job]) -> None:
         """Until nobody is at any of them: what a broken launcher left may still be at work."""
         while any(self.status.state(job).status == RUNNING for job in jobs):
             time.sleep(0.5)

@@ -30,13 +30,15 @@ class Status:
         self.failures: dict[str, str] = {}  # that no run's directory tells of: job -> error
         self._seen: dict[str, State] = {}
         self._over = threading.Event()
+        self._one_at_a_time = threading.RLock()  # the watch and whoever launches jobs both look and write
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def add(self, jobs: Sequence[Job]) -> None:
         """Keep an eye on these, too."""
-        self._seen |= {job.name: self.state(job) for job in jobs}
-        self.jobs += jobs
-        self._write(self._seen)
+        with self._one_at_a_time:
+            self._seen |= {job.name: self.state(job) for job in jobs}
+            self.jobs += jobs
+            self._write(self._seen)
 
     def states(self) -> dict[str, State]:
         """Of each job, by its name."""
@@ -70,6 +72,10 @@ class Status:
 
     def look(self) -> None:
         """Write what has changed since the last look, and say which jobs began or ended."""
+        with self._one_at_a_time:
+            self._look()
+
+    def _look(self) -> None:
         found = self.states()
         if found == self._seen:
             return

@@ -6,6 +6,7 @@ import sys
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -37,12 +38,20 @@ class Sweep(BasicSweeper):
             self.campaign.conclude()
 
     def _jobs(self, arguments: list[str]) -> list[Job]:
+        parsed = self.overrides_of(arguments)
+        for override in parsed:
+            if override.is_interval_sweep():
+                key = override.get_key_element()
+                raise ConfigError(f"{key}: an interval has no end of values; hydra/sweeper=optuna searches it")
+        [combinations] = self.split_arguments(parsed, None)
+        return jobs(combinations, self.campaign.directory)
+
+    def overrides_of(self, arguments: list[str]) -> list[Override]:
+        """Those of a preset, and then those of the command line. Raises `ConfigError` if they name the jobs."""
         if any("hydra.sweep.subdir" in text for text in sys.argv):
             raise ConfigError("hydra.sweep.subdir: the jobs of a sweep are named after their overrides")
         parser = OverridesParser.create(self.campaign.context.config_loader)
-        parsed = parser.parse_overrides([*self._parse_config(), *arguments])
-        [combinations] = self.split_arguments(parsed, None)
-        return jobs(combinations, self.campaign.directory)
+        return parser.parse_overrides([*self._parse_config(), *arguments])
 
 
 def dry_run(found: list[Job], campaign: Campaign) -> None:

@@ -1,0 +1,101 @@
+"""Hyperparameter search with Optuna: each trial is some values and a job a seed, run like those of any sweep."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError
+from trpo_cli.sweep.job import Job
+from trpo_cli.sweep.sweeper import Sweep
+
+if TYPE_CHECKING:  # it is optional
+    from trpo_cli.sweep.space import Space
+    from trpo_cli.sweep.trials import Options, Trials
+
+MISSING = "hydra/sweeper=optuna needs it: pip install 'trpo-cli[optuna]'"
+
+EVALUATED = "final_evaluation_return"
+
+
+class Search(Sweep):
+    """The sweeper of `trpo-train -m hydra/sweeper=optuna`."""
+
+    __module__ = "hydra_plugins.trpo_cli"  # Hydra takes sweepers from there only
+
+    def __init__(self, params: dict[str, str] | None, **options: Any) -> None:
+        super().__init__(None, params)
+        self.given = options
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the trials that have not ended. Raises `ConfigError` if there is nothing to search, or no Optuna."""
+        if importlib.util.find_spec("optuna") is None:
+            raise ConfigError(MISSING)
+        from trpo_cli.sweep.space import space
+
+        options = self._options()
+        overrides = self.overrides_of(arguments)
+        plain = [str(each.input_line) for each in overrides if not each.is_sweep_override()]
+        config = self.campaign.composed(plain)
+        if options.metric == EVALUATED and not config.eval.every:
+            raise ConfigError(f"hydra.sweeper.metric: eval.every=0 leaves no {EVALUATED}")
+        found = space(overrides, config)
+        default = found.default(config)
+        if config.sweep.dry_run:
+            self._try(found, options, default)
+        else:
+            self._search(found, options, default)
+
+    def _options(self) -> Options:
+        from trpo_cli.build import fill
+        from trpo_cli.sweep.trials import Options
+
+        options = fill(Options, self.given, "hydra.sweeper.")
+        if len(set(options.seeds)) < len(options.seeds):
+            raise ConfigError(f"hydra.sweeper.seeds: got {options.seeds}; each seed is one run of a trial")
+        return options
+
+    def _search(self, space: Space, options: Options, default: dict[str, Any] | None) -> None:
+        from optuna.exceptions import StorageInternalError
+
+        from trpo_cli.sweep.trials import Trials
+
+        try:
+            with self.campaign as campaign:
+                trials = Trials(campaign.directory, space, options)
+                trials.run(campaign, default)
+            self._conclude(trials)
+        except StorageInternalError as error:
+            raise RunDirectoryError(f"{self.campaign.directory}: the study cannot be kept: {error}") from error
+
+    def _conclude(self, trials: Trials) -> None:
+        """Say what was found. Raises `TrainingError` if no trial came to its end."""
+        from trpo_cli.sweep import results
+
+        results.write(trials)
+        print(f"\n{results.table(trials)}")
+        if self.campaign.config.sweep.report:
+            self.campaign.report()
+        if not any(trial.state.name == "COMPLETE" for trial in trials.all()):
+            raise TrainingError("no trial came to its end; the log of each job has its traceback")
+        print(f"the best:  {results.best(trials)}")
+
+    def _try(self, space: Space, options: Options, default: dict[str, Any] | None) -> None:
+        """Say what would be searched, and build one sample of it. Raises `TrainingError` if that cannot begin."""
+        import optuna
+
+        from trpo_cli.parts import check
+
+        sample = default
+        if sample is None:
+            optuna.logging.set_verbosity(optuna.logging.ERROR)
+            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(options.seed))
+            sample = study.ask(dict(space.distributions)).params
+        for key, words in space.described().items():
+            print(f"{key}: {words}")
+        texts = (*space.overrides(sample), f"seed={options.seeds[0]}")
+        if problem := self.campaign.problem(Job("sample", texts, self.campaign.directory / "sample"), check):
+            raise TrainingError(f"a sample cannot begin: {' '.join(texts)}: {problem}")
+        runs = options.n_trials * len(options.seeds)
+        what = "the default configuration is the first trial" if default is not None else "the default lies outside"
+        print(f"{options.n_trials} trials of {len(options.seeds)} seeds, {runs} jobs at most; {what}; nothing was run")

@@ -1,0 +1,179 @@
+"""Ask for values, run their seeds, tell what came of it: until there are so many trials."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import hydra.utils
+import numpy as np
+import optuna
+from annotated_types import MinLen
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import URL
+
+from trpo_cli.errors import ConfigError, TrainingError
+from trpo_cli.layout import SUMMARY, quoted
+from trpo_cli.ranges import Count, NonNegativeInt
+from trpo_cli.sweep.campaign import Campaign
+from trpo_cli.sweep.job import Job
+from trpo_cli.sweep.space import UNSAID, Space
+from trpo_cli.sweep.state import ENDED, FINISHED
+
+STUDY = "study.db"
+OVER_SEEDS: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "mean": statistics.fmean,
+    "median": statistics.median,
+    "min": min,
+    "max": max,
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of a search: `hydra.sweeper`."""
+
+    n_trials: Count
+    seeds: Annotated[list[NonNegativeInt], MinLen(1)]
+    trials_at_once: Count
+    seeds_at_once: Count
+    metric: Literal["final_training_return", "final_evaluation_return", "best_training_return"]
+    over_seeds: Literal["mean", "median", "min", "max"]
+    direction: Literal["maximize", "minimize"]
+    seed: NonNegativeInt
+    sampler: dict[str, Any]
+    pruner: dict[str, Any]
+
+
+class Trials:
+    """The trials of a search, kept by Optuna in `study.db` of its directory: SQLite, which `kill -9` leaves whole."""
+
+    def __init__(self, directory: Path, space: Space, options: Options) -> None:
+        self.directory, self.space, self.options = directory, space, options
+        address = URL.create("sqlite", database=str(directory / STUDY)).render_as_string()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.study = optuna.create_study(
+            storage=address,
+            study_name="search",
+            direction=options.direction,
+            pruner=made(options.pruner),
+            load_if_exists=True,
+        )
+        self._refuse_another()
+
+    def _refuse_another(self) -> None:
+        """Raise `ConfigError` if the trials before were of another search."""
+        given = {
+            "space": self.space.described(),
+            "constants": [text for text in self.space.constants if not text.startswith(UNSAID)],
+            "seeds": self.options.seeds,
+            "metric": [self.options.metric, self.options.over_seeds, self.options.direction],
+        }
+        for name, value in given.items():
+            before = self.study.user_attrs.get(name, value)
+            if before != value:
+                raise ConfigError(f"{self.directory} holds another search, its {name}: {before}; given: {value}")
+            self.study.set_user_attr(name, value)
+
+    def run(self, campaign: Campaign, default: Mapping[str, Any] | None) -> None:
+        """See every trial to its end, those first that were interrupted; `default` is the first of all."""
+        before = self.all()
+        if default is not None and not before:
+            self.study.enqueue_trial(dict(default))
+        campaign.status.add([job for trial in before if trial.state.is_finished() for job in self.jobs(trial)])
+        while batch := self._batch():
+            self._evaluate(campaign, batch)
+
+    def all(self) -> list[FrozenTrial]:
+        """Those that were asked for, in order."""
+        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.state is not TrialState.WAITING]
+
+    def jobs(self, trial: FrozenTrial | Trial, seeds: Sequence[int] | None = None) -> list[Job]:
+        """Its runs, a seed each; of all seeds that it was given, or of these."""
+        given = self.options.seeds[: len(trial.intermediate_values)] if isinstance(trial, FrozenTrial) else []
+        texts = self.space.overrides(trial.params)
+        names = [(f"trial_{trial.number:03d},seed={seed}", seed) for seed in (given if seeds is None else seeds)]
+        return [Job(name, (*texts, f"seed={seed}"), self.directory / name) for name, seed in names]
+
+    def _batch(self) -> list[Trial]:
+        """Those that are to be run together. Numbers say which, so that a resumed search asks in the same order."""
+        together = self.options.trials_at_once
+        asked = self.all()
+        batch = [Trial(self.study, trial._trial_id) for trial in asked if trial.state is TrialState.RUNNING]
+        count = len(asked)
+        while count < self.options.n_trials and (not batch or count % together):
+            batch.append(self._ask(count))
+            count += 1
+        return batch
+
+    def _ask(self, number: int) -> Trial:
+        """A new trial. Each draws from its own seed: what it is depends on no interruption."""
+        [seed] = np.random.SeedSequence([self.options.seed, number]).generate_state(1)
+        self.study.sampler = made(self.options.sampler, seed=int(seed))
+        return self.study.ask(dict(self.space.distributions))
+
+    def _evaluate(self, campaign: Campaign, trials: list[Trial]) -> None:
+        """Some seeds at a time, after which those that failed or are hopeless drop out."""
+        seeds, together = self.options.seeds, self.options.seeds_at_once
+        for first in range(0, len(seeds), together):
+            some = seeds[first : first + together]
+            jobs = {trial.number: self.jobs(trial, some) for trial in trials}
+            self._run(campaign, [job for each in jobs.values() for job in each])
+            trials = [trial for trial in trials if self._note(campaign, trial, jobs[trial.number], first)]
+        for trial in trials:
+            self._tell(trial, TrialState.COMPLETE)
+
+    def _run(self, campaign: Campaign, jobs: Sequence[Job]) -> None:
+        campaign.wait(jobs)  # workers of a search that was killed may still be at them
+        campaign.run(jobs)
+        if any(campaign.state(job).status not in ENDED for job in jobs):
+            place = quoted("sweep.resume=", self.directory)
+            raise TrainingError(f"a job was stopped before its end, and the search with it; {place} continues it")
+
+    def _note(self, campaign: Campaign, trial: Trial, jobs: Sequence[Job], first: int) -> bool:
+        """Report what these seeds came to, and tell of a failure; whether the trial goes on."""
+        before = self._values(trial)
+        for index, job in enumerate(jobs, first):
+            value = result(job, self.options.metric) if campaign.state(job).status == FINISHED else None
+            if value is None:
+                trial.set_user_attr("error", campaign.state(job).error or f"its {self.options.metric} is no number")
+                self._tell(trial, TrialState.FAIL)
+                return False
+            if index >= len(before):
+                trial.report(value, index)
+        # what was let pass before an interruption is not asked again: others may have ended since
+        if len(before) > first or first + len(jobs) == len(self.options.seeds) or not trial.should_prune():
+            return True
+        self._tell(trial, TrialState.PRUNED)
+        return False
+
+    def _values(self, trial: Trial) -> list[float]:
+        return list(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values.values())
+
+    def _tell(self, trial: Trial, state: TrialState) -> None:
+        value = OVER_SEEDS[self.options.over_seeds](self._values(trial)) if state is TrialState.COMPLETE else None
+        self.study.tell(trial, value, state)
+        outcome = f"{value:.1f}" if value is not None else trial.user_attrs.get("error", "")
+        print("  ".join([f"{state.name.lower():8}", f"trial_{trial.number:03d}", outcome]).rstrip(), flush=True)
+
+
+def made(node: Mapping[str, Any], **arguments: Any) -> Any:
+    """One of Optuna's samplers or pruners. Raises `ConfigError` if it cannot be had."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            return hydra.utils.instantiate(dict(node), **arguments)
+        except hydra.errors.InstantiationException as error:
+            raise ConfigError(f"hydra/sweeper: {str(error).splitlines()[0]}") from error
+
+
+def result(job: Job, metric: str) -> float | None:
+    """What a finished run came to; None if that is no number."""
+    value = json.loads((job.directory / SUMMARY).read_text(encoding="utf-8"))[metric]
+    return value if value is not None and math.isfinite(value) else None
