@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import statistics
@@ -15,6 +16,7 @@ import hydra.utils
 import numpy as np
 import optuna
 from annotated_types import MinLen
+from hydra.errors import InstantiationException
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL
 
@@ -62,7 +64,7 @@ class Trials:
             storage=address,
             study_name="search",
             direction=options.direction,
-            pruner=made(options.pruner),
+            pruner=made("pruner", options.pruner),
             load_if_exists=True,
         )
         self._refuse_another()
@@ -115,7 +117,7 @@ class Trials:
     def _ask(self, number: int) -> Trial:
         """A new trial. Each draws from its own seed: what it is depends on no interruption."""
         [seed] = np.random.SeedSequence([self.options.seed, number]).generate_state(1)
-        self.study.sampler = made(self.options.sampler, seed=int(seed))
+        self.study.sampler = made("sampler", self.options.sampler, seed=int(seed))
         return self.study.ask(dict(self.space.distributions))
 
     def _evaluate(self, campaign: Campaign, trials: list[Trial]) -> None:
@@ -163,14 +165,21 @@ class Trials:
         print("  ".join([f"{state.name.lower():8}", f"trial_{trial.number:03d}", outcome]).rstrip(), flush=True)
 
 
-def made(node: Mapping[str, Any], **arguments: Any) -> Any:
-    """One of Optuna's samplers or pruners. Raises `ConfigError` if it cannot be had."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        try:
+def made(kind: str, node: Mapping[str, Any], **arguments: Any) -> Any:
+    """One of Optuna's, a `sampler` or `pruner`. Raises `ConfigError` if it cannot be had with what `node` says."""
+    from trpo_cli.build import checked
+
+    path = f"hydra.sweeper.{kind}"
+    try:
+        known = inspect.signature(hydra.utils.get_class(node["_target_"])).parameters
+        for key in known.keys() & node.keys():
+            if type(known[key].default) in (bool, int, float):  # what Optuna itself checks late, or never
+                checked(node[key], type(known[key].default), f"{path}.{key}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return hydra.utils.instantiate(dict(node), **arguments)
-        except hydra.errors.InstantiationException as error:
-            raise ConfigError(f"hydra/sweeper: {str(error).splitlines()[0]}") from error
+    except (InstantiationException, ImportError, AttributeError) as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
 
 
 def result(job: Job, metric: str) -> float | None:
