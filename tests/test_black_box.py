@@ -15,8 +15,8 @@ from torch import Tensor
 
 from trpo_cli import checkpoint
 from trpo_cli.algos.black_box import CMAES, BlackBox, CrossEntropy, RandomSearch
+from trpo_cli.episodes import Episodes
 from trpo_cli.errors import ConfigError, TrainingError
-from trpo_cli.evaluate import Episodes
 from trpo_cli.linearisation import flat, size
 from trpo_cli.parts import Parts
 from trpo_cli.policies import Policy

@@ -6,8 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trpo_cli.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.errors import NoSnapshot
-from trpo_cli.evaluate import Episodes, Evaluation, evaluate
 from trpo_cli.ranges import Count, NonNegativeInt
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it

@@ -21,8 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from trpo_cli.cli import CONF, discard_empty, opened, print_help, reported, told_once
+from trpo_cli.episodes import METRICS
 from trpo_cli.errors import ConfigError, EnvironmentFault
-from trpo_cli.evaluate import METRICS
 from trpo_cli.layout import fitting, quoted, relative
 from trpo_cli.parts import INEXACT, NOT_SETTINGS, Parts, Settings, build_parts
 from trpo_cli.progress import Progress
