@@ -7,7 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from trpo_cli.episodes import STREAM, Episodes, Evaluation, play
 from trpo_cli.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
+    import gymnasium
+
     from trpo_cli.envs.environments import Environments
     from trpo_cli.envs.make import Task
     from trpo_cli.trained import Trained
@@ -27,7 +29,7 @@ Frame = NDArray[np.uint8]  # (H, W, 3)
 SMOOTH = 40  # frames a second; of an environment with more, every second, third, ... one is filmed
 UNSAID = 30  # frames a second of an environment that does not say how many it has
 INSTALL = "pip install 'trpo-cli[video]'"
-MODE = "rgb_array"
+MODE, TRACK = "rgb_array", "track"
 
 
 def film(trained: Trained, path: Path, plan: Episodes, seed: int, sample: bool) -> Evaluation:
@@ -63,7 +65,20 @@ def filmable(task: Task) -> tuple[Task, int]:
     if MODE not in (modes := env.metadata.get("render_modes", [])):
         offers = f"only {', '.join(modes)}" if modes else "none at all"
         raise ConfigError(f"--video: {task.id} cannot be filmed: of render modes it offers {offers}, and not {MODE}")
-    return replace(task, kwargs={**task.kwargs, "render_mode": MODE}), int(env.metadata.get("render_fps", UNSAID))
+    kwargs = {**following(env, task.kwargs), **task.kwargs, "render_mode": MODE}
+    return replace(task, kwargs=kwargs), int(env.metadata.get("render_fps", UNSAID))
+
+
+def following(env: gymnasium.Env[Any, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's camera that stays with the body, if it has one and no other is asked for: else the body runs away."""
+    import mujoco  # type: ignore[import-untyped]
+    from gymnasium.envs.mujoco import MujocoEnv
+
+    simulator: Any = env.unwrapped
+    if not isinstance(simulator, MujocoEnv) or {"camera_name", "camera_id"} & kwargs.keys():
+        return {}
+    found = mujoco.mj_name2id(simulator.model, mujoco.mjtObj.mjOBJ_CAMERA, TRACK)
+    return {"camera_name": TRACK} if found >= 0 else {}
 
 
 def picture(envs: Environments) -> Frame:
