@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import secrets
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +24,9 @@ class WeightsAndBiases(Tracker):
     ) -> None:
         """Raises `ConfigError` if wandb is not installed."""
         try:
-            import wandb
+            self._wandb = importlib.import_module("wandb")
         except ImportError as error:
             raise ConfigError(f"logger: wandb is not installed: {INSTALL}") from error
-        self._wandb: Any = wandb
         self._options = {"project": project, "entity": entity, "group": group, "mode": mode}
 
     def begin(self, config: dict[str, Any], directory: Path, env_steps: int) -> None:
@@ -37,7 +38,7 @@ class WeightsAndBiases(Tracker):
         try:
             self._run = self._wandb.init(
                 **self._options,
-                id=identity(folder / IDENTITY, self._wandb.util.generate_id),
+                id=identity(folder / IDENTITY),
                 name=str(relative(directory)),
                 dir=str(directory),
                 config=config,
@@ -58,13 +59,13 @@ class WeightsAndBiases(Tracker):
         self._run.finish(exit_code=0 if error is None else 1)
 
 
-def identity(path: Path, generate: Any) -> str:
+def identity(path: Path) -> str:
     """The id that is kept at `path`, made if need be. Raises `RunDirectoryError` if there is something else."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise RunDirectoryError(f"{path} is no plain file, and is left alone")
     if not path.exists():
-        path.write_text(f"{generate()}\n", encoding="utf-8")
+        path.write_text(f"{secrets.token_hex(4)}\n", encoding="utf-8")
     found = path.read_text(encoding="utf-8").strip()
-    if not re.fullmatch(r"[a-z0-9]{8}", found):
+    if not re.fullmatch(r"[0-9a-f]{8}", found):
         raise RunDirectoryError(f"{path} holds no id of Weights & Biases")
     return found
