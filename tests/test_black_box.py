@@ -325,4 +325,4 @@ def test_the_commands_train_and_play(trpo_train: Command, trpo_eval: Command, tm
     assert finished.status == 0, finished.err
     played = trpo_eval(str(tmp_path / "run"), "--episodes", "2")
     assert played.status == 0, played.err
-    assert "CartPole-v1 after" in played.out
+    assert "| CartPole-v1, run" in played.out
