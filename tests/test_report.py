@@ -51,6 +51,16 @@ def test_settings_that_differ_are_told_apart_and_named(trpo_report: Command, tmp
     assert "| Hopper-v4 | trpo algo.delta=0.1 | 2 | 200 | 7 |" in done.out
 
 
+def test_where_else_rows_were_sent_makes_no_difference(trpo_report: Command, tmp_path: Path) -> None:
+    for seed in range(2):
+        written(tmp_path / "runs" / str(seed), "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
+    config = tmp_path / "runs" / "0" / "config.yaml"
+    config.write_text(
+        config.read_text().replace("algo: trpo}", "algo: trpo, logger: wandb}") + "logger: {mode: null}\n"
+    )
+    assert "| Hopper-v4 | trpo | 2 | 200 | 3 |" in trpo_report("runs", "--out", "out").out
+
+
 def test_the_final_return_is_taken_where_all_have_arrived(trpo_report: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
     written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 1, ["1.0", "5.0", "9.0"])

@@ -24,7 +24,17 @@ R = TypeVar("R")
 
 PARTS = tuple(
     f"trpo_cli.{name}"
-    for name in ("algos", "critics", "envs", "policies", "returns", "samplers", "surrogates", "trust_region")
+    for name in (
+        "algos",
+        "critics",
+        "envs",
+        "policies",
+        "returns",
+        "samplers",
+        "surrogates",
+        "trackers",
+        "trust_region",
+    )
 )
 """Where parts come from. The rest of the program reads and writes files, and no configuration may call it."""
 

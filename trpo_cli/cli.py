@@ -18,7 +18,7 @@ _PACKAGE = Path(__file__).resolve().parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 """The configuration: inside the package in a wheel, beside it in a source tree."""
 
-GROUPS = ("algo", "env", "sampler", "policy", "critic", "experiment")
+GROUPS = ("algo", "env", "sampler", "policy", "critic", "experiment", "logger")
 HELP = """\
 trpo-train: trust-region policy optimisation
 

@@ -17,25 +17,12 @@ from numpy.typing import NDArray
 from trpo_cli.cli import reported
 from trpo_cli.errors import RunDirectoryError, nearest
 from trpo_cli.layout import METRICS, SUMMARY, read_config
+from trpo_cli.settings import decisive
 
 Floats = NDArray[np.float64]
 RETURN = "rollout/episode_return_mean"
 AGAINST = ("env_steps", "iterations")
 POINTS = 200  # of a curve
-INDIFFERENT = (
-    "seed",
-    "choices.",
-    "plugins",
-    "device",
-    "eval.",
-    "checkpoint.",
-    "fault_patience",
-    "env.step_timeout",
-    "resume",
-    "sampler.num_threads",
-    "sampler.vectorization",
-)
-"""Keys, or how they begin, that decide nothing that is learned, or are told apart otherwise."""
 FEW = 5  # curves whose names find room among them
 FAR = 30  # curves whose lengths differ by more share a logarithmic axis
 RESAMPLES = 2000  # of the seeds, for an interval
@@ -93,28 +80,18 @@ def read(directory: Path, metric: str) -> History:
                 if row[metric]
             ]
         *x, y = np.array(rows).reshape(-1, 3).T
-        settings = {key: value for key, value in flat(config) if not key.startswith(INDIFFERENT)}
         return History(
             directory,
             config["env"]["id"],
             config["choices"]["algo"],
             config["seed"],
-            {group: option for group, option in config["choices"].items() if "/" not in group},
-            settings,
+            {group: option for group, option in config["choices"].items() if "/" not in group and group != "logger"},
+            decisive(config),
             dict(zip(AGAINST, x, strict=True)),
             y,
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunDirectoryError(f"{directory} holds no readable run: {error!r}") from error
-
-
-def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """`algo.delta`, 0.01 and the like, for every leaf of a configuration."""
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from flat(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
 
 
 def interval(samples: Floats) -> tuple[Floats, Floats]:

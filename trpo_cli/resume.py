@@ -31,6 +31,8 @@ MAY_CHANGE = (
     "algo.max_rejected",
     "env.step_timeout",
     "sampler.num_threads",
+    "logger",
+    "choices.logger",
 )
 """Keys, or how they begin, on which no parameter depends but through how long the run is."""
 CHOICE = "choices."  # how the keys begin under which a configuration keeps the option of each group
@@ -130,7 +132,7 @@ def _continued(directory: Path, given: Node, overrides: Sequence[str] | None) ->
             f"plugins=[{','.join(missing)}]"
         )
     wanted = {**(given if overrides is None else changed(saved, overrides)), "plugins": plugins}
-    found = differences(saved, wanted)
+    found = differences(saved, wanted := with_logger(wanted, given))
     if wrong := [text for key, text in _roots(found).items() if not key.startswith(MAY_CHANGE)]:
         more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
         raise ConfigError(
@@ -140,7 +142,15 @@ def _continued(directory: Path, given: Node, overrides: Sequence[str] | None) ->
         )
     rescheduled = schedules(wanted) if "total_steps" in found else []
     shortened = wanted.get("total_steps", 0) < saved.get("total_steps", 0)
-    return Plan(wanted, True, list(found.values()), rescheduled, shortened)
+    changes = [text for key, text in found.items() if key.partition(".")[0] != "logger"]  # its choice says it
+    return Plan(wanted, True, changes, rescheduled, shortened)
+
+
+def with_logger(node: Node, given: Node) -> Node:
+    """`node` with the logger of this command line alone: a directory does not decide whom the program talks to."""
+    own = {key: value for key, value in node.items() if key != "logger"}
+    own["choices"] = {**node["choices"], "logger": given["choices"].get("logger")}
+    return own | {key: given[key] for key in ("logger",) if key in given}
 
 
 def changed(saved: Node, overrides: Sequence[str]) -> Node:
@@ -148,7 +158,7 @@ def changed(saved: Node, overrides: Sequence[str]) -> Node:
     node = copy.deepcopy(saved)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
-        if key.startswith(("hydra", "resume", "plugins", "sweep.")):
+        if key.startswith(("hydra", "resume", "plugins", "logger", "sweep.")):
             continue
         if override.is_delete() or override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: a run that is resumed keeps its one value of each key")
