@@ -10,13 +10,14 @@ from trpo_cli.errors import RunDirectoryError, UserError, nearest
 from trpo_cli.report import figures, tables
 from trpo_cli.report.figures import Panel, Styles
 from trpo_cli.report.groups import Group, averaged_settings, grouped, natural, without_duplicates
-from trpo_cli.report.measures import common_step, default_threshold, diagnostics, finals, untrained
+from trpo_cli.report.measures import DIAGNOSTICS, common_step, default_threshold, diagnostics, finals, untrained
 from trpo_cli.report.published import Published, published
 from trpo_cli.report.runs import RETURN, STEPS, RunRecord
 from trpo_cli.report.statistics import Floats
 from trpo_cli.report.tables import Table
 
-USUAL = ("finished", "duplicate", "broken")  # neither of the last two is in a group
+SERIOUS = ("broken", "failed", "duplicate", "stopped", "running")  # the worst first
+MANY = 8  # runs that are told of one by one, before the table of all
 MEASURE = {"mean": "the mean", "iqm": "the interquartile mean"}
 EVERY_TASK = ""
 
@@ -132,7 +133,9 @@ def learning_curves(
     smoothed = f"smoothed: each point is the mean of {options.smooth} rows" if options.smooth > 1 else "not smoothed"
     caption = f"{MEASURE[options.statistic].capitalize()} over the runs and its 95 % bootstrap interval, {smoothed}."
     if options.compare:
-        caption += " Diamonds: published numbers, at their steps; hollow ones took more steps than are shown."
+        caption += (
+            " Diamonds: published numbers, at their steps; those of more steps than are shown are in the table only."
+        )
     columns = len(options.against) if len(options.against) > 1 else figures.square(len(panels))
     return Section("Learning curves", None, panels, columns, "learning_curves", caption)
 
@@ -200,7 +203,7 @@ def inside_the_trust_region(tasks: Sequence[Sequence[Group]], styles: Styles) ->
     """Diagnostics of the runs that have them."""
     panels, telling = [], []
     for task in tasks:
-        told = {name: [g for g in task if all(name in diagnostics(r) for r in g.runs)] for name in names_of(task)}
+        told = {name: [g for g in task if all(name in diagnostics(r) for r in g.runs)] for name in DIAGNOSTICS}
         panels += [figures.trust_region(groups, name, styles) for name, groups in told.items() if groups]
         telling += [group for group in task if any(diagnostics(record) for record in group.runs)]
     if not panels:
@@ -210,11 +213,6 @@ def inside_the_trust_region(tasks: Sequence[Sequence[Group]], styles: Styles) ->
         "the border of the trust region."
     )
     return [Section("Trust region", tables.trust_region(telling), panels, 4, "diagnostics", caption)]
-
-
-def names_of(task: Sequence[Group]) -> list[str]:
-    """The diagnostics that any run of the task has, in their order."""
-    return list(dict.fromkeys(name for group in task for record in group.runs for name in diagnostics(record)))
 
 
 def lead(records: Sequence[RunRecord], groups: Sequence[Group], options: Options) -> str:
@@ -231,12 +229,12 @@ def lead(records: Sequence[RunRecord], groups: Sequence[Group], options: Options
 
 def notices(records: Sequence[RunRecord], groups: Sequence[Group], options: Options) -> list[str]:
     """What a reader should know before believing a number."""
-    said = [f"{r.where()} is {r.status}: {r.note}" for r in records if r.status != "finished"]
-    said += [
-        f"{record.where()} has no {options.metric} yet, and is in no group"
-        for record in records
-        if record.status not in USUAL and not record.has(options.metric)
-    ]
+    unusual = sorted((r for r in records if r.status != "finished"), key=lambda r: SERIOUS.index(r.status))
+    said = [f"{r.where()} is {r.status}: {r.note}" for r in unusual[:MANY]]
+    if len(unusual) > MANY:
+        said.append(f"{len(unusual) - MANY} more runs are not finished, or duplicates: see the table of runs")
+    grey = [r for r in records if r.status in ("finished", "running", "stopped") and not r.has(options.metric)]
+    said += [f"{record.where()} has no {options.metric} yet, and is in no group" for record in grey[:MANY]]
     for group in groups:
         step = int(common_step(group, options.metric))
         shortest = min(group.runs, key=lambda record: record.steps)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trpo_cli.report.groups import Group
-from trpo_cli.report.measures import curve, diagnostics
+from trpo_cli.report.measures import ACCEPTED, KL, RESIDUAL, curve, diagnostics
 from trpo_cli.report.published import Published
 from trpo_cli.report.runs import RETURN, STEPS
 from trpo_cli.report.statistics import STATISTICS, Floats, interval, profile, profile_interval, stretches
@@ -23,6 +23,7 @@ STYLES = ("-", "--", ":", "-.")  # once the colours are used up
 FEW = 5  # curves whose names find room among them
 FAR = 30  # curves whose lengths differ by more share a logarithmic axis
 LONG = 22  # letters of a name that needs a line of its own
+BEYOND = 1.05  # a published number at so many times the steps shown is still marked
 STRETCHES = 40  # of the steps, each a point of a diagnostic
 THRESHOLDS = np.linspace(0.0, 1.2, 121)  # of normalised scores
 SIZE = (5.2, 3.6)  # inches, of a panel
@@ -98,18 +99,13 @@ def line(axes: Any, places: Floats, values: Floats, statistic: Any, label: str, 
 
 
 def mark(axes: Any, references: Sequence[Published], end: float, groups: Sequence[Group], styles: Styles) -> None:
-    """A diamond at each published number: hollow, at the right, where its steps are more than are shown."""
+    """A diamond at each published number of these algorithms whose steps are shown; names in two columns."""
     colours = {group.runs[0].algo: styles(group.label)["color"] for group in reversed(groups)}
-    for number in references:
-        if number.steps is None or number.algo not in colours:
-            continue
-        colour, beyond = colours[number.algo], number.steps > 1.05 * end
-        place = min(number.steps, end)
-        face = "none" if beyond else colour
-        axes.plot(place, number.value, "D", markersize=4, markeredgecolor=colour, markerfacecolor=face, clip_on=False)
-        axes.annotate(
-            number.source, (place, number.value), (-5, 0), textcoords="offset points", ha="right", va="center", size=6
-        )
+    near = [p for p in references if p.algo in colours and p.steps is not None and p.steps <= BEYOND * end]
+    for place, number in enumerate(sorted(near, key=lambda p: p.value)):
+        axes.plot(number.steps, number.value, "D", markersize=4, color=colours[number.algo], clip_on=False, zorder=3)
+        at, offset = (number.steps, number.value), (-6 - 48 * (place % 2), 0)
+        axes.annotate(number.source, at, offset, textcoords="offset points", ha="right", va="center", size=6)
 
 
 def profiles(strata: dict[str, list[Floats]], styles: Styles) -> Panel:
@@ -141,10 +137,12 @@ def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
             middles = (edges[1:] + edges[:-1])[there] / 2
             marker = {"marker": "o"} if len(middles) == 1 else {}
             axes.plot(middles, values[:, there].mean(0), label=plain(group.label), **styles(group.label), **marker)
-        if name.startswith("KL"):
+        if name == KL:
             axes.axhline(1, color="0.6", linewidth=0.8)
-        if name == "CG residual":
-            axes.set_yscale("log")
+        elif name == RESIDUAL:
+            axes.set_yscale("log", nonpositive="mask")
+        elif name == ACCEPTED:
+            axes.set_ylim(-0.02, 1.05)
         axes.set(title=plain(groups[0].task), xlabel=AXES[STEPS], ylabel=name)
         axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 6), useMathText=True)
         legend(axes, "algorithm")

@@ -1,4 +1,4 @@
-"""Runs that are averaged over: those of a task that differ in nothing but their seed, or agree in the keys asked for."""
+"""Runs that are averaged over: those of a task that differ in nothing but their seed, or agree in chosen keys."""
 
 from __future__ import annotations
 

@@ -101,13 +101,19 @@ def kl_ratio(record: RunRecord) -> Floats | None:
     return np.asarray(record.rows["policy/kl"] / delta)
 
 
+KL, BACKTRACKS, RESIDUAL, ACCEPTED = "KL / δ", "backtracks of the line search", "CG residual", "share of accepted steps"
+COLUMNS = {
+    BACKTRACKS: "trust_region/backtracks",
+    RESIDUAL: "trust_region/cg_residual",
+    ACCEPTED: "trust_region/accepted",
+}
+DIAGNOSTICS = (KL, *COLUMNS)
+
+
 def diagnostics(record: RunRecord) -> dict[str, Floats]:
-    """What a run tells of its trust region, row by row (I,), under the name it has in figures; empty if nothing."""
+    """What a run with a trust region tells of it, row by row (I,), by the names in `DIAGNOSTICS`; else empty."""
+    told = {name: record.rows[column] for name, column in COLUMNS.items() if record.has(column)}
+    if told.keys() <= {ACCEPTED}:
+        return {}
     ratio = kl_ratio(record)
-    columns = {
-        "backtracks of the line search": "trust_region/backtracks",
-        "CG residual": "trust_region/cg_residual",
-        "share of accepted steps": "trust_region/accepted",
-    }
-    told = {name: record.rows[column] for name, column in columns.items() if record.has(column)}
-    return {**({} if ratio is None else {"KL / δ": ratio}), **told} if told else {}
+    return told if ratio is None else {KL: ratio, **told}

@@ -101,8 +101,7 @@ def read(directory: Path) -> RunRecord:
         record = replace(record, rows=read_rows(directory / METRICS))
         summary = read_summary(directory / SUMMARY)
     except (OSError, RunDirectoryError, KeyError, TypeError, ValueError) as error:
-        reason = None if isinstance(error, RunDirectoryError) and "left alone" in str(error) else failure(directory)
-        return replace(record, status="failed" if reason else "broken", note=reason or _brief(directory, error))
+        return unreadable(record, error, running)
     training = sum(np.nansum(record.rows[name]) for name in SECONDS if name in record.rows)
     record = replace(record, wall_seconds=float(summary.get("wall_seconds", training)))
     if running:
@@ -114,6 +113,13 @@ def read(directory: Path) -> RunRecord:
     resumable = any((directory / CHECKPOINTS).glob("*.safetensors"))
     note = f"goes on with: trpo-train {quoted('resume=', directory)}" if resumable else "before its first checkpoint"
     return replace(record, status="stopped", note=note)
+
+
+def unreadable(record: RunRecord, error: Exception, running: bool) -> RunRecord:
+    """A run that has just begun, that failed before it had anything to show, or that is broken."""
+    reason = failure(record.directory)
+    status = "running" if running else "failed" if reason else "broken"
+    return replace(record, status=status, note=reason or _brief(record.directory, error))
 
 
 def configured(record: RunRecord, config: dict[str, Any]) -> RunRecord:
@@ -175,7 +181,7 @@ def read_summary(path: Path) -> dict[str, Any]:
 def failure(directory: Path) -> str | None:
     """Why the run ended early, if that is the last word of its log."""
     path = directory / LOG
-    if not path.is_file():
+    if path.is_symlink() or not path.is_file():
         return None
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL))

@@ -5,13 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from trpo_cli.report.groups import Group
-from trpo_cli.report.measures import bests, common_step, diagnostics, evaluations, finals, reaching, speeds
+from trpo_cli.report.measures import (
+    ACCEPTED,
+    BACKTRACKS,
+    KL,
+    RESIDUAL,
+    bests,
+    common_step,
+    diagnostics,
+    evaluations,
+    finals,
+    reaching,
+    speeds,
+)
 from trpo_cli.report.published import Published
 from trpo_cli.report.runs import EVALUATION, RETURN, RunRecord
 from trpo_cli.report.statistics import STATISTICS, Floats, interval
@@ -146,36 +159,26 @@ def trust_region(groups: Sequence[Group]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
         told = [diagnostics(record) for record in group.runs]
-        pooled = {name: np.concatenate([t[name] for t in told if name in t]) for name in {n for t in told for n in t}}
-        kept = {name: values[~np.isnan(values)] for name, values in pooled.items()}
-        if not kept:
-            continue
-        ratio = kept.get("KL / δ", np.empty(0))
-        residual = kept.get("CG residual", np.empty(0))
-        rows.append(
-            (
-                group.task,
-                group.label,
-                number(float(np.median(ratio))) if len(ratio) else None,
-                number(float(ratio.max())) if len(ratio) else None,
-                number(float((ratio > 1).mean())) if len(ratio) else None,
-                number(float(kept["backtracks of the line search"].mean()))
-                if "backtracks of the line search" in kept
-                else None,
-                number(float(np.median(residual))) if len(residual) else None,
-                number(float(kept["share of accepted steps"].mean())) if "share of accepted steps" in kept else None,
-            )
-        )
-    columns: tuple[str, ...] = (
-        "task",
-        "algorithm",
-        "median KL / δ",
-        "largest KL / δ",
-        "share of KL > δ",
-        "mean backtracks",
-    )
-    columns = (*columns, "median CG residual", "accepted share")
-    return Table("diagnostics", "Trust region", columns, tuple(rows))
+        measures: list[float] = []
+        for name, measure in INSIDE:
+            values = np.concatenate([np.empty(0), *(run[name] for run in told if name in run)])
+            values = values[~np.isnan(values)]
+            measures.append(float(measure(values)) if len(values) else math.nan)
+        rows.append((group.task, group.label, *map(number, measures)))
+    columns = ("task", "algorithm", "median KL / δ", "largest KL / δ", "share of KL > δ", "mean backtracks")
+    columns_of_the_solver = ("median CG residual", "accepted share")
+    return Table("diagnostics", "Trust region", (*columns, *columns_of_the_solver), tuple(rows))
+
+
+INSIDE: tuple[tuple[str, Callable[[Floats], Any]], ...] = (
+    (KL, np.median),
+    (KL, np.max),
+    (KL, lambda ratios: (ratios > 1).mean()),
+    (BACKTRACKS, np.mean),
+    (RESIDUAL, np.median),
+    (ACCEPTED, np.mean),
+)
+"""The columns of that table: a diagnostic, and the measure of all its values."""
 
 
 def comparison(groups: Sequence[Group], numbers: dict[str, list[Published]], statistic: str) -> Table:
