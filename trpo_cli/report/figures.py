@@ -80,7 +80,7 @@ def curves(
         if logarithmic:
             axes.set_xscale("log")
         else:
-            axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 6), useMathText=True)
+            few_numbers(axes)
         legend(axes, "algorithm (runs)")
 
     labels = ", ".join(group.label for group in groups)
@@ -144,10 +144,16 @@ def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
         elif name == ACCEPTED:
             axes.set_ylim(-0.02, 1.05)
         axes.set(title=plain(groups[0].task), xlabel=AXES[STEPS], ylabel=name)
-        axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 6), useMathText=True)
+        few_numbers(axes)
         legend(axes, "algorithm")
 
     return Panel(f"{name} on {groups[0].task}: {', '.join(group.label for group in groups)}", draw)
+
+
+def few_numbers(axes: Any) -> None:
+    """So many along the steps that they do not run into each other."""
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 6), useMathText=True)
+    axes.locator_params(axis="x", nbins=6)
 
 
 def legend(axes: Any, title: str) -> None:
