@@ -23,6 +23,7 @@ STYLES = ("-", "--", ":", "-.")  # once the colours are used up
 FEW = 5  # curves whose names find room among them
 FAR = 30  # curves whose lengths differ by more share a logarithmic axis
 LONG = 22  # letters of a name that needs a line of its own
+APART = 0.055  # names beside the axes, of their height
 BEYOND = 1.05  # a published number at so many times the steps shown is still marked
 STRETCHES = 40  # of the steps, each a point of a diagnostic
 THRESHOLDS = np.linspace(0.0, 1.2, 121)  # of normalised scores
@@ -99,13 +100,27 @@ def line(axes: Any, places: Floats, values: Floats, statistic: Any, label: str, 
 
 
 def mark(axes: Any, references: Sequence[Published], end: float, groups: Sequence[Group], styles: Styles) -> None:
-    """A diamond at each published number of these algorithms whose steps are shown; names in two columns."""
+    """A diamond at each published number of these algorithms whose steps are shown; its source beside the axes."""
     colours = {group.runs[0].algo: styles(group.label)["color"] for group in reversed(groups)}
     near = [p for p in references if p.algo in colours and p.steps is not None and p.steps <= BEYOND * end]
-    for place, number in enumerate(sorted(near, key=lambda p: p.value)):
-        axes.plot(number.steps, number.value, "D", markersize=4, color=colours[number.algo], clip_on=False, zorder=3)
-        at, offset = (number.steps, number.value), (-6 - 48 * (place % 2), 0)
-        axes.annotate(number.source, at, offset, textcoords="offset points", ha="right", va="center", size=6)
+    near.sort(key=lambda number: number.value)
+    for number in near:
+        axes.plot(number.steps, number.value, "D", markersize=4, color=colours[number.algo], zorder=3)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)  # the names below are placed by it
+    height = -APART
+    for number in near:
+        height = max(height + APART, (number.value - low) / (high - low))
+        axes.annotate(
+            number.source,
+            (number.steps, number.value),
+            (1.03, height),
+            textcoords="axes fraction",
+            va="center",
+            size=7,
+            color=colours[number.algo],
+            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.6},
+        )
 
 
 def profiles(strata: dict[str, list[Floats]], styles: Styles) -> Panel:
