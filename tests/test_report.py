@@ -178,6 +178,28 @@ def test_to_ask_whether_a_run_is_held_keeps_nobody_from_holding_it(
     held.release()
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "note"),
+    [
+        ("config.yaml", "a: [", "config.yaml cannot be read"),
+        ("config.yaml", "choices: {}\nenv: {id: t}\nseed: 0\npolicy: {}\n", "KeyError: 'algo'"),
+        ("metrics.csv", "env_steps,b\n1,2\n3\n", "metrics.csv: the number of columns changed"),
+        ("metrics.csv", "env_steps,b\n1,2,3\n", "metrics.csv has 2 columns and rows of 3"),
+        ("metrics.csv", "env_steps,b\n5,2\n3,2\n", "metrics.csv: env_steps do not grow"),
+        ("metrics.csv", "b\n5\n", "metrics.csv has no column env_steps"),
+        ("summary.json", "{", "summary.json cannot be read"),
+        ("summary.json", '{"wall_seconds": "long"}', "could not convert string to float"),
+    ],
+)
+def test_damage_is_told_and_stops_nothing(tmp_path: Path, file: str, text: str, note: str) -> None:
+    written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0"])
+    written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 1, ["1.0"])
+    (tmp_path / "runs" / "a" / file).write_text(text)
+    damaged, whole = find([tmp_path / "runs"])
+    assert (damaged.status, whole.status) == ("broken", "finished")
+    assert damaged.note.startswith(note)
+
+
 def test_a_row_that_is_being_written_waits_for_its_end(tmp_path: Path) -> None:
     written(tmp_path / "run", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
     with (tmp_path / "run" / "metrics.csv").open("a") as file:

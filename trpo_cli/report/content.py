@@ -109,7 +109,9 @@ def drawable(records: Sequence[RunRecord], options: Options) -> list[RunRecord]:
         which = "finished run" if options.finished_only else "run"
         told = [f"{record.where()}: {record.status}; {record.note}" for record in records]
         more = [f"and {len(told) - 5} more"] if len(told) > 5 else []
-        raise RunDirectoryError("\n".join([f"no {which} has a {options.metric} to draw", *told[:5], *more]))
+        raise RunDirectoryError(
+            "\n".join([f"no {which} has a {options.metric} to draw; --metric names another column", *told[:5], *more])
+        )
     return chosen
 
 

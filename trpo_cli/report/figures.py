@@ -28,6 +28,8 @@ BEYOND = 1.05  # a published number at so many times the steps shown is still ma
 STRETCHES = 40  # of the steps, each a point of a diagnostic
 THRESHOLDS = np.linspace(0.0, 1.2, 121)  # of normalised scores
 SIZE = (5.2, 3.6)  # inches, of a panel
+LINE = 0.19  # inches, of a legend below the axes
+LABELS = 0.5  # inches, of what stands between the axes and such a legend
 AXES = {STEPS: "environment steps", "seconds": "seconds of sampling and updates"}
 
 
@@ -36,6 +38,7 @@ class Panel:
     """One plot: what it shows, in words, and how it is drawn onto axes."""
 
     alt: str
+    names: Sequence[str]  # of its curves
     draw: Callable[[Any], None]
 
 
@@ -84,8 +87,8 @@ def curves(
             few_numbers(axes)
         legend(axes, "algorithm (runs)")
 
-    labels = ", ".join(group.label for group in groups)
-    return Panel(f"{metric} against {AXES.get(against, against)} on {groups[0].task}: {labels}", draw)
+    names = [f"{group.label} ({len(group.runs)})" for group in groups]
+    return Panel(f"{metric} against {AXES.get(against, against)} on {groups[0].task}: {', '.join(names)}", names, draw)
 
 
 def line(axes: Any, places: Floats, values: Floats, statistic: Any, label: str, style: dict[str, Any]) -> None:
@@ -136,7 +139,9 @@ def profiles(strata: dict[str, list[Floats]], styles: Styles) -> Panel:
         axes.set_ylim(-0.02, 1.02)
         legend(axes, "algorithm (runs)")
 
-    return Panel(f"performance profile: the share of runs above each normalised score: {', '.join(strata)}", draw)
+    return Panel(
+        f"performance profile: the share of runs above each normalised score: {', '.join(strata)}", list(strata), draw
+    )
 
 
 def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
@@ -162,7 +167,8 @@ def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
         few_numbers(axes)
         legend(axes, "algorithm")
 
-    return Panel(f"{name} on {groups[0].task}: {', '.join(group.label for group in groups)}", draw)
+    names = [group.label for group in groups]
+    return Panel(f"{name} on {groups[0].task}: {', '.join(names)}", names, draw)
 
 
 def few_numbers(axes: Any) -> None:
@@ -171,18 +177,29 @@ def few_numbers(axes: Any) -> None:
     axes.locator_params(axis="x", nbins=6)
 
 
+def lines_below(names: Sequence[str]) -> int:
+    """How many lines a legend of these names takes below the axes; 0 where it finds room among the curves."""
+    longest = max(map(len, names))
+    return 0 if len(names) <= FEW and longest <= 2 * LONG else -(-len(names) // columns_below(longest))
+
+
+def columns_below(longest: int) -> int:
+    """How many names of so many letters stand side by side."""
+    return 1 if longest > 2 * LONG else 2 if longest > LONG else 3
+
+
 def legend(axes: Any, title: str) -> None:
-    """Among the curves where they are few, else below them."""
+    """Among the curves where they are few and their names short, else below them."""
+    from matplotlib.transforms import ScaledTranslation
+
     axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes.get_legend_handles_labels()
-    longest = max(map(len, labels))
-    below = {
-        "loc": "upper center",
-        "bbox_to_anchor": (0.45, -0.17),
-        "ncols": 1 if longest > 2 * LONG else 2 if longest > LONG else 3,
-    }
-    place = below if len(labels) > FEW or longest > 2 * LONG else {}
-    axes.legend(handles, labels, title=title, frameon=False, fontsize="small", **place)
+    handles, names = axes.get_legend_handles_labels()
+    place: dict[str, Any] = {}
+    if lines_below(names):
+        lower = axes.transAxes + ScaledTranslation(0, -LABELS, axes.figure.dpi_scale_trans)
+        place = {"loc": "upper center", "bbox_to_anchor": (0.45, 0.0), "bbox_transform": lower}
+        place["ncols"] = columns_below(max(map(len, names)))
+    axes.legend(handles, names, title=title, frameon=False, fontsize="small", **place)
 
 
 def together(panels: Sequence[Panel], columns: int, file: Path) -> None:
@@ -208,7 +225,8 @@ def drawn(panels: Sequence[Panel], rows: int, columns: int) -> Any:
     """A figure of the panels; places that stay empty are removed."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(SIZE[0] * columns, SIZE[1] * rows), layout="constrained")
+    height = SIZE[1] + LINE * max(lines_below(panel.names) for panel in panels)
+    figure = Figure(figsize=(SIZE[0] * columns, height * rows), layout="constrained")
     places = figure.subplots(rows, columns, squeeze=False).flat
     for panel, axes in zip(panels, places, strict=False):  # in this order: places then holds the ones left over
         panel.draw(axes)

@@ -94,11 +94,16 @@ def speeds(group: Group) -> Floats:
 
 
 def kl_ratio(record: RunRecord) -> Floats | None:
-    """The KL divergence of each update over its radius delta (I,); None for a run without either."""
+    """The KL divergence of each update over its radius delta (I,); None for a run without either.
+
+    NaN where the radius has decayed to 0.
+    """
     delta = record.rows.get("trust_region/delta", record.settings.get("algo.delta"))
-    if delta is None or not record.has("policy/kl"):
+    if not isinstance(delta, np.ndarray | float | int) or not record.has("policy/kl"):
         return None
-    return np.asarray(record.rows["policy/kl"] / delta)
+    kl, radius = np.broadcast_arrays(record.rows["policy/kl"], delta)
+    ratio: Floats = np.divide(kl, radius, out=np.full(len(kl), np.nan), where=radius > 0)
+    return ratio
 
 
 KL, BACKTRACKS, RESIDUAL, ACCEPTED = "KL / δ", "backtracks of the line search", "CG residual", "share of accepted steps"

@@ -100,10 +100,10 @@ def read(directory: Path) -> RunRecord:
         record = configured(record, read_config(directory))
         record = replace(record, rows=read_rows(directory / METRICS))
         summary = read_summary(directory / SUMMARY)
+        training = sum(np.nansum(record.rows[name]) for name in SECONDS if name in record.rows)
+        record = replace(record, wall_seconds=float(summary.get("wall_seconds", training)))
     except (OSError, RunDirectoryError, KeyError, TypeError, ValueError) as error:
         return unreadable(record, error, running)
-    training = sum(np.nansum(record.rows[name]) for name in SECONDS if name in record.rows)
-    record = replace(record, wall_seconds=float(summary.get("wall_seconds", training)))
     if running:
         return replace(record, status="running", note=f"{record.steps:,} of {record.settings['total_steps']:,} steps")
     if summary:
