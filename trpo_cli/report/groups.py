@@ -15,6 +15,7 @@ INDIFFERENT = (
     "seed",
     "plugins",
     "device",
+    "update_threads",
     "eval.",
     "checkpoint.",
     "fault_patience",
