@@ -45,6 +45,7 @@ LAYERS = {
     "logger": 5,
     "run": 6,
     "composed": 1,
+    "state": 2,
     "sweep": 8,
     "signals": 5,
     "build": 6,

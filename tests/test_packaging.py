@@ -32,6 +32,7 @@ def train(environment: Path, directory: Path) -> None:
 
 def test_the_wheel_holds_every_yaml(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
+    assert {"trpo_cli/report/page.html", "trpo_cli/report/published.yaml"} <= packed
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"trpo_cli/{path.relative_to(ROOT)}" in packed
 

@@ -16,9 +16,9 @@ from conftest import Command, after_rows
 from exactness import exactly
 
 from trpo_cli.errors import ConfigError, RunDirectoryError
-from trpo_cli.lock import Lock, holder
+from trpo_cli.lock import Lock
+from trpo_cli.state import state
 from trpo_cli.sweep.job import STATUS, jobs, resumed
-from trpo_cli.sweep.state import state
 
 SMALL = ("env=CartPole-v1", "total_steps=256", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
 FAULTY = ("plugins=[probes]", "env=gym", "env.id=Probe/Faulty-v0", *SMALL[1:], "fault_patience=0")
@@ -161,21 +161,6 @@ def test_the_state_of_a_run_is_read_from_its_files(tmp_path: Path) -> None:
 def make(directory: Path) -> Path:
     directory.mkdir()
     return directory
-
-
-def test_who_holds_a_lock_is_known_without_touching_it(tmp_path: Path) -> None:
-    path = tmp_path / ".lock"
-    assert holder(path) is None
-    lock = Lock(path)
-    assert f"process {os.getpid()} on " in (holder(path) or "")
-    lock.release()
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    host = (path.with_name("other")).name
-    path.write_text(f"process {gone.pid} on {host}\n")
-    assert holder(path) == f"process {gone.pid} on other"  # nothing can be said of another machine
-    path.write_text(f"process {gone.pid} on {os.uname().nodename}\n")
-    assert holder(path) is None
 
 
 def test_every_launcher_gives_the_same_parameters(tmp_path: Path) -> None:

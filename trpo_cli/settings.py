@@ -11,6 +11,7 @@ INDIFFERENT = (
     "plugins",
     "logger",
     "device",
+    "update_threads",
     "eval.",
     "checkpoint.",
     "fault_patience",

@@ -22,12 +22,12 @@ from trpo_cli.composed import Node, described
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
 from trpo_cli.layout import CONFIG, quoted, relative
 from trpo_cli.lock import LOCK, Lock
-from trpo_cli.report import AGAINST, report
+from trpo_cli.report import report
 from trpo_cli.resume import AUTO, ONE_RUN, planned
 from trpo_cli.run import note_failure
 from trpo_cli.signals import Interruptible, Stopped
+from trpo_cli.state import ENDED, FAILED, FINISHED, RUNNING, State
 from trpo_cli.sweep.job import STATUS, Job
-from trpo_cli.sweep.state import ENDED, FAILED, FINISHED, RUNNING, State
 from trpo_cli.sweep.status import Status, table
 
 
@@ -105,7 +105,7 @@ class Campaign:
 
     def _report(self) -> None:
         try:
-            report([self.directory], self.directory / "report", against=AGAINST)
+            report([self.directory], self.directory / "report", against=["env_steps", "iterations"])
         except RunDirectoryError as error:
             print(f"no report: {error}")
 

@@ -14,8 +14,8 @@ from typing import Any, Self
 from trpo_cli import durable
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.layout import relative
+from trpo_cli.state import FAILED, RUNNING, WAITING, State, state
 from trpo_cli.sweep.job import STATUS, Job
-from trpo_cli.sweep.state import FAILED, RUNNING, WAITING, State, state
 
 INTERVAL = 2.0  # seconds
 ROOM = 100  # characters for an error
