@@ -20,7 +20,7 @@ from conftest import TESTS, Command, small
 from exactness import exactly
 
 from trpo_cli import checkpoint
-from trpo_cli.cli import CONF, GROUPS, options
+from trpo_cli.groups import CONF, GROUPS, options
 
 SHORT = (
     "total_steps=256",

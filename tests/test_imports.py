@@ -43,6 +43,14 @@ LAYERS = {
     "run": 6,
     "signals": 5,
     "build": 6,
+    "plugins": 1,
+    "groups": 2,
+    "command_line": 3,
+    "help": 3,
+    "completion": 4,
+    "door": 5,
+    "mistakes": 5,
+    "search_path": 5,
     "cli": 6,
     "resume": 6,
     "evaluate": 7,
@@ -50,7 +58,17 @@ LAYERS = {
     "train": 9,
     "report": 7,
 }
-ENTRY_POINTS = {"train", "evaluate", "report", "cli", "resume"}
+ENTRY_POINTS = {
+    "train",
+    "evaluate",
+    "report",
+    "cli",
+    "resume",
+    "command_line",
+    "completion",
+    "mistakes",
+    "search_path",
+}
 
 
 def imported(path: Path) -> set[str]:

@@ -3,7 +3,7 @@
 A node names its class or function as `_target_`; the other keys are keyword arguments. A class is called, a function
 gets its keyword-only arguments and is called by whoever receives it. Signatures are the schema: unknown keys, missing
 keys, wrong types and values out of range are found here. Code comes from the parts of `trpo_cli` and from the packages
-that the user named in `plugins` on this command line, from nowhere else.
+that the user named in `plugins` on this command line or installed for it (`plugins.py`), from nowhere else.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trpo_cli.errors import ConfigError, UserError, nearest
+from trpo_cli.plugins import announced
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -146,11 +147,12 @@ def _is_function(annotation: Any) -> bool:
 
 def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]:
     """The class or function called `target`, defined where parts may come from. Raises `ConfigError` otherwise."""
-    allowed = (*PARTS, *plugins)
+    allowed = (*PARTS, *plugins, *announced())
     module_name, _, name = str(target).rpartition(".")
     package = module_name.partition(".")[0]
     if not _within(module_name, allowed):
-        hint = "" if package == "trpo_cli" else f"; plugins=[{package}] allows it, if you trust that package"
+        hint = f"\nif you trust that package, plugins=[{package}] allows it, --plugins {package} of trpo-eval"
+        hint = "" if package == "trpo_cli" else hint
         raise ConfigError(f"{path}: '{target}' is in no package that parts are built from{hint}")
     try:
         found = getattr(importlib.import_module(module_name), name)
@@ -159,15 +161,6 @@ def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]
     if name.startswith("_") or not callable(found) or not _within(str(getattr(found, "__module__", "")), allowed):
         raise ConfigError(f"{path}: '{target}' is no class or function of its package")
     return found  # type: ignore[no-any-return]
-
-
-def import_plugins(plugins: Sequence[str]) -> None:
-    """Import the user's packages, which may register environments. Raises `ConfigError` for one that is not there."""
-    for name in plugins:
-        try:
-            importlib.import_module(name)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(f"plugins: '{name}' cannot be imported: {error}") from error
 
 
 def _within(module: str, packages: Sequence[str]) -> bool:

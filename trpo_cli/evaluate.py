@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_cli.cli import reported
+from trpo_cli.command_line import Parser
 from trpo_cli.layout import CHECKPOINTS, fitting, read_config
 from trpo_cli.ranges import Count
 
@@ -104,10 +105,11 @@ def load_policy(directory: Path, plugins: Sequence[str]) -> tuple[Task, Policy, 
     Raises `RunDirectoryError` or `CheckpointError` if there is nothing whole to load.
     """
     from trpo_cli import checkpoint
-    from trpo_cli.build import build, import_plugins
+    from trpo_cli.build import build
     from trpo_cli.envs.environments import Environments
     from trpo_cli.envs.make import Task
     from trpo_cli.envs.normalize import ObservationNormalizer
+    from trpo_cli.plugins import import_plugins
     from trpo_cli.policies import Policy
 
     node = read_config(directory)
@@ -131,7 +133,7 @@ def load_policy(directory: Path, plugins: Sequence[str]) -> tuple[Task, Policy, 
 @reported
 def main() -> None:
     """The command `trpo-eval`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="trpo-eval", description="Play episodes with the newest checkpoint of a run, and print their returns."
     )
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="a directory that trpo-train wrote")

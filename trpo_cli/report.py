@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import math
 from collections import defaultdict
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from trpo_cli.cli import reported
+from trpo_cli.command_line import Parser
 from trpo_cli.errors import RunDirectoryError, nearest
 from trpo_cli.layout import METRICS, SUMMARY, read_config
 
@@ -254,7 +254,7 @@ class SweepReport(Callback):
 @reported
 def main() -> None:
     """The command `trpo-report`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="trpo-report",
         description="Draw the learning curves of many runs, the mean over seeds with its 95 % bootstrap interval, and "
         "make a table of their final returns.",

@@ -20,14 +20,18 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from trpo_cli.cli import CONF, discard_empty, opened, print_help, reported, told_once
+from trpo_cli.cli import discard_empty, reported, told_once
+from trpo_cli.command_line import checked, opened, read
+from trpo_cli.door import answered
 from trpo_cli.errors import ConfigError, EnvironmentFault
 from trpo_cli.evaluate import METRICS
+from trpo_cli.groups import CONF
 from trpo_cli.layout import fitting, quoted, relative
 from trpo_cli.parts import INEXACT, NOT_SETTINGS, Parts, Settings, build_parts
 from trpo_cli.progress import Progress
 from trpo_cli.resume import Node, Plan, directed, planned
 from trpo_cli.schedules import due
+from trpo_cli.search_path import extended
 from trpo_cli.signals import Stopped, StopRequest
 
 if TYPE_CHECKING:
@@ -43,8 +47,9 @@ def train(given: Node, overrides: Sequence[str], directory: Path) -> None:
 
     `given` is the resolved configuration that the `overrides` compose to.
     """
-    from trpo_cli.build import fill, import_plugins
+    from trpo_cli.build import fill
     from trpo_cli.logger import Logger
+    from trpo_cli.plugins import import_plugins
     from trpo_cli.run import Run
 
     log.setLevel(logging.INFO)
@@ -258,6 +263,9 @@ def _job(cfg: DictConfig) -> None:
 @reported
 def main() -> None:
     """The command `trpo-train`."""
-    if not print_help():
-        sys.argv[1:] = directed(opened(sys.argv[1:]))
-        _job()
+    said = read(sys.argv[1:])
+    if not answered(said):
+        checked(said.overrides, said.config_dir)
+        sys.argv[1:] = [*said.options, *directed(opened(said.overrides), said.multirun)]
+        with extended(said):
+            _job()
