@@ -99,6 +99,8 @@ def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
             raise ConfigError(
                 f"'{text}': an option is a name, without '..'; --config-dir DIR adds a directory of options"
             )
+        if _names_an_option(key) and value.startswith(("[", "{")):
+            raise ConfigError(f"'{text}': a group takes the name of one of its options; -m and commas run several")
         if text in PLACES:
             raise ConfigError(f"{key}: is empty; it takes a directory")
 

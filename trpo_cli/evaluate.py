@@ -116,7 +116,7 @@ def load_policy(directory: Path, plugins: Sequence[str]) -> tuple[Task, Policy, 
     import_plugins(plugins)
     task = build(node["env"], "env", Task, plugins)
     with contextlib.closing(Environments(task, 1, [0])) as probe:
-        shape = {"observation_size": probe.observation_size, "num_states": probe.num_states}
+        shape: dict[str, Any] = {"observation_size": probe.observation_size, "num_states": probe.num_states}
         policy = build(node["policy"], "policy", Policy, plugins, **shape, distribution=probe.distribution)
         size = probe.observation_size
     normalizer = ObservationNormalizer(size, task.normalize_observation, task.observation_clip)

@@ -57,7 +57,8 @@ def _other(text: str) -> str:
     """What Hydra says in a line of text alone."""
     if found := re.search(r"Ambiguous value for argument '([^=]*)=(.*)'", text):
         key, values = found.groups()
-        return f"{key}: got several values; -m runs each of them, and a list is written {key}=[{values}]"
+        list_ = "" if key in GROUPS or "/" in key else f", and a list is written {key}=[{values}]"
+        return f"{key}: got several values; -m runs each of them{list_}"
     if found := re.search(r"Sweep parameters '([^']*)' requires", text):
         return f"{found[1]}: stands for several values; -m runs each of them"
     if found := re.search(r"Could not override '([^']+)'", text):
@@ -74,18 +75,19 @@ def _no_option(missing: str, known: Sequence[str]) -> str:
     nested = missing.startswith(("algo/", "hydra/"))
     group, _, name = missing.rpartition("/") if nested else missing.partition("/")
     if group == "env":
-        return f"env: no option '{name}'{nearest(name, known)}{_other_versions(name, known)}"
+        return f"env: no option '{name}'{_other_environments(name, known)}"
     if group in GROUPS:
         known = sorted({*known, *choices(group, roots(_config_dir()))})
     return f"{group}: no option '{name}'{_among(name, known)}"
 
 
-def _other_versions(name: str, known: Sequence[str]) -> str:
+def _other_environments(name: str, known: Sequence[str]) -> str:
     from trpo_cli.envs.registered import versions  # Gymnasium is slow to import
 
     if others := versions(name, known):
-        return f"\nits versions are {', '.join(others)}"
-    return "\nany id that is registered with Gymnasium will do; plugins=[PACKAGE] imports a package that registers some"
+        return f"; there are {', '.join(others)}" if len(others) > 1 else f"; did you mean '{others[0]}'?"
+    more = "any id that is registered with Gymnasium will do; plugins=[PACKAGE] imports a package that registers some"
+    return f"{nearest(name, known)}\n{more}"
 
 
 def _no_part(group: str) -> str:

@@ -112,7 +112,7 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
     from trpo_cli.threads import limit_threads
 
     def part(role: type[R], group: str, **context: Any) -> R:
-        return build(node.get(group), group, role, settings.plugins, **context)
+        return build(node.get(group), group, role, settings.plugins, node.get("choices"), **context)
 
     limit_threads(settings.update_threads)
     seed, device = settings.seed, usable(settings.device)
