@@ -23,7 +23,7 @@ from trpo_cli.groups import CONF, GROUPS, choices, parts, roots
 from trpo_cli.help import HELP
 
 DIRECTORIES = ("resume=", "hydra.run.dir=", "hydra.sweep.dir=")
-OPTIONS = re.findall(r"^  (--[a-z-]+)", HELP, re.MULTILINE)
+OPTIONS = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", HELP, re.MULTILINE)
 
 
 def candidates(line: str) -> list[str]:
