@@ -17,6 +17,17 @@ from trpo_cli.groups import GROUPS, choices, roots
 OPEN = "env.kwargs"  # a mapping whose keys are the environment's own
 PLACES = ("hydra.run.dir=", "hydra.sweep.dir=")
 SHELLS = ("bash", "zsh", "fish")
+ROOT_KEYS = (
+    "seed",
+    "total_steps",
+    "device",
+    "update_threads",
+    "resume",
+    "plugins",
+    "eval",
+    "checkpoint",
+    "fault_patience",
+)
 
 
 class CommandLine(NamedTuple):
@@ -80,9 +91,6 @@ def _refuse_option(text: str, parsing: Parser) -> NoReturn:
         value = text.partition("=")[2] or "VALUE"
         raise ConfigError(f"{text}: keys and groups take no dashes; say {name}={value}")
     parsing.error(f"unrecognized arguments: {text}")
-
-
-ROOT_KEYS = ("seed", "total_steps", "device", "resume", "plugins", "eval", "checkpoint", "fault_patience")
 
 
 def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
