@@ -58,7 +58,7 @@ def test_options_of_the_user_s_are_offered(tmp_path: Path, monkeypatch: pytest.M
 def test_an_answer_needs_neither_torch_nor_gymnasium() -> None:
     code = (
         "import sys; from trpo_cli.train import main; sys.argv[1:] = ['--complete', 'trpo-train algo=ppo algo.cl']\n"
-        "main(); print({'torch', 'gymnasium', 'matplotlib'} & set(sys.modules))"
+        "main(); print({'torch', 'gymnasium', 'matplotlib', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\nset()\n"

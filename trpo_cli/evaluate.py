@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trpo_cli.cli import reported
 from trpo_cli.command_line import Parser
 from trpo_cli.layout import CHECKPOINTS, fitting, read_config
 from trpo_cli.ranges import Count
 
-if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
+if TYPE_CHECKING:  # torch takes a second to import, and neither `--help` nor TAB needs any of it
+    import numpy as np
+    from numpy.typing import NDArray
+
     from trpo_cli.envs.make import Parallelism, Task
     from trpo_cli.envs.normalize import ObservationNormalizer
     from trpo_cli.policies import Policy
@@ -62,6 +62,7 @@ def evaluate(
 
     Every environment plays its fixed share of the episodes, so short ones are not counted more often than long ones.
     """
+    import numpy as np
     import torch
 
     from trpo_cli.envs.environments import Environments
