@@ -141,6 +141,7 @@ def test_settings_are_checked_to_the_leaves() -> None:
         "seed": 0,
         "total_steps": 10,
         "device": "cpu",
+        "update_threads": 1,
         "plugins": [],
         "eval": {"every": 0, "episodes": 1, "max_episode_steps": 1},
         "checkpoint": {"every": 1, "keep": 1},
