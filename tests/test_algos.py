@@ -15,8 +15,8 @@ from torch import Tensor
 
 from trpo_cli import checkpoint
 from trpo_cli.algos.first_order import FirstOrder
-from trpo_cli.cli import CONF, options
 from trpo_cli.data import Batch
+from trpo_cli.groups import CONF, options
 from trpo_cli.trust_region.step import Outcome
 
 SMALL = ("env=Pendulum-v1", "sampler.num_envs=2", "sampler.steps_per_iteration=64")

@@ -49,6 +49,14 @@ LAYERS = {
     "sweep": 8,
     "signals": 5,
     "build": 6,
+    "plugins": 1,
+    "groups": 2,
+    "command_line": 3,
+    "help": 3,
+    "completion": 4,
+    "door": 5,
+    "mistakes": 5,
+    "search_path": 5,
     "cli": 6,
     "resume": 6,
     "episodes": 7,
@@ -59,7 +67,19 @@ LAYERS = {
     "train": 9,
     "report": 7,
 }
-ENTRY_POINTS = {"train", "evaluate", "report", "cli", "resume", "composed", "sweep"}
+ENTRY_POINTS = {
+    "train",
+    "evaluate",
+    "report",
+    "cli",
+    "resume",
+    "command_line",
+    "completion",
+    "composed",
+    "mistakes",
+    "search_path",
+    "sweep",
+}
 
 
 def imported(path: Path) -> set[str]:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trpo_cli.ranges import Count
 
-if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
+if TYPE_CHECKING:  # torch takes a second to import, and neither `--help` nor TAB needs any of it
+    import numpy as np
+    from numpy.typing import NDArray
+
     from trpo_cli.envs.environments import Environments
     from trpo_cli.envs.make import Parallelism, Task
     from trpo_cli.envs.normalize import ObservationNormalizer
@@ -46,6 +46,8 @@ class Evaluation:
 
     def interval(self) -> tuple[float, float] | None:
         """The 95 % bootstrap interval of the mean return; None for one episode, which says nothing of others."""
+        import numpy as np
+
         count = len(self.returns)
         if count == 1:
             return None
@@ -90,6 +92,7 @@ def play(
 
     It is called before that environment is reset, and not after its last episode.
     """
+    import numpy as np
     import torch
 
     from trpo_cli.policies import on_cpu

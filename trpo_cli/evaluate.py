@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trpo_cli.cli import reported
+from trpo_cli.command_line import Parser
 from trpo_cli.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.errors import UserError
 from trpo_cli.film import film, prepare
@@ -105,9 +106,9 @@ def main() -> None:
         sys.exit("\n".join(f"error: {error}" for error in errors))
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """What the command takes."""
-    takes = argparse.ArgumentParser(
+    takes = Parser(
         prog="trpo-eval",
         description="Play episodes with the checkpoints of runs, side by side, on environments of their own; print the "
         "mean return of each run, with its 95 %% bootstrap interval over the episodes, and the standard deviation.",

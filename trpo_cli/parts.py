@@ -103,7 +103,8 @@ class Parts:
 
 def check(node: dict[str, Any]) -> None:
     """Make everything that a run with this configuration is made of, and let go of it. Raises what making it raises."""
-    from trpo_cli.build import fill, import_plugins
+    from trpo_cli.build import fill
+    from trpo_cli.plugins import import_plugins
 
     settings = fill(Settings, {key: value for key, value in node.items() if key not in NOT_SETTINGS})
     import_plugins(settings.plugins)
@@ -122,7 +123,7 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
     from trpo_cli.threads import limit_threads
 
     def part(role: type[R], group: str, **context: Any) -> R:
-        return build(node.get(group), group, role, settings.plugins, **context)
+        return build(node.get(group), group, role, settings.plugins, node.get("choices"), **context)
 
     limit_threads(settings.update_threads)
     seed, device = settings.seed, usable(settings.device)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trpo_cli.errors import CheckpointError
 from trpo_cli.layout import CHECKPOINTS, CONFIG, fitting, read_config
@@ -46,17 +46,18 @@ def load(directory: Path, plugins: Sequence[str], step: int | None = None) -> Tr
     Raises `RunDirectoryError` or `CheckpointError` if there is nothing whole to load, `ConfigError` if the run needs
     code that `plugins` does not allow.
     """
-    from trpo_cli.build import build, import_plugins
+    from trpo_cli.build import build
     from trpo_cli.envs.environments import Environments
     from trpo_cli.envs.make import Task
     from trpo_cli.envs.normalize import ObservationNormalizer
+    from trpo_cli.plugins import import_plugins
     from trpo_cli.policies import Policy
 
     node = read_config(directory)
     import_plugins(plugins)
     task = build(node["env"], "env", Task, plugins)
     with contextlib.closing(Environments(task, 1, [0])) as probe:
-        shape = {"observation_size": probe.observation_size, "num_states": probe.num_states}
+        shape: dict[str, Any] = {"observation_size": probe.observation_size, "num_states": probe.num_states}
         policy = build(node["policy"], "policy", Policy, plugins, **shape, distribution=probe.distribution)
         size = probe.observation_size
     normalizer = ObservationNormalizer(size, task.normalize_observation, task.observation_clip)

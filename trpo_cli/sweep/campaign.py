@@ -17,11 +17,11 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from trpo_cli.cli import explained
 from trpo_cli.composed import Node, described
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
 from trpo_cli.layout import CONFIG, quoted, relative
 from trpo_cli.lock import LOCK, Lock
+from trpo_cli.mistakes import explained
 from trpo_cli.report import report
 from trpo_cli.resume import AUTO, ONE_RUN, planned
 from trpo_cli.run import note_failure
