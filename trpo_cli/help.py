@@ -29,6 +29,9 @@ Keys at the root:
   fault_patience=3            samples in a row that environments may spoil before the run ends
   env.step_timeout=60         seconds for a step in a worker process
   plugins=[]                  packages of your own that configurations may build from
+  sweep.resume=DIR            with -m: run what is missing of the sweep in DIR
+  sweep.dry_run=false         with -m: list the jobs and build each, and run none
+  sweep.report=false          with -m: end in a report
   hydra.run.dir=DIR           where the run is written; default runs/ENV/ALGO/TIME_seedSEED
 
 Examples:
@@ -39,6 +42,7 @@ Examples:
   trpo-train algo=trpo sampler=vine critic=mlp
   trpo-train algo=monotone_pi env=FrozenLake-v1
   trpo-train -m algo=trpo,npg,ppo seed=0,1,2
+  trpo-train -m algo=trpo,npg,ppo seed=0,1,2 hydra/launcher=joblib
   trpo-train experiment=paper/cartpole
   trpo-train resume=runs/hopper total_steps=2000000
   trpo-train algo=trpo env=Ant-v4 resume=auto

@@ -16,6 +16,15 @@ from trpo_cli.errors import ConfigError, UserError, nearest
 from trpo_cli.groups import CONF, GROUPS, choices, parts, roots
 
 
+EXTRAS = {
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/submitit_local": "slurm",
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/launcher/ray": "ray",
+}
+"""The options that an optional dependency brings, and what of this package's asks for that."""
+
+
 def told(error: UserError) -> str:
     """The message of a user's error, with where to look things up if it is one of the configuration."""
     name = Path(sys.argv[0]).name
@@ -76,6 +85,8 @@ def _no_option(missing: str, known: Sequence[str]) -> str:
     group, _, name = missing.rpartition("/") if nested else missing.partition("/")
     if group == "env":
         return f"env: no option '{name}'{_other_environments(name, known)}"
+    if extra := EXTRAS.get(missing):
+        return f"{group}: '{name}' needs what is not installed: pip install 'trpo-cli[{extra}]'"
     if group in GROUPS:
         known = sorted({*known, *choices(group, roots(_config_dir()))})
     return f"{group}: no option '{name}'{_among(name, known)}"
