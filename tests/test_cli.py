@@ -323,7 +323,7 @@ def test_too_many_rejected_updates_end_the_run(trpo_train: Command, tmp_path: Pa
         (("nowhere",), "nowhere is no run directory: it has no config.yaml"),
         (("run", "--episodes", "0"), "argument --episodes: 0 is not at least 1"),
         (("run", "--episods", "3"), "unrecognized arguments: --episods 3; did you mean '--episodes'?"),
-        ((), "the following arguments are required: RUN_DIR"),
+        ((), "the following arguments are required: RUN"),
         (("run",), "holds no checkpoint"),
         (("list",), "list/config.yaml is not the configuration of a run"),
         (("broken",), "broken/config.yaml cannot be read"),

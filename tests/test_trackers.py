@@ -50,9 +50,8 @@ def test_one_that_fails_does_not_end_the_run(trpo_train: Command, tmp_path: Path
     done = trpo_train(*SMALL, *OWN, "+logger.fails=close", "hydra.run.dir=other")
     assert done.status == 0
     assert "the line is dead" in (tmp_path / "other" / "train.log").read_text()
-    assert trpo_train(*SMALL, *OWN, "+logger.fails=begin", "hydra.run.dir=third").err == (
-        "error: logger: Recorder cannot begin: OSError: the line is dead"
-    )
+    refused = trpo_train(*SMALL, *OWN, "+logger.fails=begin", "hydra.run.dir=third")
+    assert "error: logger: Recorder cannot begin: OSError: the line is dead" in refused.err
     assert not (tmp_path / "third").exists()
 
 
@@ -78,7 +77,7 @@ def test_a_directory_does_not_decide_whom_we_talk_to(
 def test_wandb_is_said_to_be_missing(trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     done = trpo_train(*SMALL, "logger=wandb", "hydra.run.dir=run")
-    assert done.err == "error: logger: wandb is not installed: pip install 'trpo-cli[wandb]'"
+    assert "error: logger: wandb is not installed: pip install 'trpo-cli[wandb]'" in done.err
     assert not (tmp_path / "run").exists()
 
 

@@ -15,7 +15,6 @@ from trpo_cli.command_line import read
 from trpo_cli.errors import ConfigError, UserError, nearest
 from trpo_cli.groups import CONF, GROUPS, choices, parts, roots
 
-
 EXTRAS = {
     "hydra/launcher/joblib": "joblib",
     "hydra/launcher/submitit_local": "slurm",

@@ -84,7 +84,7 @@ def _composable(directory: Path, overrides: Sequence[str]) -> list[str]:
     wrong: list[str] = []
     for override in _parsed(overrides):
         key = override.key_or_group
-        if key.startswith(("hydra", "plugins")):
+        if key.startswith(("hydra", "plugins", "logger")):
             keys.append(str(override.input_line))
         elif not _is_group(key, chosen):
             keys.append(f"++{str(override.input_line).lstrip('+')}")

@@ -74,7 +74,9 @@ def failure(directory: Path) -> str | None:
         return None
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL))
-        records = list(_RECORD.finditer(file.read(TAIL).decode(errors="replace")))
+        text = file.read(TAIL).decode(errors="replace")
+    records = list(_RECORD.finditer(text))
     if not records or records[-1][1] != "ERROR" or not records[-1][2].startswith(ENDED_EARLY):
         return None
-    return records[-1][2].removeprefix(f"{ENDED_EARLY}: ")
+    said = records[-1][2].removeprefix(ENDED_EARLY).removeprefix(": ")
+    return said or text.strip().splitlines()[-1]  # of a traceback, the exception
