@@ -166,7 +166,11 @@ def make(directory: Path) -> Path:
 def test_every_launcher_gives_the_same_parameters(tmp_path: Path) -> None:
     """The real command, with jobs in its own process, in those of joblib, and in those of submitit."""
     sweep = ["-m", "env=Hopper-v4", "algo=trpo,npg", "total_steps=2048", "sampler.num_envs=8", "eval.every=0"]
-    for name, launcher in (("basic", []), ("joblib", ["hydra.launcher.n_jobs=2"]), ("submitit_local", [])):
+    for name, launcher in (
+        ("basic", ["hydra.sweeper.max_batch_size=1"]),
+        ("joblib", ["hydra.launcher.n_jobs=2"]),
+        ("submitit_local", []),
+    ):
         arguments = [*sweep, f"hydra/launcher={name}", *launcher, f"hydra.sweep.dir={name}"]
         done = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

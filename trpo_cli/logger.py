@@ -115,7 +115,7 @@ class Logger:
                 raise FileNotFoundError("it was replaced by another file")
             self._tensorboard.write(row)
         except OSError as error:
-            raise RunDirectoryError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+            raise RunDirectoryError(f"{relative(self.path)}: cannot be written: {error.strerror or error}") from error
         if self._tracking is not None:
             self._tracking.write(row)
         self._watch.show(row)

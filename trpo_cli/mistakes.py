@@ -73,6 +73,8 @@ def _other(text: str) -> str:
         return _no_part(found[1])
     if found := re.search(r"^(\S+) appears more than once", text):
         return f"{found[1]}: is chosen twice; a group takes no + before it"
+    if (found := re.search(r"Could not load '([^']+)'", text)) and found[1] in EXTRAS:
+        return _not_installed(found[1])
     if found := re.search(r"directory '([^']+)' not found", text):
         return f"--config-dir: there is no directory {found[1]}"
     return text
@@ -84,11 +86,16 @@ def _no_option(missing: str, known: Sequence[str]) -> str:
     group, _, name = missing.rpartition("/") if nested else missing.partition("/")
     if group == "env":
         return f"env: no option '{name}'{_other_environments(name, known)}"
-    if extra := EXTRAS.get(missing):
-        return f"{group}: '{name}' needs what is not installed: pip install 'trpo-cli[{extra}]'"
+    if missing in EXTRAS:
+        return _not_installed(missing)
     if group in GROUPS:
         known = sorted({*known, *choices(group, roots(_config_dir()))})
     return f"{group}: no option '{name}'{_among(name, known)}"
+
+
+def _not_installed(option: str) -> str:
+    group, _, name = option.rpartition("/")
+    return f"{group}: {name} is not installed: pip install 'trpo-cli[{EXTRAS[option]}]'"
 
 
 def _other_environments(name: str, known: Sequence[str]) -> str:

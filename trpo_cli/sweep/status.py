@@ -34,8 +34,9 @@ class Status:
 
     def add(self, jobs: Sequence[Job]) -> None:
         """Keep an eye on these, too."""
-        self._seen |= {job.name: self.state(job) for job in jobs}
-        self.jobs += jobs
+        new = [job for job in jobs if job not in self.jobs]
+        self._seen |= {job.name: self.state(job) for job in new}
+        self.jobs += new
         self._write(self._seen)
 
     def states(self) -> dict[str, State]:
