@@ -40,8 +40,8 @@ bench: install ## how fast, against the physics engine and others; ARGS="--tasks
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	$(BIN)/python tests/bench.py $(ARGS)
 
-tensorboard: install ## look at every run under runs/
-	$(BIN)/tensorboard --logdir runs
+tensorboard: install ## look at every run under runs/; ARGS="--port 6007" for another port
+	$(BIN)/tensorboard --logdir runs $(ARGS)
 
 clean: ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 
 from trpo_cli import evaluate, report, train
 from trpo_cli.build import fill
-from trpo_cli.cli import CONF, opened
+from trpo_cli.command_line import opened
+from trpo_cli.groups import CONF
 from trpo_cli.logger import Logger
 from trpo_cli.parts import NOT_SETTINGS, Parts, Settings, build_parts
 from trpo_cli.threads import limit_threads

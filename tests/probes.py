@@ -280,5 +280,25 @@ class Words(Probe):
     action_space = spaces.Text(5)
 
 
+class Painted(Probe):
+    """Ten steps, of which each is shown in a lighter grey; `broken` ones cannot be drawn."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None, broken: bool = False) -> None:
+        self.render_mode, self.broken = render_mode, broken
+
+    def reward(self, action: Any) -> float:
+        return self.sign * (1 + action)
+
+    def ends(self) -> tuple[bool, bool]:
+        return self.time == 10, False
+
+    def render(self) -> Any:
+        if self.broken:
+            raise RuntimeError("no paint")
+        return np.full((32, 48, 3), 20 * self.time, np.uint8)
+
+
 for probe in (*Probe.__subclasses__(), Coin):
     gymnasium.register(f"Probe/{probe.__name__}-v0", entry_point=probe)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from trpo_cli import checkpoint
 from trpo_cli.algos.black_box import CMAES, BlackBox, CrossEntropy, RandomSearch
+from trpo_cli.episodes import Episodes
 from trpo_cli.errors import ConfigError, TrainingError
-from trpo_cli.evaluate import Episodes
 from trpo_cli.linearisation import flat, size
 from trpo_cli.parts import Parts
 from trpo_cli.policies import Policy
@@ -325,4 +325,4 @@ def test_the_commands_train_and_play(trpo_train: Command, trpo_eval: Command, tm
     assert finished.status == 0, finished.err
     played = trpo_eval(str(tmp_path / "run"), "--episodes", "2")
     assert played.status == 0, played.err
-    assert "CartPole-v1 after" in played.out
+    assert "| CartPole-v1, run" in played.out

@@ -123,7 +123,9 @@ def test_a_stranger_s_configuration_calls_nothing_but_parts(node: dict[str, Any]
 def test_a_plugin_is_allowed_only_when_named() -> None:
     node = {"_target_": "fractions.Fraction", "numerator": 1, "denominator": 2}
     assert build(node, "x", Fraction, ["fractions"]) == Fraction(1, 2)
-    with pytest.raises(ConfigError, match=r"plugins=\[fractions\] allows it, if you trust"):
+    with pytest.raises(
+        ConfigError, match=r"if you trust that package, plugins=\[fractions\] allows it, --plugins fractions"
+    ):
         build(node, "x", Fraction)
     with pytest.raises(ConfigError, match=r"is in no package"):
         build(node, "x", Fraction, [""])
@@ -139,6 +141,7 @@ def test_settings_are_checked_to_the_leaves() -> None:
         "seed": 0,
         "total_steps": 10,
         "device": "cpu",
+        "update_threads": 1,
         "plugins": [],
         "eval": {"every": 0, "episodes": 1, "max_episode_steps": 1},
         "checkpoint": {"every": 1, "keep": 1},

@@ -218,5 +218,5 @@ def test_evaluation_passes_over_a_damaged_one_and_says_so(
     with caplog.at_level(logging.WARNING, "trpo_cli"):
         done = trpo_eval("run", "--episodes", "1")
     assert done.status == 0, done.err
-    assert "CartPole-v1 after 64 steps" in done.out
+    assert "64 | CartPole-v1, run" in done.out
     assert f"passed over a damaged checkpoint: {newest.relative_to(tmp_path)}: is no whole" in caplog.text

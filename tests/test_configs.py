@@ -13,7 +13,7 @@ import pytest
 from conftest import built, composed, small
 
 from trpo_cli.build import fill
-from trpo_cli.cli import CONF, options
+from trpo_cli.groups import CONF, options
 from trpo_cli.parts import NOT_SETTINGS, PART_GROUPS, Settings, build_parts
 
 ALGORITHMS = options(CONF / "algo")

@@ -19,8 +19,8 @@ from comparison import rows
 from conftest import Command, after_rows
 
 from trpo_cli import checkpoint
-from trpo_cli.logger import Logger
 from trpo_cli.run import LogFile
+from trpo_cli.tensorboard import TensorBoard
 
 SMALL = (
     "sampler.num_envs=2",
@@ -189,7 +189,7 @@ def test_a_log_that_cannot_be_written_ends_the_run(
 ) -> None:
     target: dict[str, tuple[Any, str]] = {
         "metrics.csv": (csv.DictWriter, "writerow"),
-        "tensorboard": (Logger, "_add_scalars"),
+        "tensorboard": (TensorBoard, "write"),
         "train.log": (LogFile, "emit"),
     }
 

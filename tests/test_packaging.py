@@ -30,10 +30,13 @@ def train(environment: Path, directory: Path) -> None:
     assert (directory / "run" / "summary.json").is_file()
 
 
-def test_the_wheel_holds_every_yaml(wheel: Path) -> None:
+def test_the_wheel_holds_every_yaml_and_script(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
+    assert {"trpo_cli/report/page.html", "trpo_cli/report/published.yaml"} <= packed
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"trpo_cli/{path.relative_to(ROOT)}" in packed
+    for path in (ROOT / "trpo_cli").glob("completion.*"):
+        assert str(path.relative_to(ROOT)) in packed
 
 
 def test_the_wheel_trains_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from conftest import built
 
 from trpo_cli.algos.policy_gradient import PolicyGradient
-from trpo_cli.evaluate import Episodes, evaluate
+from trpo_cli.episodes import Episodes, evaluate
 from trpo_cli.parts import Parts
 
 ALGORITHMS = ("trpo", "npg", "vpg", "vpg_adam", "ppo")

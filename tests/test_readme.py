@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -18,6 +19,8 @@ COMMANDS = [
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     for line in block.splitlines()
 ]
+FILES = re.findall(r"```(?:yaml|python|toml)\n# (\S+)\n(.*?)```", README, re.DOTALL)
+SITE = "site-packages"  # where packages are installed that the README writes
 SHORT = ("total_steps=64", "eval.episodes=1", "eval.every=64")
 SINGLE_PATH = ("sampler.num_envs=2", "sampler.steps_per_iteration=64")
 VINE = ("sampler.num_states=4", "sampler.branch_length=4", "sampler.steps_per_iteration=256")
@@ -28,6 +31,10 @@ def test_the_readme_opens_with_the_two_commands() -> None:
     assert COMMANDS[:2] == ["make train", "make test"]
 
 
+def test_every_file_has_a_name() -> None:
+    assert len(FILES) == len(set(FILES)) == len(re.findall(r"```(?:yaml|python|toml)\n", README))
+
+
 def test_every_command(
     trpo_train: Command,
     trpo_eval: Command,
@@ -35,19 +42,23 @@ def test_every_command(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    files = re.findall(r"```(?:yaml|python)\n(.*?)```", README, re.DOTALL)
-    names = ("mine/env/ShortPole-v0.yaml", "my_package.py", "mine/algo/advantage/clipped_td.yaml")
-    for name, text in zip(names, files, strict=True):
-        assert f"`{name}`" in README
+    for name, text in FILES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.syspath_prepend(tmp_path)
+    for path in (tmp_path, tmp_path / SITE):
+        monkeypatch.syspath_prepend(path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # --install-completion writes there
+    (tmp_path / "home").mkdir()
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "ZDOTDIR"):
+        monkeypatch.delenv(name, raising=False)
     for command in COMMANDS:
         program, *arguments = shlex.split(command.removeprefix("PYTHONPATH=. "))
         if program == "trpo-train":
             done = trpo_train(*shortened(arguments))
         elif program == "trpo-eval":
             done = trpo_eval(*arguments)
+            if "--video" in arguments and "apt-get install" in done.err:
+                continue  # what the README says is missing, is
         elif program == "trpo-report":
             done = trpo_report(*arguments)
         else:
@@ -58,7 +69,7 @@ def test_every_command(
 
 def shortened(arguments: list[str]) -> list[str]:
     """A command that ends within seconds."""
-    if {"--help", "--cfg"} & set(arguments):
+    if {"--help", "--cfg", "--install-completion"} & set(arguments):
         return arguments
     if any(argument.startswith(("experiment=paper/", "experiment=npg")) for argument in arguments):
         return [*arguments, *FEWER]
@@ -75,6 +86,11 @@ def other(program: str, arguments: list[str], directory: Path) -> None:
     elif program == "tensorboard":
         assert (directory / arguments[1]).is_dir()
         subprocess.run([Path(sys.executable).with_name(program), "--version"], check=True, capture_output=True)
+    elif arguments[:1] == ["install"] and (directory / arguments[-1] / "pyproject.toml").exists():
+        offline = ("--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
+        command = [sys.executable, "-m", "pip", *arguments, *offline, "--target", SITE]
+        subprocess.run(command, cwd=directory, check=True, capture_output=True)
+        importlib.invalidate_caches()
     elif program == "pip":  # test_packaging installs for real
         assert all((ROOT / name).exists() for name in arguments if not name.startswith("-") and name != "install")
     else:

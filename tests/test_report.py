@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+import fcntl
+import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Command
 
-from trpo_cli.report import History, curve, interval
+from trpo_cli.lock import Lock, is_held
+from trpo_cli.report.groups import natural
+from trpo_cli.report.measures import curve, diagnostics
+from trpo_cli.report.published import published
+from trpo_cli.report.runs import RETURN, RunRecord, find
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def written(directory: Path, task: str, algo: str, seed: int, returns: list[str], delta: float = 0.01) -> None:
     directory.mkdir(parents=True)
     config = f"choices: {{algo: {algo}}}\nenv: {{id: {task}}}\nseed: {seed}\npolicy: {{}}\nalgo: {{delta: {delta}}}\n"
+    config += "total_steps: 300\n"
     (directory / "config.yaml").write_text(config)
     (directory / "summary.json").write_text("{}")
     rows = [f"{100 * (i + 1)},{value}" for i, value in enumerate(returns)]
@@ -29,16 +41,15 @@ def test_curves_and_table_of_many_runs(trpo_report: Command, tmp_path: Path) -> 
     (tmp_path / "other" / "summary.json").unlink()
     done = trpo_report("deep", "flat", "other", "fresh", "deep/er/0", "--out", "out")
     assert done.status == 0, done.err
-    assert "| Hopper-v4 | trpo | 3 | 300 | 11 | 10 to 12 |" in done.out
+    assert "| Hopper-v4 | trpo | 3 | 300 | 11 | 10 to 12 | 11 |" in done.out
     assert "| Hopper-v4 | ppo | 3 | 200 | 4 | 4 to 4 |" in done.out
     assert "| CartPole-v1 | trpo | 1 | 100 | 5 | one seed |" in done.out
-    assert "not finished: other, after 100 steps" in done.out
-    assert "left out: fresh, which has no rollout/episode_return_mean yet" in done.out
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "learning_curves.png",
-        "learning_curves.svg",
-        "results.md",
-    }
+    assert "other is stopped: before its first checkpoint" in done.out
+    assert "fresh has no rollout/episode_return_mean yet, and is in no group" in done.out
+    tables = {f"{name}.csv" for name in ("results", "aggregate", "efficiency", "speed", "runs")}
+    figures = {f"{name}.{kind}" for name in ("learning_curves", "profiles") for kind in ("png", "svg")}
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    assert found == {"report.html", "results.md", *tables, *figures}
     assert (tmp_path / "out" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -49,6 +60,16 @@ def test_settings_that_differ_are_told_apart_and_named(trpo_report: Command, tmp
     done = trpo_report("runs", "--out", "out")
     assert "| Hopper-v4 | trpo algo.delta=0.01 | 2 | 200 | 3 |" in done.out
     assert "| Hopper-v4 | trpo algo.delta=0.1 | 2 | 200 | 7 |" in done.out
+
+
+def test_where_else_rows_were_sent_makes_no_difference(trpo_report: Command, tmp_path: Path) -> None:
+    for seed in range(2):
+        written(tmp_path / "runs" / str(seed), "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
+    config = tmp_path / "runs" / "0" / "config.yaml"
+    config.write_text(
+        config.read_text().replace("algo: trpo}", "algo: trpo, logger: wandb}") + "logger: {mode: null}\n"
+    )
+    assert "| Hopper-v4 | trpo | 2 | 200 | 3 |" in trpo_report("runs", "--out", "out").out
 
 
 def test_the_final_return_is_taken_where_all_have_arrived(trpo_report: Command, tmp_path: Path) -> None:
@@ -74,7 +95,7 @@ def test_any_column_against_steps_and_iterations(trpo_report: Command, tmp_path:
     table = tmp_path / "runs" / "a" / "metrics.csv"
     table.write_text(table.read_text().replace("rollout/episode_return_mean", "exact/return"))
     done = trpo_report("runs", "--out", "out", "--metric", "exact/return", "--against", "iterations", "env_steps")
-    assert "| task | algorithm | seeds | steps | final exact/return | 95 % interval |" in done.out
+    assert "| task | algorithm | seeds | steps | final exact/return | 95 % interval | best exact/return |" in done.out
     picture = (tmp_path / "out" / "learning_curves.svg").read_text()
     assert all(f"<!-- {label} -->" in picture for label in ("iterations", "environment steps", "exact/return"))
     done = trpo_report("runs", "--out", "out", "--metric", "exact/retrun")
@@ -98,42 +119,297 @@ def test_no_panel_is_left_empty(trpo_report: Command, tmp_path: Path) -> None:
     assert picture.count('<g id="axes_') == 5
 
 
-def test_a_seed_twice_is_refused(trpo_report: Command, tmp_path: Path) -> None:
-    for name in "ab":
-        written(tmp_path / "runs" / name, "Hopper-v4", "trpo", 0, ["1.0"])
+def rows_of(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_seed_twice_counts_once_by_the_run_that_got_further(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0"])
+    written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
     done = trpo_report("runs", "--out", "out")
+    assert "| Hopper-v4 | trpo | 1 | 200 | 3 |" in done.out
+    assert "runs/a is duplicate: finished; the same run, seed and all, as runs/b, which got further" in done.out
+    assert [row["status"] for row in rows_of(tmp_path / "out" / "runs.csv")] == ["duplicate", "finished"]
+
+
+def test_every_state_of_a_run_is_shown(trpo_report: Command, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for seed, name in enumerate(("broken", "failed", "finished", "running", "stopped", "traceback")):
+        written(runs / name, "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
+        if name != "finished":
+            (runs / name / "summary.json").unlink()
+    (runs / "broken" / "metrics.csv").write_text("env_steps,rollout/episode_return_mean\n100,much\n")
+    log = "2026-01-02 03:04:05,678 {} the run ended early{}\n"
+    (runs / "failed" / "train.log").write_text(log.format("ERROR", ": the floor gave way\nand more"))
+    (runs / "traceback" / "train.log").write_text(log.format("ERROR", "\nTraceback:\n  line\nValueError: odd"))
+    again = "2026-01-02 03:04:06,000 INFO going on\n"
+    (runs / "stopped" / "train.log").write_text(log.format("ERROR", ": the floor gave way") + again)
+    (runs / "stopped" / "checkpoints").mkdir()
+    (runs / "stopped" / "checkpoints" / "step_000000000200.safetensors").touch()
+    (runs / "early").mkdir()
+    (runs / "early" / "train.log").write_text(log.format("ERROR", ": no floor"))
+    held = Lock(runs / "running" / ".lock")
+    try:
+        done = trpo_report("runs", "--out", "out")
+    finally:
+        held.release()
+    assert done.status == 0, done.err
+    found = {Path(row["directory"]).name: (row["status"], row["note"]) for row in rows_of(tmp_path / "out/runs.csv")}
+    assert found.pop("broken") == (
+        "broken",
+        "metrics.csv: could not convert string 'much' to float64 at row 0, column 2.",
+    )
+    assert found == {
+        "early": ("failed", "no floor"),
+        "failed": ("failed", "the floor gave way"),
+        "finished": ("finished", ""),
+        "running": ("running", "200 of 300 steps"),
+        "stopped": ("stopped", "goes on with: trpo-train resume=runs/stopped"),
+        "traceback": ("failed", "ValueError: odd"),
+    }
+    for file in ("report.html", "results.md"):
+        assert "the floor gave way" in (tmp_path / "out" / file).read_text()
+    only = trpo_report("runs", "--out", "out", "--finished-only").out
+    assert "| Hopper-v4 | trpo | 1 |" in only
+    assert "runs/failed is failed" in only
+
+
+def test_to_ask_whether_a_run_is_held_keeps_nobody_from_holding_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shared lock for an instant, as `is_held` takes it: `Lock` waits it out."""
+    assert not is_held(tmp_path / ".lock")
+    with (tmp_path / ".lock").open("w") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        monkeypatch.setattr("trpo_cli.lock.time.sleep", lambda _: fcntl.flock(asking, fcntl.LOCK_UN))
+        held = Lock(tmp_path / ".lock")
+    assert is_held(tmp_path / ".lock")
+    held.release()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "note"),
+    [
+        ("config.yaml", "a: [", "config.yaml cannot be read"),
+        ("config.yaml", "choices: {}\nenv: {id: t}\nseed: 0\npolicy: {}\n", "KeyError: 'algo'"),
+        ("metrics.csv", "env_steps,b\n1,2\n3\n", "metrics.csv: the number of columns changed"),
+        ("metrics.csv", "env_steps,b\n1,2,3\n", "metrics.csv has 2 columns and rows of 3"),
+        ("metrics.csv", "env_steps,b\n5,2\n3,2\n", "metrics.csv: env_steps do not grow"),
+        ("metrics.csv", "b\n5\n", "metrics.csv has no column env_steps"),
+        ("summary.json", "{", "summary.json cannot be read"),
+        ("summary.json", '{"wall_seconds": "long"}', "could not convert string to float"),
+    ],
+)
+def test_damage_is_told_and_stops_nothing(tmp_path: Path, file: str, text: str, note: str) -> None:
+    written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0"])
+    written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 1, ["1.0"])
+    (tmp_path / "runs" / "a" / file).write_text(text)
+    damaged, whole = find([tmp_path / "runs"])
+    assert (damaged.status, whole.status) == ("broken", "finished")
+    assert damaged.note.startswith(note)
+
+
+def test_a_row_that_is_being_written_waits_for_its_end(tmp_path: Path) -> None:
+    written(tmp_path / "run", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
+    with (tmp_path / "run" / "metrics.csv").open("a") as file:
+        file.write("300,5")
+    (record,) = find([tmp_path])
+    assert record.status == "finished"
+    np.testing.assert_array_equal(record.rows[RETURN], [1, 3])
+
+
+def test_links_are_not_followed(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "secret", "Hopper-v4", "trpo", 0, ["1.0"])
+    written(tmp_path / "runs" / "own", "Hopper-v4", "trpo", 1, ["2.0"])
+    (tmp_path / "runs" / "elsewhere").symlink_to(tmp_path / "secret")
+    (tmp_path / "runs" / "linked").mkdir()
+    (tmp_path / "runs" / "linked" / "metrics.csv").symlink_to(tmp_path / "secret" / "metrics.csv")
+    done = trpo_report("runs", "--out", "out")
+    assert "runs/linked is broken: metrics.csv is a link, and is left alone" in done.out
+    assert [row["directory"] for row in rows_of(tmp_path / "out" / "runs.csv")] == ["runs/linked", "runs/own"]
+
+
+def test_groups_by_any_key(trpo_report: Command, tmp_path: Path) -> None:
+    for delta, final in ((0.1, "4.0"), (0.02, "2.0"), (1e-05, "0.0")):
+        for seed in range(2):
+            written(tmp_path / "runs" / f"{delta}{seed}", "Hopper-v4", "trpo", seed, ["1.0", final], delta)
+    done = trpo_report("runs", "--out", "out", "--by", "algo")
+    assert "| Hopper-v4 | trpo | 6 | 200 | 2 |" in done.out
+    assert "Hopper-v4, trpo: averages over runs that also differ in algo.delta" in done.out
+    trpo_report("runs", "--out", "out", "--by", "algo.delta")
+    labels = [row["algorithm"] for row in rows_of(tmp_path / "out" / "results.csv")]
+    assert labels == ["algo.delta=1e-05", "algo.delta=0.02", "algo.delta=0.1"]
+    done = trpo_report("runs", "--out", "out", "--by", "algo.detla")
     assert done.status == 1
-    assert "runs/a and runs/b are the same run, seed and all" in done.err
+    assert done.err == "error: --by: no run has a key 'algo.detla'; did you mean 'algo.delta'?"
+
+
+def test_the_interquartile_mean_of_a_group(trpo_report: Command, tmp_path: Path) -> None:
+    for seed, final in enumerate(("0.0", "4.0", "6.0", "1000.0")):
+        written(tmp_path / "runs" / str(seed), "Hopper-v4", "trpo", seed, ["1.0", final])
+    done = trpo_report("runs", "--out", "out", "--statistic", "iqm", "--smooth", "2")
+    assert "| Hopper-v4 | trpo | 4 | 200 | 5 |" in done.out
+    caption = (
+        "The interquartile mean over the runs and its 95 % bootstrap interval, smoothed: each point is the mean of 2"
+    )
+    assert caption in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_steps_to_a_threshold(trpo_report: Command, tmp_path: Path) -> None:
+    for seed, returns in enumerate((["0.0", "9.5", "10.0"], ["0.0", "1.0", "10.0"], ["0.0", "1.0", "10.0"])):
+        written(tmp_path / "runs" / str(seed), "Hopper-v4", "trpo", seed, returns)
+    assert trpo_report("runs", "--out", "out").status == 0
+    (row,) = rows_of(tmp_path / "out" / "efficiency.csv")
+    assert (row["threshold"], row["runs that reach it"], row["median steps"]) == ("9.0", "3 of 3", "300.0")
+    assert trpo_report("runs", "--out", "out", "--threshold", "Hopper-v4=11", "5").status == 0
+    (row,) = rows_of(tmp_path / "out" / "efficiency.csv")
+    assert (row["threshold"], row["runs that reach it"], row["median steps"]) == ("11.0", "0 of 3", "")
+    done = trpo_report("runs", "--out", "out", "--threshold", "Hoper-v4=11")
+    assert done.err == "error: --threshold: no run is of the task 'Hoper-v4'; did you mean 'Hopper-v4'?"
+    assert "got 'much'; a return fits" in trpo_report("runs", "--out", "out", "--threshold", "much").err
+
+
+def test_published_numbers_stand_beside_ours(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3000.0"])
+    done = trpo_report("runs", "--out", "out", "--compare")
+    assert done.status == 0, done.err
+    table = rows_of(tmp_path / "out" / "comparison.csv")
+    assert table[0]["source"] == "these runs"
+    (contrib,) = [row for row in table if row["source"] == "sb3-contrib"]
+    assert (contrib["return"], contrib["± over seeds"], contrib["seeds"], contrib["steps"]) == (
+        "3372",
+        "215",
+        "3",
+        "1000000",
+    )
+    assert "the best published: trpo of RL Zoo" in (tmp_path / "out" / "results.md").read_text()
+    assert "Hopper-v4 1 to 3618 (best published)" in (tmp_path / "out" / "results.md").read_text()
+    assert trpo_report("runs", "--out", "out").status == 0
+    assert not (tmp_path / "out" / "comparison.csv").exists(), "left over from the report before"
+    assert "leave out --metric" in trpo_report("runs", "--out", "out", "--compare", "--metric", "env_steps").err
+
+
+def test_published_numbers_are_found_whatever_the_version_of_a_task() -> None:
+    assert published("Hopper-v5") == published("Hopper-v4")
+    assert {number.algo for number in published("Ant-v4")} == {"trpo", "npg", "ppo"}
+    assert published("ALE/Breakout-v5")[0].value == 10.8
+    assert not published("Nowhere-v4")
+
+
+def test_diagnostics_of_a_trust_region(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
+    columns = "env_steps,rollout/episode_return_mean,policy/kl,trust_region/backtracks,trust_region/accepted"
+    (tmp_path / "runs" / "a" / "metrics.csv").write_text(f"{columns}\n100,1,0.005,0,1\n200,3,0.015,3,0\n")
+    written(tmp_path / "runs" / "b", "Hopper-v4", "ppo", 0, ["1.0", "3.0"])
+    first, second = find([tmp_path / "runs"])
+    np.testing.assert_allclose(diagnostics(first)["KL / δ"], [0.5, 1.5])
+    assert not diagnostics(second)
+    assert trpo_report("runs", "--out", "out").status == 0
+    (row,) = rows_of(tmp_path / "out" / "diagnostics.csv")
+    assert (row["median KL / δ"], row["share of KL > δ"], row["mean backtracks"]) == ("1.0", "0.5", "1.5")
+    assert (row["accepted share"], row["median CG residual"]) == ("0.5", "")
+    assert (tmp_path / "out" / "diagnostics.svg").exists()
 
 
 def test_what_is_no_run_is_said_to_be_none(trpo_report: Command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    done = trpo_report("empty", "--out", "out")
-    assert done.status == 1
-    assert "empty holds no run" in done.err
+    assert "empty holds no run" in trpo_report("empty", "--out", "out").err
+    assert "error: nowhere is no folder" in trpo_report("nowhere", "--out", "out").err
     (tmp_path / "empty" / "metrics.csv").write_text("nonsense\n")
     done = trpo_report("empty", "--out", "out")
     assert done.status == 1
-    assert "empty is no run directory: it has no config.yaml" in done.err
-    written(tmp_path / "odd", "Hopper-v4", "trpo", 0, ["much"])
-    assert "odd holds no readable run" in trpo_report("odd", "--out", "out").err
+    assert "empty: broken; it is no run directory: it has no config.yaml" in done.err
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_no_report_is_not_overwritten(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0"])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "results.csv").write_text("precious")
+    done = trpo_report("runs", "--out", "mine")
+    assert done.err == "error: --out: mine has a results.csv that is not of a report: name another folder"
+    assert (tmp_path / "mine" / "results.csv").read_text() == "precious"
+    assert (
+        trpo_report("runs", "--out", "mine/results.csv").err == "error: --out: mine/results.csv is a file, not a folder"
+    )
+    for _ in range(2):
+        assert trpo_report("runs", "--out", "out").status == 0
+
+
+def hostile(directory: Path) -> None:
+    """Runs whose names and notes would be markup, and a long label."""
+    for seed in range(2):
+        written(directory / "<script>alert(1)<|b>" / str(seed), "'<b>$Task$'", "'<i>&algo'", seed, ["1.0", "3.0"])
+    written(directory / ("long" * 30), "Hopper-v4", "trpo", 0, ["1.0", "3.0"], delta=0.5)
+    written(directory / "other", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
+
+
+def test_the_page_needs_nothing_else_and_escapes_what_a_stranger_named(trpo_report: Command, tmp_path: Path) -> None:
+    hostile(tmp_path / "runs")
+    done = trpo_report("runs", "--out", "out", "--title", "<b>bold")
+    assert done.status == 0, done.err
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert not any(tag in page for tag in ("<script", "<b>", "<i>", 'src="http', "@import"))
+    assert "&lt;script&gt;alert(1)" in page
+    assert page.count("<img ") == page.count('src="data:image/svg+xml;base64,') == page.count('alt="')
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert "<script" not in text
+    assert "&lt;script>alert(1)&lt;\\|b>" in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_the_page_fits_a_phone(trpo_report: Command, tmp_path: Path) -> None:
+    """Opened in a frame of 390 pixels, which a window of Chromium's may not be as narrow as."""
+    hostile(tmp_path / "runs")
+    assert trpo_report("runs", "--out", "out", "--compare").status == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    tell = "innerWidth, document.documentElement.scrollWidth, [...document.images].filter(i => i.naturalWidth).length"
+    script = f"<script>onload = () => parent.postMessage([{tell}].join(), '*')</script>"
+    (tmp_path / "told.html").write_text(page.replace("</body>", script))
+    frame = "<script>onmessage = event => document.title = 'told ' + event.data</script>"
+    (tmp_path / "frame.html").write_text(f"{frame}<iframe src=told.html style='width:390px;border:0'></iframe>")
+    options = (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--virtual-time-budget=5000",
+        f"--user-data-dir={tmp_path}/profile",
+    )
+    command = [str(CHROMIUM), *options, "--dump-dom", f"file://{tmp_path}/frame.html"]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert f"<title>told 390,390,{page.count('<img ')}</title>" in dom
+
+
+def test_hundreds_of_runs_are_read_in_seconds(tmp_path: Path) -> None:
+    for seed in range(50):
+        written(tmp_path / str(seed), "Hopper-v4", "trpo", seed, [str(float(i)) for i in range(500)])
+    begun = time.process_time()
+    assert len(find([tmp_path])) == 50
+    assert time.process_time() - begun < 5
+
+
+def test_numbers_sort_as_numbers() -> None:
+    assert sorted(["x=10", "x=9", "x=1e-05", "x=0.3"], key=natural) == ["x=1e-05", "x=0.3", "x=9", "x=10"]
+
+
+def record(name: str, steps: list[float], returns: list[float]) -> RunRecord:
+    return RunRecord(Path(name), "finished", rows={"env_steps": np.array(steps), RETURN: np.array(returns)})
+
+
 def test_curves_stop_where_the_shortest_run_stops() -> None:
-    steps = np.array([0.0, 10.0, 20.0])
-    short = History(Path("short"), "t", "a", 0, {}, {}, {"env_steps": steps[:2]}, np.array([0.0, 1.0]))
-    long = History(Path("long"), "t", "a", 1, {}, {}, {"env_steps": steps}, np.array([2.0, 2.0, 8.0]))
-    at, returns = curve([short, long])
+    short, long = record("short", [0, 10], [0, 1]), record("long", [0, 10, 20], [2, 2, 8])
+    at, returns = curve([short, long], RETURN)
     assert at[0] == 0
     assert at[-1] == 10
     np.testing.assert_allclose(returns[0], at / 10)
     np.testing.assert_allclose(returns[1], 2)
 
 
-@pytest.mark.parametrize("size", [5, 20])
-def test_the_interval_covers_the_mean(size: int) -> None:
-    """Of 200 samples some 90 % hold the true mean: the percentile bootstrap is a little narrow for few seeds."""
-    samples = np.random.default_rng(1).normal(3.0, 1.0, (size, 200))
-    low, high = interval(samples)
-    assert 0.78 < np.mean((low < 3) & (high > 3)) < 0.99
+def test_a_run_of_one_row_is_a_marker(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0"])
+    at, returns = curve([record("a", [100], [1])], RETURN)
+    assert (at.tolist(), returns.tolist()) == ([100], [[1]])
+    assert trpo_report("runs", "--out", "out").status == 0
+    assert '<g id="LineCollection_1">' in (tmp_path / "out" / "learning_curves.svg").read_text()

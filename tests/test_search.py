@@ -22,10 +22,10 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from trpo_cli.errors import ConfigError, TrainingError
+from trpo_cli.state import State
 from trpo_cli.sweep import results
 from trpo_cli.sweep.job import STATUS, Job
 from trpo_cli.sweep.space import Space, space
-from trpo_cli.sweep.state import State
 from trpo_cli.sweep.trials import Options, Trials
 
 SMALL = ("env=CartPole-v1", "total_steps=128", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
@@ -325,5 +325,5 @@ def test_every_sampler_and_pruner_can_be_had(trpo_train: Command, tmp_path: Path
             node = yaml.safe_load(path.read_text())
             trials, _ = searched(tmp_path / path.stem, lambda a, seed: a, n_trials=4, **{kind: node})
             assert len(trials.all()) == 4
-    with pytest.raises(ConfigError, match="hydra.sweeper.pruner: .*Nothing"):
+    with pytest.raises(ConfigError, match=r"hydra.sweeper.pruner: .*Nothing"):
         searched(tmp_path / "wrong", lambda a, seed: a, pruner={"_target_": "optuna.pruners.Nothing"})

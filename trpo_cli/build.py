@@ -3,7 +3,7 @@
 A node names its class or function as `_target_`; the other keys are keyword arguments. A class is called, a function
 gets its keyword-only arguments and is called by whoever receives it. Signatures are the schema: unknown keys, missing
 keys, wrong types and values out of range are found here. Code comes from the parts of `trpo_cli` and from the packages
-that the user named in `plugins` on this command line, from nowhere else.
+that the user named in `plugins` on this command line or installed for it (`plugins.py`), from nowhere else.
 """
 
 from __future__ import annotations
@@ -15,29 +15,50 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import yaml  # type: ignore[import-untyped]
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trpo_cli.errors import ConfigError, UserError, nearest
+from trpo_cli.groups import CONF, options
+from trpo_cli.plugins import announced
 
 S = TypeVar("S")
 R = TypeVar("R")
 
 PARTS = tuple(
     f"trpo_cli.{name}"
-    for name in ("algos", "critics", "envs", "policies", "returns", "samplers", "surrogates", "trust_region")
+    for name in (
+        "algos",
+        "critics",
+        "envs",
+        "policies",
+        "returns",
+        "samplers",
+        "surrogates",
+        "trackers",
+        "trust_region",
+    )
 )
 """Where parts come from. The rest of the program reads and writes files, and no configuration may call it."""
 
 
-def build(node: Any, path: str, role: type[R], plugins: Sequence[str] = (), **context: Any) -> R:
+def build(
+    node: Any,
+    path: str,
+    role: type[R],
+    plugins: Sequence[str] = (),
+    chosen: Mapping[str, str] | None = None,
+    **context: Any,
+) -> R:
     """The object that `node`, found at `path` of the configuration, describes: an instance of `role`.
 
     `context` holds what only the program knows (a policy, a generator, ...); each part receives what its signature
-    names. Raises `ConfigError`, naming the key.
+    names. `chosen` are the options as they were typed, by group. Raises `ConfigError`, naming the key.
     """
     target = locate(_part(node, path)["_target_"], f"{path}._target_", plugins)
     if not (inspect.isclass(target) and issubclass(target, role)):
         raise ConfigError(f"{path}._target_: '{node['_target_']}' is no {role.__name__}")
+    _refuse_unfit(target, path, context, chosen or {})
     arguments = _arguments(target, node, path, plugins, context, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
         return target(**arguments)
@@ -80,23 +101,30 @@ def _arguments(
     arguments = {
         key: checked(value, annotations.get(key, Any), f"{path}.{key}", plugins) for key, value in given.items()
     }
-    for name in [name for name in parameters if name in context]:
-        wanted: Any = annotations.get(name)
-        if _is_part(wanted) and not isinstance(context[name], wanted):
-            package, _, option = wanted.__module__.rpartition(".")  # a module is named as the option it is
-            raise ConfigError(
-                f"{name}: {type(context[name]).__name__} does not go with {path}, a {target.__name__}: "
-                + (
-                    f"{name}={option} does"
-                    if "." in package
-                    else f"choose another {name}, trpo-train --help lists them"
-                )
-            )
-        arguments[name] = context[name]
+    arguments |= {name: context[name] for name in parameters if name in context}
     for name, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in arguments:
             raise ConfigError(f"{path}.{name}: missing; {node['_target_']} needs it")
     return arguments
+
+
+def _refuse_unfit(target: Callable[..., Any], path: str, context: Mapping[str, Any], chosen: Mapping[str, str]) -> None:
+    """Raise `ConfigError` if a part of the context is not of the kind that `target` works with."""
+    for name, wanted in _annotations(target).items():
+        if name not in context or not _is_part(wanted) or isinstance(context[name], wanted):
+            continue
+        part = f"{name}={chosen[name]}" if name in chosen else f"{name}: {type(context[name]).__name__}"
+        whole = f"{path}={chosen[path]}" if path in chosen else f"{path}, a {target.__name__}"
+        fits = [option for option in options(CONF / name) if _describes(name, option, wanted)]
+        raise ConfigError(f"{part} does not go with {whole}: {name}={' or '.join(fits)} does")
+
+
+def _describes(group: str, option: str, role: type) -> bool:
+    """Whether an option of ours names, by itself, a class of that kind."""
+    node = yaml.safe_load((CONF / group / f"{option}.yaml").read_text(encoding="utf-8"))
+    target = node.get(group, node).get("_target_")  # those that set other groups too have one root
+    found = locate(target, group, ()) if target else None
+    return inspect.isclass(found) and issubclass(found, role)
 
 
 def fill(cls: type[S], node: Mapping[str, Any], path: str = "") -> S:
@@ -132,7 +160,17 @@ def checked(value: Any, annotation: Any, path: str, plugins: Sequence[str] = ())
         detail = error.errors()[0]
         where = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
         message = detail["msg"].removeprefix("Input ")
-        raise ConfigError(f"{path}{where}: got {value!r}; it {message}") from error
+        raise ConfigError(f"{path}{where}: got {value!r}; it {message}{_instead(detail['type'], value)}") from error
+
+
+def _instead(mistake: str, value: Any) -> str:
+    """What was meant, where that is plain."""
+    match mistake, value:
+        case "int_type", float() if value.is_integer():  # 1e6
+            return f", {int(value):_}"
+        case "list_type", str() | int():
+            return f", [{value}]"
+    return ""
 
 
 def _is_part(annotation: Any) -> bool:
@@ -146,11 +184,12 @@ def _is_function(annotation: Any) -> bool:
 
 def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]:
     """The class or function called `target`, defined where parts may come from. Raises `ConfigError` otherwise."""
-    allowed = (*PARTS, *plugins)
+    allowed = (*PARTS, *plugins, *announced())
     module_name, _, name = str(target).rpartition(".")
     package = module_name.partition(".")[0]
     if not _within(module_name, allowed):
-        hint = "" if package == "trpo_cli" else f"; plugins=[{package}] allows it, if you trust that package"
+        hint = f"\nif you trust that package, plugins=[{package}] allows it, --plugins {package} of trpo-eval"
+        hint = "" if package == "trpo_cli" else hint
         raise ConfigError(f"{path}: '{target}' is in no package that parts are built from{hint}")
     try:
         found = getattr(importlib.import_module(module_name), name)
@@ -159,15 +198,6 @@ def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]
     if name.startswith("_") or not callable(found) or not _within(str(getattr(found, "__module__", "")), allowed):
         raise ConfigError(f"{path}: '{target}' is no class or function of its package")
     return found  # type: ignore[no-any-return]
-
-
-def import_plugins(plugins: Sequence[str]) -> None:
-    """Import the user's packages, which may register environments. Raises `ConfigError` for one that is not there."""
-    for name in plugins:
-        try:
-            importlib.import_module(name)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(f"plugins: '{name}' cannot be imported: {error}") from error
 
 
 def _within(module: str, packages: Sequence[str]) -> bool:

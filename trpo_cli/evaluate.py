@@ -1,169 +1,130 @@
-"""trpo-eval: play episodes with a trained policy, on environments of their own, with the statistics frozen as saved."""
+"""trpo-eval: play episodes with trained policies, print what they return, and film them."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from trpo_cli.cli import reported
-from trpo_cli.layout import CHECKPOINTS, fitting, read_config
-from trpo_cli.ranges import Count
+from trpo_cli.command_line import Parser
+from trpo_cli.episodes import Episodes, Evaluation, evaluate
+from trpo_cli.errors import UserError
+from trpo_cli.film import film, prepare
+from trpo_cli.layout import relative
+from trpo_cli.trained import Trained, load, run_directories
 
-if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
-    from trpo_cli.envs.make import Parallelism, Task
-    from trpo_cli.envs.normalize import ObservationNormalizer
-    from trpo_cli.policies import Policy
-
-log = logging.getLogger("trpo_cli")
-METRICS = ("eval/episode_return_mean", "eval/episode_return_std", "eval/episode_length_mean")
-MAX_PARALLEL = 16  # environments at once
-
-
-@dataclass(frozen=True)
-class Episodes:
-    """What to play: so many whole episodes, cut off after so many steps where the task knows no end."""
-
-    episodes: Count
-    max_episode_steps: Count
+HEADER = """\
+|    return |        95 % interval |      std |  length | episodes |       steps | task, run
+|-----------|----------------------|----------|---------|----------|-------------|----------"""
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Undiscounted, unnormalised returns and lengths of E episodes."""
+class Played:
+    """A run, and what came of its episodes."""
 
-    returns: NDArray[np.float64]  # (E,)
-    lengths: NDArray[np.int64]  # (E,)
+    directory: Path
+    trained: Trained
+    result: Evaluation
 
-    def metrics(self) -> dict[str, float | None]:
-        """The `METRICS` of one row."""
-        values = (self.returns.mean(), self.returns.std(), self.lengths.mean())
-        return {name: float(value) for name, value in zip(METRICS, values, strict=True)}
+    def line(self) -> str:
+        """Its row of the table."""
+        result, bounds = self.result, self.result.interval()
+        interval = f"{bounds[0]:.2f} to {bounds[1]:.2f}" if bounds else "one episode"
+        return (
+            f"| {result.returns.mean():9.2f} | {interval:>20} | {result.returns.std():8.2f} | "
+            f"{result.lengths.mean():7.1f} | {len(result.returns):8} | {self.trained.env_steps:11,} | "
+            f"{self.trained.task.id}, {relative(self.directory)}"
+        )
 
-
-def evaluate(
-    task: Task,
-    policy: Policy,
-    normalizer: ObservationNormalizer,
-    plan: Episodes,
-    seed: int,
-    sample: bool = False,
-    parallelism: Parallelism | None = None,
-) -> Evaluation:
-    """Play the planned episodes with the likeliest action of each state, or with sampled ones.
-
-    Every environment plays its fixed share of the episodes, so short ones are not counted more often than long ones.
-    """
-    import torch
-
-    from trpo_cli.envs.environments import Environments
-    from trpo_cli.envs.make import FASTEST
-    from trpo_cli.policies import on_cpu
-    from trpo_cli.seeding import environment_seeds, torch_generator
-
-    num_envs = min(plan.episodes, MAX_PARALLEL)
-    generator = torch_generator(seed, "evaluation actions")
-    left = np.full(num_envs, plan.episodes // num_envs) + (np.arange(num_envs) < plan.episodes % num_envs)
-    running_return, running_length = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
-    returns: list[float] = []
-    lengths: list[int] = []
-    actor, distribution = on_cpu(policy), policy.distribution
-    seeds = environment_seeds(seed, "evaluation", num_envs)
-    envs = Environments(task, num_envs, seeds, parallelism or FASTEST)
-    with contextlib.closing(envs), torch.no_grad():
-        while left.any():
-            parameters = actor.infer(torch.from_numpy(normalizer(envs.observation)))
-            if sample:
-                action = distribution.sample(parameters, distribution.noise((num_envs,), generator))
-            else:
-                action = distribution.mode(parameters)
-            _, reward, terminated, truncated = envs.step(action.numpy())
-            running_return += reward
-            running_length += 1
-            ended = terminated | truncated | (running_length >= plan.max_episode_steps)
-            counted = ended & (left > 0)
-            returns.extend(running_return[counted])
-            lengths.extend(running_length[counted])
-            left[counted] -= 1
-            running_return[ended], running_length[ended] = 0, 0
-            if ended.any():
-                envs.restart(ended)
-    return Evaluation(np.array(returns), np.array(lengths))
+    def record(self) -> dict[str, Any]:
+        """The same for scripts, every episode included."""
+        return {
+            "run": str(self.directory),
+            "task": self.trained.task.id,
+            "env_steps": self.trained.env_steps,
+            **self.result.metrics(),
+            "interval": self.result.interval(),
+            "returns": self.result.returns.tolist(),
+            "lengths": self.result.lengths.tolist(),
+        }
 
 
-def load_policy(directory: Path, plugins: Sequence[str]) -> tuple[Task, Policy, ObservationNormalizer, int]:
-    """The task, policy and frozen observation statistics of a run's newest checkpoint, and its environment steps.
+def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> tuple[list[Played], list[str]]:
+    """Print the table row by row; what was played, and what went wrong with the others."""
+    played: list[Played] = []
+    errors: list[str] = []
+    plan = Episodes(arguments.episodes, arguments.max_steps)
+    print(f"{'sampled' if arguments.sample else 'likeliest'} actions, seed {arguments.seed}\n{HEADER}")
+    for directory in directories:
+        try:
+            trained = load(directory, arguments.plugins, arguments.checkpoint)
+            result = evaluate(*trained[:3], plan, arguments.seed, arguments.sample)
+        except UserError as error:
+            place = str(relative(directory))
+            errors.append(str(error) if place in str(error) else f"{place}: {error}")
+            print(f"| {'failed':>9} | {errors[-1].splitlines()[0]}", flush=True)
+        else:
+            played.append(Played(directory, trained, result))
+            print(played[-1].line(), flush=True)
+    return played, errors
 
-    Raises `RunDirectoryError` or `CheckpointError` if there is nothing whole to load.
-    """
-    from trpo_cli import checkpoint
-    from trpo_cli.build import build, import_plugins
-    from trpo_cli.envs.environments import Environments
-    from trpo_cli.envs.make import Task
-    from trpo_cli.envs.normalize import ObservationNormalizer
-    from trpo_cli.policies import Policy
 
-    node = read_config(directory)
-    import_plugins(plugins)
-    task = build(node["env"], "env", Task, plugins)
-    with contextlib.closing(Environments(task, 1, [0])) as probe:
-        shape = {"observation_size": probe.observation_size, "num_states": probe.num_states}
-        policy = build(node["policy"], "policy", Policy, plugins, **shape, distribution=probe.distribution)
-        size = probe.observation_size
-    normalizer = ObservationNormalizer(size, task.normalize_observation, task.observation_clip)
-    found = checkpoint.load_newest(directory / CHECKPOINTS)
-    for error in found.damaged.values():
-        log.warning("passed over a damaged checkpoint: %s", error)
-    state = found.state
-    with fitting(directory):
-        policy.load_state_dict(state["policy"])
-        normalizer.load_state_dict(state["sampler"]["normalizer"])
-        return task, policy, normalizer, int(state["sampler"]["env_steps"])
+def screen(trained: Trained, arguments: argparse.Namespace) -> None:
+    """Film the first episodes, and say what they returned."""
+    plan = Episodes(arguments.video_episodes, arguments.max_steps)
+    result = film(trained, arguments.video, plan, arguments.seed, arguments.sample)
+    episodes = ", ".join(f"{r:.2f} in {n} steps" for r, n in zip(result.returns, result.lengths, strict=True))
+    print(f"filmed in {relative(arguments.video)}, returns: {episodes}")
 
 
 @reported
 def main() -> None:
     """The command `trpo-eval`."""
-    parser = argparse.ArgumentParser(
-        prog="trpo-eval", description="Play episodes with the newest checkpoint of a run, and print their returns."
-    )
-    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="a directory that trpo-train wrote")
-    parser.add_argument("--episodes", type=_at_least(1), default=10, help="to play (default: %(default)s)")
-    parser.add_argument("--seed", type=_at_least(0), default=0, help="of the environments (default: %(default)s)")
-    parser.add_argument("--sample", action="store_true", help="sample actions instead of taking the likeliest")
-    parser.add_argument(
-        "--max-steps",
-        type=_at_least(1),
-        default=10_000,
-        help="cut off longer episodes (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--plugins",
-        nargs="*",
-        default=[],
-        metavar="PACKAGE",
-        help="packages the run may be built from",
-    )
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
+    directories = list(run_directories(arguments.runs))
+    if arguments.json and arguments.json.exists():
+        raise UserError(f"--json: {arguments.json} is there already, and is left alone")
+    if arguments.video:
+        if len(directories) > 1:
+            raise UserError(f"--video: is for one run, and these are {len(directories)}")
+        prepare(arguments.video)
 
     from trpo_cli.threads import limit_threads
 
     limit_threads()
-    task, policy, normalizer, env_steps = load_policy(arguments.run, arguments.plugins)
-    plan = Episodes(arguments.episodes, arguments.max_steps)
-    result = evaluate(task, policy, normalizer, plan, arguments.seed, arguments.sample)
-    print(f"{task.id} after {env_steps:,} steps, {'sampled' if arguments.sample else 'likeliest'} actions:")
-    print(
-        f"return {result.returns.mean():.2f} ± {result.returns.std():.2f} (standard deviation), "
-        f"length {result.lengths.mean():.1f}, {len(result.returns)} episodes"
+    played, errors = evaluate_all(directories, arguments)
+    if arguments.json:
+        arguments.json.write_text(json.dumps([one.record() for one in played], indent=1) + "\n", encoding="utf-8")
+    if arguments.video and played:
+        screen(played[0].trained, arguments)
+    if errors:
+        sys.exit("\n".join(f"error: {error}" for error in errors))
+
+
+def parser() -> Parser:
+    """What the command takes."""
+    takes = Parser(
+        prog="trpo-eval",
+        description="Play episodes with the checkpoints of runs, side by side, on environments of their own; print the "
+        "mean return of each run, with its 95 %% bootstrap interval over the episodes, and the standard deviation.",
     )
+    add = takes.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="a directory that trpo-train wrote, or a folder of them")
+    add("--episodes", type=_at_least(1), default=10, help="to play of each run (default: %(default)s)")
+    add("--seed", type=_at_least(0), default=0, help="of environments and sampled actions (default: %(default)s)")
+    add("--sample", action="store_true", help="sample actions instead of taking the likeliest")
+    add("--checkpoint", type=_at_least(0), metavar="STEP", help="that of this step (default: the newest)")
+    add("--max-steps", type=_at_least(1), default=10_000, help="cut off longer episodes (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the results, every episode included, to a new file")
+    add("--video", type=Path, metavar="FILE.mp4", help="film the first episodes of one run, into a new file")
+    add("--video-episodes", type=_at_least(1), default=1, metavar="N", help="in the film (default: %(default)s)")
+    add("--plugins", nargs="*", default=[], metavar="PACKAGE", help="packages the runs may be built from")
+    return takes
 
 
 def _at_least(smallest: int) -> Any:

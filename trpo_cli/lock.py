@@ -7,33 +7,34 @@ import fcntl
 import logging
 import os
 import socket
+import time
 from pathlib import Path
 
 from trpo_cli.errors import RunDirectoryError
 
 log = logging.getLogger("trpo_cli")
 LOCK = ".lock"  # its name in a directory
+PATIENCE = 0.05  # seconds
 
 
-def holder(path: Path) -> str | None:
-    """Who holds the lock at `path`, asked without touching it; None if nobody does.
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock at `path`: never, where a file system knows no locks.
 
-    Whoever left it behind and is gone holds nothing, as far as that can be seen from here: on the same machine.
+    To ask is to share it for an instant, which `Lock` waits out.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace").strip()
-    except FileNotFoundError:
-        return None
-    number, _, host = text.removeprefix("process ").partition(" on ")
-    if host != socket.gethostname() or not number.isdigit():
-        return text or "another process"
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
     try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:  # it is another user's
-        return text
-    return text
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
 
 
 class Lock:
@@ -41,12 +42,17 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         """Raises `RunDirectoryError` if another process holds it; where a file system knows no locks, warns only."""
-        self.path = path
+        self.path, patience = path, 1
         while True:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if patience:  # someone may only be asking
+                    patience -= 1
+                    os.close(self._file)
+                    time.sleep(PATIENCE)
+                    continue
                 holder = os.read(self._file, 200).decode(errors="replace").strip() or "another process"
                 os.close(self._file)
                 raise RunDirectoryError(f"{path.parent} is being written to by {holder}") from None

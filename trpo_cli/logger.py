@@ -1,4 +1,4 @@
-"""One row of metrics an iteration -> `metrics.csv`, TensorBoard, and a line for whoever watches.
+"""One row of metrics an iteration -> `metrics.csv`, TensorBoard, a tracker, and a line for whoever watches.
 
 A run that goes on finds both files as they were at its checkpoint: rows written after it are dropped, since they will
 be written again, and those that TensorBoard lost with a killed process are taken from `metrics.csv`.
@@ -16,16 +16,16 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from trpo_cli.errors import RunDirectoryError
-from trpo_cli.event_files import cut_back
 from trpo_cli.layout import METRICS, TENSORBOARD, relative
+from trpo_cli.tensorboard import TensorBoard
+from trpo_cli.trackers import Tracking
 
 log = logging.getLogger("trpo_cli")
 
@@ -62,7 +62,13 @@ class Logger:
     """Writes rows until it is closed. A missing value is an empty cell, and no point in TensorBoard."""
 
     def __init__(
-        self, directory: Path, total_steps: int, env_steps: int = 0, written: int = 0, watched: bool = True
+        self,
+        directory: Path,
+        total_steps: int,
+        env_steps: int = 0,
+        written: int = 0,
+        tracking: Tracking | None = None,
+        watched: bool = True,
     ) -> None:
         """Go on after `env_steps` steps, with the first `written` bytes of `metrics.csv`.
 
@@ -71,17 +77,14 @@ class Logger:
         self.path = directory / METRICS
         try:
             rows = self._kept(written)
-            missing = cut_back(directory / TENSORBOARD, env_steps)
-            purge = missing if rows else None  # for whoever is looking on, and has seen more
-            self._tensorboard = SummaryWriter(str(directory / TENSORBOARD), purge_step=purge)
-            for row in rows:
-                if int(row["env_steps"]) >= missing:
-                    self._add_scalars({name: float(cell) for name, cell in row.items() if cell})
+            kept = [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
+            self._tensorboard = TensorBoard(directory / TENSORBOARD, kept, env_steps)
             self._file = self.path.open("a", newline="", encoding="utf-8")
         except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
             raise RunDirectoryError(f"{relative(directory)}: the run cannot be logged: {error}") from error
         self._csv = csv.DictWriter(self._file, list(rows[0])) if rows else None
         watch = (TerminalProgress if sys.stderr.isatty() else PlainProgress) if watched else NoProgress
+        self._tracking = tracking
         self._watch: TerminalProgress | PlainProgress | NoProgress = watch(total_steps, env_steps)
         self._hook, threading.excepthook = threading.excepthook, self._overheard
 
@@ -110,10 +113,16 @@ class Logger:
             self._file.flush()
             if not os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
                 raise FileNotFoundError("it was replaced by another file")
-            self._add_scalars(row)
+            self._tensorboard.write(row)
         except OSError as error:
-            raise RunDirectoryError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+            raise RunDirectoryError(f"{relative(self.path)}: cannot be written: {error.strerror or error}") from error
+        if self._tracking is not None:
+            self._tracking.write(row)
         self._watch.show(row)
+
+    def describe(self, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        """Tell TensorBoard what is run, and with which versions."""
+        self._tensorboard.describe(config, provenance)
 
     def sync(self) -> int:
         """Put every row on the disk; returns how many bytes `metrics.csv` has."""
@@ -125,12 +134,6 @@ class Logger:
         if not isinstance(said.exc_value, OSError):
             self._hook(said)
 
-    def _add_scalars(self, row: Mapping[str, float | None]) -> None:
-        step = int(row["env_steps"] or 0)
-        for name, value in row.items():
-            if value is not None and name != "env_steps":
-                self._tensorboard.add_scalar(name, value, step)
-
     def __enter__(self) -> Self:
         return self
 
@@ -141,7 +144,7 @@ class Logger:
         threading.excepthook = self._hook
         with self._file:
             try:
-                self._tensorboard.close()
+                self._tensorboard.close(finished=error is None)
             except OSError as failure:
                 if error is None:
                     raise RunDirectoryError(f"{self.path.parent}: cannot be logged: {failure}") from failure

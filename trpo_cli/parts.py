@@ -6,8 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trpo_cli.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.errors import NoSnapshot
-from trpo_cli.evaluate import Episodes, Evaluation, evaluate
 from trpo_cli.ranges import Count, NonNegativeInt
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
@@ -18,13 +18,14 @@ if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of 
     from trpo_cli.envs.make import Task
     from trpo_cli.policies import Policy
     from trpo_cli.samplers import Sampler
+    from trpo_cli.trackers import Tracker
 
 log = logging.getLogger("trpo_cli")
 R = TypeVar("R")
 INEXACT = "a resume will not be exact, and resets the environments: %s"
 PART_GROUPS = ("algo", "sampler", "policy", "critic", "env")
 LEARNING = ("sampler", "policy", "critic", "algorithm")  # the parts that change
-NOT_SETTINGS = (*PART_GROUPS, "choices", "resume", "sweep")
+NOT_SETTINGS = (*PART_GROUPS, "logger", "choices", "resume", "sweep")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class Parts:
 
 def check(node: dict[str, Any]) -> None:
     """Make everything that a run with this configuration is made of, and let go of it. Raises what making it raises."""
-    from trpo_cli.build import fill, import_plugins
+    from trpo_cli.build import fill
+    from trpo_cli.plugins import import_plugins
 
     settings = fill(Settings, {key: value for key, value in node.items() if key not in NOT_SETTINGS})
     import_plugins(settings.plugins)
@@ -121,7 +123,7 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
     from trpo_cli.threads import limit_threads
 
     def part(role: type[R], group: str, **context: Any) -> R:
-        return build(node.get(group), group, role, settings.plugins, **context)
+        return build(node.get(group), group, role, settings.plugins, node.get("choices"), **context)
 
     limit_threads(settings.update_threads)
     seed, device = settings.seed, usable(settings.device)
@@ -135,6 +137,14 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
     core = {"sampler": sampler, "policy": policy, "critic": critic}
     algorithm = part(Algorithm, "algo", **core, generator=torch_generator(seed, "algorithm"))
     return Parts(task, sampler, policy, critic, algorithm, envs.resume_obstacle())
+
+
+def build_tracker(node: dict[str, Any], settings: Settings) -> Tracker | None:
+    """Where the rows go beside the run directory, if anywhere. Raises `ConfigError`."""
+    from trpo_cli.build import build
+    from trpo_cli.trackers import Tracker
+
+    return build(node["logger"], "logger", Tracker, settings.plugins) if "logger" in node else None
 
 
 def usable(name: str) -> torch.device:

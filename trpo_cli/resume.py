@@ -18,8 +18,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
+from trpo_cli.command_line import OPEN
 from trpo_cli.composed import Node
-from trpo_cli.errors import ConfigError, RunDirectoryError
+from trpo_cli.errors import ConfigError, RunDirectoryError, nearest
 from trpo_cli.layout import CHECKPOINTS, CONFIG, METRICS, read_config, relative
 
 AUTO = "auto"
@@ -31,6 +32,8 @@ MAY_CHANGE = (
     "algo.max_rejected",
     "env.step_timeout",
     "sampler.num_threads",
+    "logger",
+    "choices.logger",
 )
 """Keys, or how they begin, on which no parameter depends but through how long the run is."""
 CHOICE = "choices."  # how the keys begin under which a configuration keeps the option of each group
@@ -48,27 +51,61 @@ class Plan(NamedTuple):
     shortened: bool = False  # to fewer steps than were planned
 
 
-def directed(arguments: Sequence[str]) -> list[str]:
-    """The command line's arguments, with the run directory that `resume=DIR` means.
+def directed(overrides: Sequence[str], multirun: bool = False) -> list[str]:
+    """The overrides of a command line, with the run directory that `resume=DIR` means, so that Hydra composes them.
 
-    Raises `ConfigError` if another is named too or several runs would be one, `RunDirectoryError` if it holds none.
+    It composes what the defaults make of them, which nobody looks at, and the saved run may have other parts. So keys
+    may be new, and options that agree with the saved ones are left out.
+
+    Raises `ConfigError` if another is named too, several runs would be one or an option is another one,
+    `RunDirectoryError` if the directory holds no run.
     """
-    words = [text for text in arguments if _is_resume(text)]
+    words = [text for text in overrides if _is_resume(text)]
     resume = _unquoted(words[-1].partition("=")[2]) if words else ""
     if words and not resume:
         raise ConfigError("resume: is empty; it takes a run directory, auto, or null for a new run")
     if resume in ("", "null", AUTO):
-        return list(arguments)
-    if {"-m", "--multirun"} & set(arguments):
+        return list(overrides)
+    if multirun:
         raise ConfigError(ONE_RUN)
-    if any(text.startswith("hydra.run.dir=") for text in arguments):
+    if any(text.startswith("hydra.run.dir=") for text in overrides):
         raise ConfigError(f"hydra.run.dir: resume={resume} says already where the run is")
     if not (Path(resume) / CONFIG).is_file():
         raise RunDirectoryError(f"resume: {resume} holds no run: there is no {CONFIG} in it; or say auto")
     quoted = "'" + resume.replace("'", r"\'") + "'"
-    first = arguments.index(words[0])  # overrides stand side by side, options before or after them
-    others = [text for text in arguments[first:] if not _is_resume(text)]
-    return [*arguments[:first], f"resume={quoted}", f"hydra.run.dir={quoted}", *others]
+    others = [text for text in overrides if not _is_resume(text)]
+    return [f"resume={quoted}", f"hydra.run.dir={quoted}", *_composable(Path(resume), others)]
+
+
+def _composable(directory: Path, overrides: Sequence[str]) -> list[str]:
+    """The overrides of keys, as Hydra takes them whatever parts it composes; options must be the saved ones."""
+    chosen = read_config(directory)["choices"]
+    keys: list[str] = []
+    wrong: list[str] = []
+    for override in _parsed(overrides):
+        key = override.key_or_group
+        if key.startswith(("hydra", "plugins", "logger")):
+            keys.append(str(override.input_line))
+        elif not _is_group(key, chosen):
+            keys.append(f"++{str(override.input_line).lstrip('+')}")
+        elif override.value() != chosen.get(key):
+            wrong.extend(differences(chosen.get(key), override.value(), key).values())
+    if wrong:
+        raise _contradiction(directory, wrong)
+    return keys
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    """Raises `ConfigError` for one that is more or less than a value."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for override in parsed:
+        if override.is_delete() or override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: a run that is resumed keeps its one value of each key")
+    return parsed
+
+
+def _is_group(key: str, chosen: Mapping[str, Any]) -> bool:
+    return "/" in key or key in chosen
 
 
 def _is_resume(text: str) -> bool:
@@ -130,33 +167,59 @@ def _continued(directory: Path, given: Node, overrides: Sequence[str] | None) ->
             f"plugins=[{','.join(missing)}]"
         )
     wanted = {**(given if overrides is None else changed(saved, overrides)), "plugins": plugins}
-    found = differences(saved, wanted)
+    found = differences(saved, wanted := with_logger(wanted, given))
     if wrong := [text for key, text in _roots(found).items() if not key.startswith(MAY_CHANGE)]:
-        more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
-        raise ConfigError(
-            "\n  ".join([f"{relative(directory)} holds a run that was configured otherwise:", *wrong[:SHOWN], *more])
-            + f"\nresume={relative(directory)} alone continues it as it was; "
-            + "without resume, hydra.run.dir=DIR begins another"
-        )
+        raise _contradiction(directory, wrong)
     rescheduled = schedules(wanted) if "total_steps" in found else []
     shortened = wanted.get("total_steps", 0) < saved.get("total_steps", 0)
-    return Plan(wanted, True, list(found.values()), rescheduled, shortened)
+    changes = [text for key, text in found.items() if key.partition(".")[0] != "logger"]  # its choice says it
+    return Plan(wanted, True, changes, rescheduled, shortened)
+
+
+def with_logger(node: Node, given: Node) -> Node:
+    """`node` with the logger of this command line alone: a directory does not decide whom the program talks to."""
+    own = {key: value for key, value in node.items() if key != "logger"}
+    own["choices"] = {**node["choices"], "logger": given["choices"].get("logger")}
+    return own | {key: given[key] for key in ("logger",) if key in given}
+
+
+def _contradiction(directory: Path, wrong: Sequence[str]) -> ConfigError:
+    """What to say of so many differences."""
+    more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+    return ConfigError(
+        "\n  ".join([f"{relative(directory)} holds a run that was configured otherwise:", *wrong[:SHOWN], *more])
+        + f"\nresume={relative(directory)} alone continues it as it was; "
+        + "without resume, hydra.run.dir=DIR begins another"
+    )
 
 
 def changed(saved: Node, overrides: Sequence[str]) -> Node:
-    """The saved configuration with overrides put into it: keys into their places, options into `choices`."""
+    """The saved configuration with overrides put into it: keys into their places, options into `choices`.
+
+    Raises `ConfigError` for a key that is not there, or more or less than a value.
+    """
     node = copy.deepcopy(saved)
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in _parsed(overrides):
         key = override.key_or_group
-        if key.startswith(("hydra", "resume", "plugins", "sweep.")):
+        if key.startswith(("hydra", "resume", "plugins", "logger", "sweep.")):
             continue
-        if override.is_delete() or override.is_sweep_override():
-            raise ConfigError(f"{override.input_line}: a run that is resumed keeps its one value of each key")
-        if "/" in key or key in node["choices"]:
+        if _is_group(key, node["choices"]):
             node["choices"][key] = override.value()
         else:
+            _refuse_unknown(saved, key)
             node = _updated(node, key, override)
     return node
+
+
+def _refuse_unknown(saved: Node, key: str) -> None:
+    """Raise `ConfigError` for a key that the saved run has no use for, with the nearest that it has."""
+    if key.startswith((*MAY_CHANGE, f"{OPEN}.")):  # what an earlier version has not saved, or the environment takes
+        return
+    node: Any = saved
+    for name in key.split("."):
+        if isinstance(node, Mapping) and name not in node:
+            raise ConfigError(f"{key}: no such key{nearest(name, [str(known) for known in node])}")
+        node = node[name] if isinstance(node, Mapping) else None
 
 
 def _updated(node: Node, key: str, override: Override) -> Node:

@@ -21,15 +21,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from trpo_cli.cli import CONF, discard_empty, opened, print_help, reported, told_once
+from trpo_cli.cli import discard_empty, reported, told_once
+from trpo_cli.command_line import checked, opened, read
 from trpo_cli.composed import Node, described
+from trpo_cli.door import answered
+from trpo_cli.episodes import METRICS
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
-from trpo_cli.evaluate import METRICS
+from trpo_cli.groups import CONF
 from trpo_cli.layout import fitting, quoted, relative
-from trpo_cli.parts import INEXACT, NOT_SETTINGS, Parts, Settings, build_parts
+from trpo_cli.parts import INEXACT, NOT_SETTINGS, Parts, Settings, build_parts, build_tracker
 from trpo_cli.progress import Progress
 from trpo_cli.resume import Plan, directed, planned
 from trpo_cli.schedules import due
+from trpo_cli.search_path import extended
 from trpo_cli.signals import Stopped, StopRequest
 
 if TYPE_CHECKING:
@@ -46,9 +50,11 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
     `given` is the resolved configuration that the `overrides` compose to. In a sweep its log tells all; `watched`
     if its progress is to be shown.
     """
-    from trpo_cli.build import fill, import_plugins
+    from trpo_cli.build import fill
     from trpo_cli.logger import Logger
+    from trpo_cli.plugins import import_plugins
     from trpo_cli.run import Run
+    from trpo_cli.trackers import Tracking
 
     log.setLevel(logging.INFO)
     with Run(directory, in_sweep) as run:
@@ -60,14 +66,17 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
         if is_over(run, plan, settings, progress):
             return
         import_plugins(settings.plugins)
+        tracker = build_tracker(plan.config, settings)
         parts = build_parts(plan.config, settings)
         with contextlib.closing(parts.sampler.environments):
             written = restore(parts, settings, progress, state, run) if state else 0
-            run.begin(plan.config)
-            logger = Logger(directory, settings.total_steps, progress.env_steps, written, watched)
-            with logger, StopRequest() as stop, saying_how_to_go_on(run):
-                announce(parts, progress, plan, run)
-                Training(settings, parts, run, logger, stop, progress).finish()
+            with Tracking(tracker, plan.config, directory, progress.env_steps) as tracking:
+                run.begin(plan.config)
+                logger = Logger(directory, settings.total_steps, progress.env_steps, written, tracking, watched)
+                with logger, StopRequest() as stop, saying_how_to_go_on(run):
+                    logger.describe(plan.config, run.provenance)
+                    announce(parts, progress, plan, run)
+                    Training(settings, parts, run, logger, stop, progress).finish()
         run.finish(progress.summary())
     if not in_sweep:
         farewell(parts.task, progress, directory)
@@ -275,10 +284,13 @@ def _failure(node: Node, overrides: Sequence[str], directory: Path, watched: boo
 @reported
 def main() -> None:
     """The command `trpo-train`."""
-    if not print_help():
+    said = read(sys.argv[1:])
+    if not answered(said):
+        checked(said.overrides, said.config_dir)
         from trpo_cli.sweep import register
         from trpo_cli.sweep.job import resumed
 
-        sys.argv[1:] = resumed(directed(opened(sys.argv[1:])))
-        register()
-        _job()
+        sys.argv[1:] = [*said.options, *resumed(directed(opened(said.overrides), said.multirun))]
+        with extended(said):
+            register()
+            _job()

@@ -87,6 +87,10 @@ class Environments:
         self.observation = self._reset(seed=seeds, options={"reset_mask": ended})
         return self.observation
 
+    def render(self) -> Any:
+        """What the first of them shows now, if it has `render_mode=rgb_array`: (H, W, 3). Raises what that raises."""
+        return self._envs.render()[0]
+
     def snapshot_obstacle(self) -> str | None:
         """Why the environments cannot be saved and restored exactly, in a few words; None if they can."""
         return self._slots.snapshot_obstacle()  # type: ignore[no-any-return]

@@ -14,8 +14,8 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from trpo_cli.envs import random_mdp  # noqa: F401  registers RandomMDP-v0
 from trpo_cli.envs.mujoco_batch import MujocoBatch, not_exact
+from trpo_cli.envs.registered import ids, registered, versions
 from trpo_cli.envs.spaces import action_decoder, observation_encoder
 from trpo_cli.envs.watched import Watched
 from trpo_cli.envs.workers import Workers
@@ -113,6 +113,13 @@ class Task:
         if ":" in self.id:  # Gymnasium would import the module
             module, _, name = self.id.partition(":")
             raise ConfigError(f"env.id: no package is named in an id; say plugins=[{module}] env.id={name}")
+        if spec is None and not registered(self.id):
+            others = versions(self.id, ids())
+            raise ConfigError(
+                f"env.id: no environment is registered as '{self.id}'"
+                + (f"; its versions are {', '.join(others)}" if others else nearest(self.id, ids()))
+                + "\nOne of your own is registered by its package: plugins=[PACKAGE], or --plugins PACKAGE of trpo-eval"
+            )
         try:
             with warnings.catch_warnings():
                 # The user asked for this version by name; that a newer one exists is no news.
@@ -121,13 +128,9 @@ class Task:
                 return gymnasium.make(
                     spec or self.id, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
                 )
-        except gymnasium.error.UnregisteredEnv as error:
-            raise ConfigError(
-                f"env.id: no environment is registered as '{self.id}'{nearest(self.id, gymnasium.registry)}\n"
-                "One of your own is registered by its package: name that in plugins=[...], or --plugins of trpo-eval."
-            ) from error
         except Exception as error:
-            raise ConfigError(f"env.id: {self.id} cannot be made with {self.kwargs}: {error}") from error
+            reason = str(error).partition(" was raised from the environment creator")[0]
+            raise ConfigError(f"env.id: {self.id} cannot be made with {self.kwargs}: {reason}") from error
 
     def _seconds_a_step(self, env: gymnasium.Env[Any, Any], steps: int = 30) -> float:
         """The median time of a step under random actions. Raises `EnvironmentFault` if the environment raises."""

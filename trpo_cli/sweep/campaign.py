@@ -17,17 +17,17 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from trpo_cli.cli import explained
 from trpo_cli.composed import Node, described
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
 from trpo_cli.layout import CONFIG, quoted, relative
 from trpo_cli.lock import LOCK, Lock
-from trpo_cli.report import AGAINST, report
+from trpo_cli.mistakes import explained
+from trpo_cli.report import report
 from trpo_cli.resume import AUTO, ONE_RUN, planned
 from trpo_cli.run import note_failure
 from trpo_cli.signals import Interruptible, Stopped
+from trpo_cli.state import ENDED, FAILED, FINISHED, RUNNING, State
 from trpo_cli.sweep.job import STATUS, Job
-from trpo_cli.sweep.state import ENDED, FAILED, FINISHED, RUNNING, State
 from trpo_cli.sweep.status import Status, table
 
 
@@ -107,7 +107,7 @@ class Campaign:
     def report(self) -> None:
         """Draw the curves of all jobs."""
         try:
-            report([self.directory], self.directory / "report", against=AGAINST)
+            report([self.directory], self.directory / "report", against=["env_steps", "iterations"])
         except RunDirectoryError as error:
             print(f"no report: {error}")
 

@@ -13,7 +13,7 @@ from trpo_cli.errors import ConfigError, RunDirectoryError
 from trpo_cli.resume import MAY_CHANGE
 
 STATUS = "sweep.status.json"
-NAMELESS = ("hydra", "resume", "sweep.", "plugins", "experiment", *MAY_CHANGE)
+NAMELESS = ("hydra", "resume", "sweep.", "plugins", "logger", "experiment", *MAY_CHANGE)
 """How keys begin that tell no job from another, unless they are swept."""
 LONGEST = 200  # bytes of a name: file systems take 255
 

@@ -14,8 +14,8 @@ from typing import Any, Self
 from trpo_cli import durable
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.layout import relative
+from trpo_cli.state import FAILED, RUNNING, WAITING, State, state
 from trpo_cli.sweep.job import STATUS, Job
-from trpo_cli.sweep.state import FAILED, RUNNING, WAITING, State, state
 
 INTERVAL = 2.0  # seconds
 ROOM = 100  # characters for an error
@@ -36,8 +36,9 @@ class Status:
     def add(self, jobs: Sequence[Job]) -> None:
         """Keep an eye on these, too."""
         with self._one_at_a_time:
-            self._seen |= {job.name: self.state(job) for job in jobs}
-            self.jobs += jobs
+            new = [job for job in jobs if job not in self.jobs]
+            self._seen |= {job.name: self.state(job) for job in new}
+            self.jobs += new
             self._write(self._seen)
 
     def states(self) -> dict[str, State]:

@@ -33,8 +33,11 @@ class Sweep(BasicSweeper):
         if self.campaign.config.sweep.dry_run:
             dry_run(found, self.campaign)
         else:
+            size = self.max_batch_size or len(found)
             with self.campaign as campaign:
-                campaign.run(found)
+                campaign.status.add(found)
+                for first in range(0, len(found), size):
+                    campaign.run(found[first : first + size])
             self.campaign.conclude()
 
     def _jobs(self, arguments: list[str]) -> list[Job]:

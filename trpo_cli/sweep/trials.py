@@ -23,10 +23,10 @@ from sqlalchemy import URL
 from trpo_cli.errors import ConfigError, TrainingError
 from trpo_cli.layout import SUMMARY, quoted
 from trpo_cli.ranges import Count, NonNegativeInt
+from trpo_cli.state import ENDED, FINISHED
 from trpo_cli.sweep.campaign import Campaign
 from trpo_cli.sweep.job import Job
 from trpo_cli.sweep.space import UNSAID, Space
-from trpo_cli.sweep.state import ENDED, FINISHED
 
 STUDY = "study.db"
 OVER_SEEDS: Mapping[str, Callable[[Sequence[float]], float]] = {

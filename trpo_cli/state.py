@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from trpo_cli.layout import CHECKPOINTS, ENDED_EARLY, LOG, METRICS, SUMMARY
-from trpo_cli.lock import LOCK, holder
+from trpo_cli.lock import LOCK, is_held
 
 WAITING, RUNNING, STOPPED, FAILED, FINISHED = "waiting", "running", "stopped", "failed", "finished"
 ENDED = (FINISHED, FAILED)
 RETURN = "rollout/episode_return_mean"
-_RECORD = re.compile(r"^\d{4}-\S+ \S+ (\w+) (.*)$")  # of the log: time, level, message
-TAIL = 20_000  # bytes that are read of a log
+_RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) (.*)$", re.MULTILINE)  # of the log: level, message
+TAIL = 65_536  # bytes of a log: more than its last record
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def _read(directory: Path) -> State:
         int(row["env_steps"]) if row.get("env_steps") else None,
         float(row[RETURN]) if row.get(RETURN) else None,
     )
-    if holder(directory / LOCK) is not None:
+    if is_held(directory / LOCK):
         return State(RUNNING, *reached)
-    if error := _error(directory / LOG):
+    if error := failure(directory):
         return State(FAILED, *reached, error=error)
     return State(STOPPED, *reached) if (directory / CHECKPOINTS).is_dir() else State(WAITING)
 
@@ -67,13 +67,16 @@ def _last_row(path: Path) -> dict[str, str]:
     return next(csv.DictReader([lines[0], lines[-1]])) if len(lines) > 1 else {}
 
 
-def _error(path: Path) -> str | None:
-    """What ended the run, if an error is the last thing its log tells of."""
-    if not path.is_file():
+def failure(directory: Path) -> str | None:
+    """Why the run ended early, if that is the last word of its log."""
+    path = directory / LOG
+    if path.is_symlink() or not path.is_file():
         return None
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL))
-        text = file.read().decode(errors="replace")
-    records = [match for line in text.splitlines() if (match := _RECORD.match(line))]
-    last = records[-1].groups() if records else ("", "")
-    return last[1].removeprefix(f"{ENDED_EARLY}: ") if last[0] == "ERROR" else None
+        text = file.read(TAIL).decode(errors="replace")
+    records = list(_RECORD.finditer(text))
+    if not records or records[-1][1] != "ERROR" or not records[-1][2].startswith(ENDED_EARLY):
+        return None
+    said = records[-1][2].removeprefix(ENDED_EARLY).removeprefix(": ")
+    return said or text.strip().splitlines()[-1]  # of a traceback, the exception

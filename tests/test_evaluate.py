@@ -1,0 +1,63 @@
+"""trpo-eval: several runs in one table, of any checkpoint, for people and for scripts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command
+
+from trpo_cli.episodes import Evaluation
+
+SMALL = ("env=CartPole-v1", "sampler.num_envs=2", "sampler.steps_per_iteration=256", "total_steps=1024", "eval.every=0")
+SMALL = (*SMALL, "checkpoint.every=1", "algo.delta=0.1")
+
+
+@pytest.fixture
+def sweep(trpo_train: Command, tmp_path: Path) -> Path:
+    """Two runs, of seeds 0 and 1."""
+    for seed in (0, 1):
+        assert trpo_train(*SMALL, f"seed={seed}", f"hydra.run.dir=sweep/run{seed}").status == 0
+    return tmp_path / "sweep"
+
+
+def test_one_broken_run_does_not_lose_the_others(trpo_eval: Command, sweep: Path) -> None:
+    shutil.copytree(sweep / "run0", sweep / "broken")
+    shutil.rmtree(sweep / "broken" / "checkpoints")
+    (sweep / "broken" / "checkpoints").mkdir()
+    done = trpo_eval("sweep", "sweep/run1", "--episodes", "3", "--json", "results.json")
+    assert done.status == 1
+    assert done.err == "error: sweep/broken/checkpoints: holds no checkpoint"
+    lines = done.out.splitlines()[3:]
+    assert [line.rpartition(" ")[2] for line in lines[1:]] == ["sweep/run0", "sweep/run1"]
+    assert lines[0] == "|    failed | sweep/broken/checkpoints: holds no checkpoint"
+    first, second = json.loads((sweep.parent / "results.json").read_text())
+    assert first["run"] == "sweep/run0"
+    assert len(first["returns"]) == len(first["lengths"]) == 3
+    assert first["returns"] == first["lengths"]  # of a pole, a step pays 1
+    assert f"{np.mean(second['returns']):.2f} |" in lines[2]
+    assert trpo_eval("sweep/run0", "--json", "results.json").err == (
+        "error: --json: results.json is there already, and is left alone"
+    )
+
+
+def test_an_older_checkpoint(trpo_eval: Command, sweep: Path) -> None:
+    newest, same, older = (
+        trpo_eval("sweep/run0", *which) for which in ((), ("--checkpoint", "1024"), ("--checkpoint", "512"))
+    )
+    assert newest.out == same.out
+    assert " 512 | CartPole-v1, sweep/run0" in older.out
+    assert trpo_eval("sweep/run0", "--checkpoint", "7").err == (
+        "error: sweep/run0/checkpoints: holds no checkpoint of step 7; there are: 512, 768, 1024"
+    )
+
+
+def test_the_interval_is_that_of_the_mean() -> None:
+    returns = np.random.default_rng(0).normal(3.0, 2.0, 400)
+    interval = Evaluation(returns, np.ones(400, np.int64)).interval()
+    assert interval is not None
+    assert interval == pytest.approx(returns.mean() + 1.96 * returns.std() / 20 * np.array([-1, 1]), abs=0.02)
+    assert Evaluation(returns[:1], np.ones(1, np.int64)).interval() is None

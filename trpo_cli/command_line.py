@@ -1,0 +1,145 @@
+"""The command line of trpo-train: options, which begin with dashes, and overrides, in any order.
+
+Hydra parses it again. It is read here first so that mistakes are answered in our own words.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from hydra._internal.utils import get_args_parser
+
+from trpo_cli.errors import ConfigError, UserError, nearest
+from trpo_cli.groups import GROUPS, choices, roots
+
+OPEN = "env.kwargs"  # a mapping whose keys are the environment's own
+PLACES = ("hydra.run.dir=", "hydra.sweep.dir=")
+SHELLS = ("bash", "zsh", "fish")
+ROOT_KEYS = (
+    "seed",
+    "total_steps",
+    "device",
+    "update_threads",
+    "resume",
+    "plugins",
+    "eval",
+    "checkpoint",
+    "fault_patience",
+    "sweep",
+)
+
+
+class CommandLine(NamedTuple):
+    """What was typed, taken apart."""
+
+    options: list[str]  # as they were typed, with their values
+    overrides: list[str]
+    config_dir: str | None
+    multirun: bool
+    help: bool
+    version: bool
+    install_completion: str | None  # a shell, or "" for the one that is in use
+    show_completion: str | None
+    complete: str | None  # a line to complete
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours, and which guesses no abbreviations."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        option = unknown[0].partition("=")[0] if unknown else ""
+        known = [text for action in self._actions for text in action.option_strings]
+        hint = nearest(option, known) if option.startswith("-") else ""
+        raise UserError(f"{message}{hint}\n{self.prog} --help lists what there is")
+
+
+def parser() -> Parser:
+    """Hydra's options, and ours."""
+    parser = Parser(prog="trpo-train", parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("--install-completion", nargs="?", const="", choices=(*SHELLS, ""))
+    parser.add_argument("--show-completion", nargs="?", const="", choices=(*SHELLS, ""))
+    parser.add_argument("--complete", help=argparse.SUPPRESS)
+    return parser
+
+
+def read(arguments: Sequence[str]) -> CommandLine:
+    """The command line taken apart. Raises `UserError` for an option that does not exist, or lacks its value."""
+    parsing = parser()
+    found, unknown = parsing.parse_known_intermixed_args(list(arguments))
+    if unknown:
+        _refuse_option(unknown[0], parsing)
+    words, options = list(found.overrides), []
+    for text in arguments:
+        if words and text == words[0]:
+            words.pop(0)
+        else:
+            options.append(text)
+    wanted = {name: getattr(found, name) for name in CommandLine._fields if name not in ("options", "overrides")}
+    return CommandLine(options, list(found.overrides), **wanted)
+
+
+def _refuse_option(text: str, parsing: Parser) -> NoReturn:
+    """An option that does not exist may be an override with dashes before it."""
+    name = text.lstrip("-").partition("=")[0]
+    if name in (*GROUPS, *ROOT_KEYS) or "." in name or "/" in name:
+        value = text.partition("=")[2] or "VALUE"
+        raise ConfigError(f"{text}: keys and groups take no dashes; say {name}={value}")
+    parsing.error(f"unrecognized arguments: {text}")
+
+
+def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
+    """Raise `ConfigError` for overrides that are none, or lead out of the directories with configuration."""
+    for i, text in enumerate(overrides):
+        key, equals, value = text.partition("=")
+        if not equals and not text.startswith("~"):
+            raise ConfigError(_no_override(text, overrides[i + 1 : i + 3], config_dir))
+        if not key.strip("+~ "):
+            raise ConfigError(f"'{text}': there is no key before '='; KEY=VALUE and GROUP=OPTION stand without spaces")
+        if value.startswith("="):
+            raise ConfigError(f"'{text}': '=' stands there twice; say {key}={value.lstrip('=')}")
+        if _names_an_option(key) and _climbs(text):
+            raise ConfigError(
+                f"'{text}': an option is a name, without '..'; --config-dir DIR adds a directory of options"
+            )
+        if _names_an_option(key) and value.startswith(("[", "{")):
+            raise ConfigError(f"'{text}': a group takes the name of one of its options; -m and commas run several")
+        if text in PLACES:
+            raise ConfigError(f"{key}: is empty; it takes a directory")
+
+
+def _names_an_option(key: str) -> bool:
+    return "/" in key or "@" in key or ("." not in key and key.lstrip("+") not in ROOT_KEYS)
+
+
+def _climbs(text: str) -> bool:
+    """Whether a part of a path in it is `..`."""
+    plain = text
+    for separator in "=,@+[]'\" ":
+        plain = plain.replace(separator, "/")
+    return ".." in plain.split("/")
+
+
+def _no_override(text: str, following: Sequence[str], config_dir: str | None) -> str:
+    """What to say of a word without `=`: it may be an option without its group, or an override with spaces in it."""
+    if following and following[0].startswith("="):
+        value = following[0].lstrip("=") or "".join(following[1:])
+        return f"'{text}': an override has no spaces around '='; say {text}={value or 'VALUE'}"
+    if ":" in text:
+        key, _, value = text.partition(":")
+        return f"'{text}': a value stands behind '='; say {key}={value.strip()}"
+    known = {f"{group}={name}": name for group in GROUPS for name in choices(group, roots(config_dir))}
+    close = [said for said, name in known.items() if text.lower() in (name.lower(), name.lower().rpartition("-v")[0])]
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"'{text}': is no override: these are GROUP=OPTION and KEY=VALUE{hint}"
+
+
+def opened(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with those of `env.kwargs` allowed to add keys: `++` is Hydra's word for it."""
+    return [f"++{text}" if text.startswith((f"{OPEN}=", f"{OPEN}.")) else text for text in overrides]

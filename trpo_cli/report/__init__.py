@@ -1,0 +1,136 @@
+"""trpo-report: learning curves, tables and a page over the seeds of many runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trpo_cli.cli import reported
+from trpo_cli.errors import RunDirectoryError, UserError
+from trpo_cli.report.content import EVERY_TASK, Content, Options, content
+from trpo_cli.report.figures import together
+from trpo_cli.report.measures import AGAINST
+from trpo_cli.report.page import GENERATOR, page
+from trpo_cli.report.runs import RETURN, find
+from trpo_cli.report.statistics import STATISTICS
+from trpo_cli.report.tables import escaped
+
+PAGE, MARKDOWN = "report.html", "results.md"
+FIGURES = ("learning_curves", "profiles", "diagnostics")
+TABLES = ("results", "comparison", "aggregate", "efficiency", "speed", "diagnostics", "runs")
+OURS = (
+    PAGE,
+    MARKDOWN,
+    *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")),
+    *(f"{name}.csv" for name in TABLES),
+)
+"""Every file that a report may be made of."""
+
+
+def report(
+    folders: Sequence[Path],
+    out: Path,
+    metric: str = RETURN,
+    against: Sequence[str] = AGAINST[:1],
+    **options: Any,
+) -> None:
+    """Write the report of the runs below `folders` into `out`; print its first table, and where the files are.
+
+    `options` are those of `content.Options`. Raises `RunDirectoryError` if there is nothing to draw or `out` cannot be
+    written to, `UserError` for options that do not fit.
+    """
+    refuse_unwritable(out)
+    told = content(find(folders), Options(metric, against, **options))
+    results = told.sections[0].table
+    assert results is not None  # the first section is that table
+    for notice in told.notices:
+        print(notice)
+    print(results.markdown(), end="")
+    try:
+        written = write(told, out)
+    except OSError as error:
+        raise RunDirectoryError(f"--out: {out} cannot be written: {error.strerror}") from error
+    print(f"\nwritten to {out}: {', '.join(written)}")
+
+
+def write(told: Content, out: Path) -> list[str]:
+    """Put every file of a report into `out`, and take away those of an earlier one; returns their names."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in OURS:
+        (out / name).unlink(missing_ok=True)
+    texts = {PAGE: page(told), MARKDOWN: markdown(told)}
+    texts |= {f"{s.table.name}.csv": s.table.csv() for s in told.sections if s.table}
+    for name, text in texts.items():
+        (out / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+    for section in told.sections:
+        if section.panels:
+            together(section.panels, section.columns, out / section.figure)
+    return [name for name in OURS if (out / name).exists()]
+
+
+def markdown(told: Content) -> str:
+    """The report without its figures, which it links to."""
+    parts = [f"# {escaped(told.title)}", escaped(told.lead), "\n".join(f"- {escaped(n)}" for n in told.notices)]
+    for section in told.sections:
+        parts += [f"## {section.title}", section.caption]
+        parts += [f"![{escaped(section.title)}]({section.figure}.png)"] if section.figure else []
+        parts += [section.table.markdown().rstrip("\n"), section.table.note] if section.table else []
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def refuse_unwritable(out: Path) -> None:
+    """Raise `RunDirectoryError` if a report cannot go to `out`, or would take the place of what is no report."""
+    there = next(path for path in (out, *out.parents, Path()) if path.exists())
+    if not there.is_dir():
+        raise RunDirectoryError(f"--out: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunDirectoryError(f"--out: {there} cannot be written to")
+    taken = [name for name in OURS if os.path.lexists(out / name)]
+    if taken and not ((out / PAGE).is_file() and GENERATOR in (out / PAGE).read_text("utf-8", errors="replace")):
+        raise RunDirectoryError(f"--out: {out} has a {taken[0]} that is not of a report: name another folder")
+
+
+def threshold(text: str) -> tuple[str, float]:
+    """`Hopper-v4=3000` -> its task and number; a bare number is for every task. Raises `UserError` for neither."""
+    task, _, number = text.rpartition("=")
+    try:
+        return task or EVERY_TASK, float(number)
+    except ValueError:
+        raise UserError(f"--threshold: got '{text}'; a return fits, or TASK=RETURN, Hopper-v4=3000 for one") from None
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="trpo-report",
+        description="Learning curves, tables and a page of many runs: averaged over seeds, with 95 % bootstrap "
+        "intervals.",
+    )
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders of them")
+    add("--out", type=Path, required=True, metavar="DIR", help="where to write; made if need be")
+    add("--by", nargs="+", default=(), metavar="KEY", help="group by algo, env, sampler, algo.delta or any other key "
+        "(default: algo and whatever settings differ)")  # fmt: skip
+    add("--metric", default=RETURN, help="a column of metrics.csv (default: %(default)s)")
+    add("--against", nargs="+", choices=AGAINST, default=AGAINST[:1], help="one panel each (default: env_steps)")
+    add("--statistic", choices=STATISTICS, default="mean", help="over the runs of a group (default: %(default)s)")
+    add("--smooth", type=int, default=1, metavar="N", help="draw the mean of N rows (default: 1, nothing is smoothed)")
+    add("--threshold", nargs="+", default=(), metavar="[TASK=]X", help="how many steps it takes is counted (default: "
+        "90 %% of the way to the best group's final; with --compare, the best published)")  # fmt: skip
+    add("--compare", action="store_true", help="with published numbers of TRPO, NPG and PPO")
+    add("--finished-only", action="store_true", help="average over finished runs; list the others")
+    add("--title", default=Options.title, help="of the page")
+    return parser.parse_args()
+
+
+@reported
+def main() -> None:
+    """The command `trpo-report`."""
+    given = vars(parsed())
+    if given["smooth"] < 1:
+        raise UserError(f"--smooth: got {given['smooth']}; a number of rows fits, 1 or more")
+    given["thresholds"] = dict(threshold(text) for text in given.pop("threshold"))
+    report(given.pop("runs"), given.pop("out"), **given)

@@ -1,0 +1,245 @@
+"""The figures: each made of panels, which the page shows one by one, and a file for print shows together."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trpo_cli.report.groups import Group
+from trpo_cli.report.measures import ACCEPTED, KL, RESIDUAL, curve, diagnostics
+from trpo_cli.report.published import Published
+from trpo_cli.report.runs import RETURN, STEPS
+from trpo_cli.report.statistics import STATISTICS, Floats, interval, profile, profile_interval, stretches
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's, but yellow
+STYLES = ("-", "--", ":", "-.")  # once the colours are used up
+FEW = 5  # curves whose names find room among them
+FAR = 30  # curves whose lengths differ by more share a logarithmic axis
+LONG = 22  # letters of a name that needs a line of its own
+APART = 0.055  # names beside the axes, of their height
+BEYOND = 1.05  # a published number at so many times the steps shown is still marked
+STRETCHES = 40  # of the steps, each a point of a diagnostic
+THRESHOLDS = np.linspace(0.0, 1.2, 121)  # of normalised scores
+SIZE = (5.2, 3.6)  # inches, of a panel
+LINE = 0.19  # inches, of a legend below the axes
+LABELS = 0.5  # inches, of what stands between the axes and such a legend
+AXES = {STEPS: "environment steps", "seconds": "seconds of sampling and updates"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot: what it shows, in words, and how it is drawn onto axes."""
+
+    alt: str
+    names: Sequence[str]  # of its curves
+    draw: Callable[[Any], None]
+
+
+class Styles:
+    """The colour and line style of each label: the same in every figure."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = list(labels)
+
+    def __call__(self, label: str) -> dict[str, Any]:
+        place = self.labels.index(label)
+        style = STYLES[place // len(COLOURS) % len(STYLES)]
+        return {"color": COLOURS[place % len(COLOURS)], "linestyle": style}
+
+
+def plain(text: str) -> str:
+    """`text` as matplotlib shows it and does not take it for mathematics."""
+    return text.replace("$", r"\$")
+
+
+def curves(
+    groups: Sequence[Group],
+    against: str,
+    metric: str,
+    statistic: str,
+    smooth: int,
+    styles: Styles,
+    references: Sequence[Published],
+) -> Panel:
+    """The learning curves of one task, with their intervals, and marks at published numbers."""
+
+    def draw(axes: Any) -> None:
+        ends = [curve(group.runs, metric, against)[0][-1] for group in groups]
+        logarithmic = max(ends) > FAR * min(ends)
+        for group in groups:
+            spacing = np.geomspace if logarithmic else np.linspace
+            places, values = curve(group.runs, metric, against, spacing, smooth)
+            line(axes, places, values, STATISTICS[statistic], f"{group.label} ({len(group.runs)})", styles(group.label))
+        if against == STEPS:
+            mark(axes, references, max(ends), groups, styles)
+        ylabel = "return, last 100 episodes" if metric == RETURN else metric
+        axes.set(title=plain(groups[0].task), xlabel=AXES.get(against, against), ylabel=plain(ylabel))
+        if logarithmic:
+            axes.set_xscale("log")
+        else:
+            few_numbers(axes)
+        legend(axes, "algorithm (runs)")
+
+    names = [f"{group.label} ({len(group.runs)})" for group in groups]
+    return Panel(f"{metric} against {AXES.get(against, against)} on {groups[0].task}: {', '.join(names)}", names, draw)
+
+
+def line(axes: Any, places: Floats, values: Floats, statistic: Any, label: str, style: dict[str, Any]) -> None:
+    """A curve over runs (S, P) in its interval; a single place is a marker with a bar."""
+    low, high = interval([values], statistic)
+    if len(places) > 1:
+        axes.plot(places, statistic(values), label=plain(label), **style)
+        axes.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    else:
+        axes.vlines(places, low, high, color=style["color"])
+        axes.plot(places, statistic(values), "o", label=plain(label), color=style["color"])
+
+
+def mark(axes: Any, references: Sequence[Published], end: float, groups: Sequence[Group], styles: Styles) -> None:
+    """A diamond at each published number of these algorithms whose steps are shown; its source beside the axes."""
+    colours = {group.runs[0].algo: styles(group.label)["color"] for group in reversed(groups)}
+    near = [p for p in references if p.algo in colours and p.steps is not None and p.steps <= BEYOND * end]
+    near.sort(key=lambda number: number.value)
+    for number in near:
+        axes.plot(number.steps, number.value, "D", markersize=4, color=colours[number.algo], zorder=3)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)  # the names below are placed by it
+    height = -APART
+    for number in near:
+        height = max(height + APART, (number.value - low) / (high - low))
+        axes.annotate(
+            number.source,
+            (number.steps, number.value),
+            (1.03, height),
+            textcoords="axes fraction",
+            va="center",
+            size=7,
+            color=colours[number.algo],
+            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.6},
+        )
+
+
+def profiles(strata: dict[str, list[Floats]], styles: Styles) -> Panel:
+    """The share of runs above each normalised score, all tasks together."""
+
+    def draw(axes: Any) -> None:
+        for label, tasks in strata.items():
+            scores = np.concatenate(tasks)
+            axes.plot(THRESHOLDS, profile(scores, THRESHOLDS), label=plain(f"{label} ({len(scores)})"), **styles(label))
+            low, high = profile_interval(tasks, THRESHOLDS)
+            axes.fill_between(THRESHOLDS, low, high, color=styles(label)["color"], alpha=0.18, linewidth=0)
+        axes.set(title="performance profile", xlabel="normalised score τ", ylabel="share of runs above τ")
+        axes.set_ylim(-0.02, 1.02)
+        legend(axes, "algorithm (runs)")
+
+    return Panel(
+        f"performance profile: the share of runs above each normalised score: {', '.join(strata)}", list(strata), draw
+    )
+
+
+def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
+    """One diagnostic of one task, averaged over stretches of the steps and then over the runs."""
+
+    def draw(axes: Any) -> None:
+        for group in groups:
+            told = [(record.rows[STEPS], diagnostics(record)[name]) for record in group.runs]
+            end = min(x[-1] for x, _ in told)
+            edges = np.linspace(0, end, min(STRETCHES, *(len(x) for x, _ in told)) + 1)
+            values = np.stack([stretches(x[x <= end], y[x <= end], edges) for x, y in told])
+            there = ~np.isnan(values).any(0)
+            middles = (edges[1:] + edges[:-1])[there] / 2
+            marker = {"marker": "o"} if len(middles) == 1 else {}
+            axes.plot(middles, values[:, there].mean(0), label=plain(group.label), **styles(group.label), **marker)
+        if name == KL:
+            axes.axhline(1, color="0.6", linewidth=0.8)
+        elif name == RESIDUAL:
+            axes.set_yscale("log", nonpositive="mask")
+        elif name == ACCEPTED:
+            axes.set_ylim(-0.02, 1.05)
+        axes.set(title=plain(groups[0].task), xlabel=AXES[STEPS], ylabel=name)
+        few_numbers(axes)
+        legend(axes, "algorithm")
+
+    names = [group.label for group in groups]
+    return Panel(f"{name} on {groups[0].task}: {', '.join(names)}", names, draw)
+
+
+def few_numbers(axes: Any) -> None:
+    """So many along the steps that they do not run into each other."""
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 6), useMathText=True)
+    axes.locator_params(axis="x", nbins=6)
+
+
+def lines_below(names: Sequence[str]) -> int:
+    """How many lines a legend of these names takes below the axes; 0 where it finds room among the curves."""
+    longest = max(map(len, names))
+    return 0 if len(names) <= FEW and longest <= 2 * LONG else -(-len(names) // columns_below(longest))
+
+
+def columns_below(longest: int) -> int:
+    """How many names of so many letters stand side by side."""
+    return 1 if longest > 2 * LONG else 2 if longest > LONG else 3
+
+
+def legend(axes: Any, title: str) -> None:
+    """Among the curves where they are few and their names short, else below them."""
+    from matplotlib.transforms import ScaledTranslation
+
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, names = axes.get_legend_handles_labels()
+    place: dict[str, Any] = {}
+    if lines_below(names):
+        lower = axes.transAxes + ScaledTranslation(0, -LABELS, axes.figure.dpi_scale_trans)
+        place = {"loc": "upper center", "bbox_to_anchor": (0.45, 0.0), "bbox_transform": lower}
+        place["ncols"] = columns_below(max(map(len, names)))
+    axes.legend(handles, names, title=title, frameon=False, fontsize="small", **place)
+
+
+def together(panels: Sequence[Panel], columns: int, file: Path) -> None:
+    """All panels in one figure: `file` with the suffixes .png and .svg."""
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = drawn(panels, rows, columns)
+    for kind in ("png", "svg"):
+        file.with_suffix(f".{kind}").write_bytes(saved(figure, kind))
+
+
+def square(count: int) -> int:
+    """How many columns show `count` panels nearly as a square, three at most."""
+    return min(3, math.ceil(math.sqrt(count)))
+
+
+def embedded(panel: Panel) -> str:
+    """One panel as the address of an image that holds it."""
+    return "data:image/svg+xml;base64," + base64.b64encode(saved(drawn([panel], 1, 1), "svg")).decode()
+
+
+def drawn(panels: Sequence[Panel], rows: int, columns: int) -> Any:
+    """A figure of the panels; places that stay empty are removed."""
+    from matplotlib.figure import Figure
+
+    height = SIZE[1] + LINE * max(lines_below(panel.names) for panel in panels)
+    figure = Figure(figsize=(SIZE[0] * columns, height * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for panel, axes in zip(panels, places, strict=False):  # in this order: places then holds the ones left over
+        panel.draw(axes)
+    for axes in places:
+        axes.remove()
+    return figure
+
+
+def saved(figure: Any, kind: str) -> bytes:
+    """The file of a figure; the same runs make the same bytes."""
+    import matplotlib
+
+    data = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "trpo-report"}):
+        figure.savefig(data, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    return data.getvalue()

@@ -1,0 +1,117 @@
+"""Runs that are averaged over: those of a task that differ in nothing but their seed, or agree in chosen keys."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trpo_cli.errors import RunDirectoryError, nearest
+from trpo_cli.report.runs import RunRecord
+from trpo_cli.settings import INDIFFERENT
+
+NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one task under one label."""
+
+    task: str
+    label: str
+    runs: tuple[RunRecord, ...]
+
+
+def natural(text: str) -> list[Any]:
+    """A key by which texts sort as their numbers do."""
+    return [float(part) if place % 2 else part for place, part in enumerate(NUMBER.split(text))]
+
+
+def deciding(record: RunRecord) -> dict[str, Any]:
+    """The settings that may decide what is learned."""
+    return {key: value for key, value in record.settings.items() if not key.startswith(INDIFFERENT)}
+
+
+def without_duplicates(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The records; of those that are the same run, seed and all, all but the one that got furthest are duplicates.
+
+    Counted as two they would feign certainty.
+    """
+    alike: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        if record.status != "broken" and record.task:
+            alike[repr((record.seed, sorted(record.choices.items()), sorted(deciding(record).items())))].append(record)
+    taken = {id(record): max(same, key=lambda r: r.steps) for same in alike.values() for record in same}
+    return [_marked(record, taken.get(id(record), record)) for record in records]
+
+
+def _marked(record: RunRecord, taken: RunRecord) -> RunRecord:
+    if record is taken:
+        return record
+    how = "got further" if taken.steps > record.steps else "is taken instead"
+    note = f"{record.status}; the same run, seed and all, as {taken.where()}, which {how}"
+    return replace(record, status="duplicate", note=note)
+
+
+def grouped(records: Sequence[RunRecord], by: Sequence[str] = ()) -> list[Group]:
+    """Groups sorted by task and label. Raises `RunDirectoryError` if `by` names a key that no run has."""
+    for key in by:
+        known = sorted({name for record in records for name in keys(record)})
+        if key not in known:
+            raise RunDirectoryError(f"--by: no run has a key '{key}'{nearest(key, known)}")
+    found: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
+    labels = [chosen_label(record, by) for record in records] if by else default_labels(records)
+    for record, label in zip(records, labels, strict=True):
+        found[record.task, label].append(record)
+    order = sorted(found, key=lambda place: (natural(place[0]), natural(place[1])))
+    return [Group(task, label, tuple(found[task, label])) for task, label in order]
+
+
+def keys(record: RunRecord) -> dict[str, Any]:
+    """Whatever a run can be grouped by: options of groups, and settings."""
+    return {**record.settings, **record.choices, "algo": record.algo, "env": record.task}
+
+
+def chosen_label(record: RunRecord, by: Sequence[str]) -> str:
+    """The values of the keys; those of `algo` and `env` speak for themselves."""
+    values = keys(record)
+    parts = [str(values[key]) if key in ("algo", "env") else f"{key}={values[key]}" for key in by if key in values]
+    return " ".join(parts) or f"no {by[0]}"
+
+
+def default_labels(records: Sequence[RunRecord]) -> list[str]:
+    """The algorithm, the options of groups in which runs of a task and algorithm differ, and the other settings.
+
+    Where an option differs it stands for all settings of its group.
+    """
+    alike: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
+    for record in records:
+        alike[record.task, record.algo].append(record)
+    labels: dict[int, str] = {}
+    for family in alike.values():
+        options = [{key: value for key, value in r.choices.items() if "/" not in key} for r in family]
+        chosen = differing(options)
+        settings = [deciding(record) for record in family]
+        varying = differing(settings)
+        for record, mine, values in zip(family, options, settings, strict=True):
+            same = [other for other, theirs in zip(settings, options, strict=True) if theirs == mine]
+            within = differing(same) if chosen else varying
+            told = {key for key in varying if key in within or key.partition(".")[0] not in chosen}
+            parts = [(key, mine[key]) for key in sorted(chosen & mine.keys())]
+            parts += [(key, values[key]) for key in sorted(told & values.keys())]
+            labels[id(record)] = " ".join([record.algo, *(f"{key}={value}" for key, value in parts)])
+    return [labels[id(record)] for record in records]
+
+
+def differing(tables: Iterable[dict[str, Any]]) -> set[str]:
+    """The keys that not all tables have with the same value."""
+    texts = [{key: repr(value) for key, value in table.items()} for table in tables]
+    names = {key for table in texts for key in table}
+    return {key for key in names if len({table.get(key) for table in texts}) > 1}
+
+
+def averaged_settings(group: Group) -> list[str]:
+    """The keys, seed aside, in which the runs of a group differ."""
+    return sorted(differing(deciding(record) for record in group.runs))

@@ -1,0 +1,124 @@
+"""What is measured of runs: curves, final and best numbers, steps to a threshold, speed, the trust region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from trpo_cli.errors import RunDirectoryError
+from trpo_cli.report.groups import Group
+from trpo_cli.report.runs import EVALUATION, SECONDS, STEPS, RunRecord
+from trpo_cli.report.statistics import Floats, steps_to, trailing_mean
+
+AGAINST = ("env_steps", "iterations", "seconds")
+POINTS = 200  # of a curve
+NEARLY = 0.9  # of the way from the first rows to the best final value: the threshold, if none is given
+
+
+def series(record: RunRecord, metric: str, against: str = STEPS) -> tuple[Floats, Floats]:
+    """Places (I,) and the metric there (I,), in the rows that have it.
+
+    Seconds are those of sampling and updates. Raises `RunDirectoryError` if the run does not tell them.
+    """
+    y = record.rows[metric]
+    if against == STEPS:
+        x = record.rows[STEPS]
+    elif against == "iterations":
+        x = np.arange(1.0, len(y) + 1)
+    elif set(SECONDS) <= record.rows.keys():
+        x = np.cumsum(sum(record.rows[name] for name in SECONDS))
+    else:
+        raise RunDirectoryError(f"--against seconds: {record.where()} has no column {SECONDS[0]}")
+    there = ~np.isnan(y)
+    return x[there], y[there]
+
+
+def curve(
+    runs: Sequence[RunRecord], metric: str, against: str = STEPS, spacing: Any = np.linspace, smooth: int = 1
+) -> tuple[Floats, Floats]:
+    """Places (P,) that all the runs have reached, and every run's metric there (S, P), interpolated.
+
+    Where runs begin later than others end there is one place, the first end, with the nearest value of each.
+    """
+    lines = [series(record, metric, against) for record in runs]
+    first, last = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
+    places = spacing(first, last, POINTS) if first < last else np.array([last])
+    return places, np.stack([np.interp(places, x, trailing_mean(y, smooth)) for x, y in lines])
+
+
+def common_step(group: Group, metric: str) -> float:
+    """Where all runs of the group have arrived."""
+    return float(min(series(record, metric)[0][-1] for record in group.runs))
+
+
+def finals(group: Group, metric: str) -> Floats:
+    """The metric of each run at the common step (S,)."""
+    return np.array(curve(group.runs, metric)[1][:, -1])
+
+
+def bests(group: Group, metric: str) -> Floats:
+    """The highest value of each run up to the common step (S,)."""
+    step = common_step(group, metric)
+    lines = [series(record, metric) for record in group.runs]
+    return np.array([y[: max(1, np.searchsorted(x, step, side="right"))].max() for x, y in lines])
+
+
+def evaluations(group: Group, metric: str) -> Floats:
+    """The last evaluation of each run up to the common step; of those that had one (E,)."""
+    step = common_step(group, metric)
+    lines = [series(record, EVALUATION) for record in group.runs if EVALUATION in record.rows]
+    return np.array([y[x <= step][-1] for x, y in lines if (x <= step).any()])
+
+
+def reaching(group: Group, metric: str, threshold: float) -> Floats:
+    """The step at which each run first has the threshold (S,); infinite where it never does."""
+    return np.array([steps_to(threshold, *series(record, metric)) for record in group.runs])
+
+
+def untrained(groups: Sequence[Group], metric: str) -> float:
+    """The mean of the first rows of all the runs: of a policy that has hardly learned."""
+    return float(np.mean([series(record, metric)[1][0] for group in groups for record in group.runs]))
+
+
+def default_threshold(groups: Sequence[Group], metric: str) -> float:
+    """Nine tenths of the way from the first rows to the final mean of the best group of the task."""
+    start = untrained(groups, metric)
+    return start + NEARLY * (max(float(finals(group, metric).mean()) for group in groups) - start)
+
+
+def speeds(group: Group) -> Floats:
+    """Steps a second of each run, over its whole time (S,)."""
+    return np.array([r.steps / r.wall_seconds for r in group.runs if r.wall_seconds > 0])
+
+
+def kl_ratio(record: RunRecord) -> Floats | None:
+    """The KL divergence of each update over its radius delta (I,); None for a run without either.
+
+    NaN where the radius has decayed to 0.
+    """
+    delta = record.rows.get("trust_region/delta", record.settings.get("algo.delta"))
+    if not isinstance(delta, np.ndarray | float | int) or not record.has("policy/kl"):
+        return None
+    kl, radius = np.broadcast_arrays(record.rows["policy/kl"], delta)
+    ratio: Floats = np.divide(kl, radius, out=np.full(len(kl), np.nan), where=radius > 0)
+    return ratio
+
+
+KL, BACKTRACKS, RESIDUAL, ACCEPTED = "KL / δ", "backtracks of the line search", "CG residual", "share of accepted steps"
+COLUMNS = {
+    BACKTRACKS: "trust_region/backtracks",
+    RESIDUAL: "trust_region/cg_residual",
+    ACCEPTED: "trust_region/accepted",
+}
+DIAGNOSTICS = (KL, *COLUMNS)
+
+
+def diagnostics(record: RunRecord) -> dict[str, Floats]:
+    """What a run with a trust region tells of it, row by row (I,), by the names in `DIAGNOSTICS`; else empty."""
+    told = {name: record.rows[column] for name, column in COLUMNS.items() if record.has(column)}
+    if told.keys() <= {ACCEPTED}:
+        return {}
+    ratio = kl_ratio(record)
+    return told if ratio is None else {KL: ratio, **told}

@@ -1,0 +1,27 @@
+"""`report.html`: one page that needs nothing but itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trpo_cli.report.content import Content
+from trpo_cli.report.figures import embedded
+from trpo_cli.report.tables import shown
+
+TEMPLATE = "page.html"
+GENERATOR = '<meta name="generator" content="trpo-report">'
+
+
+def page(content: Content) -> str:
+    """The page as text. Whatever came from a run is escaped: its names could be a stranger's."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template(TEMPLATE)
+    return template.render(content=content, shown=shown, embedded=embedded)

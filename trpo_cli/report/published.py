@@ -1,0 +1,45 @@
+"""The published numbers that `--compare` sets beside ours. They are in `published.yaml`, with where each is from."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml  # type: ignore[import-untyped]
+
+
+@dataclass(frozen=True)
+class Published:
+    """One number of one source."""
+
+    source: str
+    link: str
+    seeds: int | None  # None where the source does not say
+    measured: str  # the protocol
+    steps: int | None
+    algo: str
+    value: float
+    spread: float | None  # standard deviation over seeds
+
+
+def base(task: str) -> str:
+    """`Hopper-v4` -> `Hopper`: numbers of other versions are close, and named as what they are."""
+    name, _, version = task.rpartition("-v")
+    return name.rpartition("/")[2] if version.isdigit() else task
+
+
+def published(task: str) -> list[Published]:
+    """Every number for the task, whatever its version."""
+    return _all().get(base(task), [])
+
+
+@functools.cache
+def _all() -> dict[str, list[Published]]:
+    found: dict[str, list[Published]] = {}
+    for source in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")):
+        about = source["source"], source["link"], source["seeds"], source["measured"], source["steps"]
+        for algo, tasks in source["returns"].items():
+            for task, (value, spread) in tasks.items():
+                found.setdefault(task, []).append(Published(*about, algo, value, spread))
+    return found
