@@ -142,6 +142,15 @@ def test_an_interval_is_for_a_search(trpo_train: Command) -> None:
     assert "algo.delta: an interval has no end of values; hydra/sweeper=optuna" in trpo_train("-m", DELTA).err
 
 
+def test_a_preset_holds_a_space_and_the_best_of_it_is_one_run(trpo_train: Command, tmp_path: Path) -> None:
+    preset = ("experiment=search/trust_region", *SMALL)
+    done = trpo_train("-m", "hydra/sweeper=optuna", *preset, "hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=[0]")
+    assert done.status == 0, done.err
+    best = trpo_train(*shlex.split(done.out.rpartition("the best:  ")[2])[1:], "hydra.run.dir=best")
+    assert best.status == 0, best.err
+    assert (tmp_path / "best" / "summary.json").is_file()
+
+
 def test_a_dry_run_says_the_space_and_builds_a_sample(trpo_train: Command, tmp_path: Path) -> None:
     done = trpo_train(*SEARCH, *SPACE, "sweep.dry_run=true")
     assert done.status == 0, done.err

@@ -154,8 +154,8 @@ class Campaign:
 
     def _overrides(self, job: Job, share: int | None) -> list[str]:
         resume = [] if f"resume={AUTO}" in job.overrides else [f"resume={AUTO}"]
-        sampler = self.composed(job.overrides).sampler
-        threads = [f"sampler.num_threads={share}"] if share and sampler.get("num_threads", 0) is None else []
+        open_ = share and self.composed(job.overrides).sampler.get("num_threads", 0) is None
+        threads = [f"sampler.num_threads={share}"] if open_ else []
         return [*job.overrides, *resume, *threads, f"hydra.sweep.subdir='{job.name}'"]
 
     def wait(self, jobs: Sequence[Job]) -> None:
