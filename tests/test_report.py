@@ -170,9 +170,9 @@ def test_every_state_of_a_run_is_shown(trpo_report: Command, tmp_path: Path) -> 
     }
     for file in ("report.html", "results.md"):
         assert "the floor gave way" in (tmp_path / "out" / file).read_text()
-    only = trpo_report("runs", "--out", "out", "--finished-only").out
-    assert "| Hopper-v4 | trpo | 1 |" in only
-    assert "runs/failed is failed" in only
+    assert "| Hopper-v4 | trpo | 1 |" in done.out
+    assert "runs/failed is failed" in done.out
+    assert "Hopper-v4, trpo: averages over the 1 finished of 5 runs" in done.out
 
 
 def test_to_ask_whether_a_run_is_held_keeps_nobody_from_holding_it(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trpo_cli.cli import reported
+from trpo_cli.command_line import Parser
 from trpo_cli.errors import RunDirectoryError, UserError
 from trpo_cli.report.content import EVERY_TASK, Content, Options, content
 from trpo_cli.report.figures import together
@@ -104,7 +105,7 @@ def threshold(text: str) -> tuple[str, float]:
 
 def parsed() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="trpo-report",
         description="Learning curves, tables and a page of many runs: averaged over seeds, with 95 % bootstrap "
         "intervals.",
@@ -121,7 +122,6 @@ def parsed() -> argparse.Namespace:
     add("--threshold", nargs="+", default=(), metavar="[TASK=]X", help="how many steps it takes is counted (default: "
         "90 %% of the way to the best group's final; with --compare, the best published)")  # fmt: skip
     add("--compare", action="store_true", help="with published numbers of TRPO, NPG and PPO")
-    add("--finished-only", action="store_true", help="average over finished runs; list the others")
     add("--title", default=Options.title, help="of the page")
     return parser.parse_args()
 

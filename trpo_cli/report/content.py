@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from trpo_cli.errors import RunDirectoryError, UserError, nearest
 from trpo_cli.report import figures, tables
 from trpo_cli.report.figures import Panel, Styles
-from trpo_cli.report.groups import Group, averaged_settings, grouped, natural, without_duplicates
+from trpo_cli.report.groups import Group, averaged_settings, finished, grouped, natural, without_duplicates
 from trpo_cli.report.measures import DIAGNOSTICS, common_step, default_threshold, diagnostics, finals, untrained
 from trpo_cli.report.published import Published, published
 from trpo_cli.report.runs import RETURN, STEPS, RunRecord
@@ -33,7 +33,6 @@ class Options:
     smooth: int = 1  # rows that curves are averaged over
     thresholds: dict[str, float] = field(default_factory=dict)  # task -> return that counts as learned; or EVERY_TASK
     compare: bool = False  # with published numbers
-    finished_only: bool = False  # are averaged over; the others are listed
     title: str = "Learning curves and results"
 
 
@@ -68,11 +67,12 @@ def content(found: Sequence[RunRecord], options: Options) -> Content:
     if options.compare and options.metric != RETURN:
         raise UserError(f"--compare: published numbers are returns; leave out --metric {options.metric}")
     records = without_duplicates(found)
-    groups = grouped(drawable(records, options), options.by)
+    drawn = grouped(drawable(records, options), options.by)
+    groups = [finished(group) for group in drawn]
     tasks = [list(task) for task in by_task(groups).values()]
     styles = Styles(sorted({group.label for group in groups}, key=natural))
     numbers = {group.task: published(group.task) if options.compare else [] for group in groups}
-    labels = {id(record): group.label for group in groups for record in group.runs}
+    labels = {id(record): group.label for group in drawn for record in group.runs}
     sections = [
         Section("Final and best", tables.results(groups, options.metric, options.statistic), caption=RESULTS),
         learning_curves(tasks, options, styles, numbers),
@@ -83,7 +83,12 @@ def content(found: Sequence[RunRecord], options: Options) -> Content:
         *inside_the_trust_region(tasks, styles),
         Section("Runs", tables.runs(records, labels)),
     ]
-    return Content(options.title, lead(records, groups, options), notices(records, groups, options), sections)
+    return Content(
+        options.title,
+        lead(records, groups, options),
+        [*notices(records, groups, options), *left_out(drawn, groups)],
+        sections,
+    )
 
 
 RESULTS = (
@@ -100,17 +105,12 @@ def drawable(records: Sequence[RunRecord], options: Options) -> list[RunRecord]:
         raise RunDirectoryError(
             f"--metric: metrics.csv has no column '{options.metric}'{nearest(options.metric, known)}"
         )
-    chosen = [
-        record
-        for record in readable
-        if record.has(options.metric) and (record.status == "finished" or not options.finished_only)
-    ]
+    chosen = [record for record in readable if record.has(options.metric)]
     if not chosen:
-        which = "finished run" if options.finished_only else "run"
         told = [f"{record.where()}: {record.status}; {record.note}" for record in records]
         more = [f"and {len(told) - 5} more"] if len(told) > 5 else []
         raise RunDirectoryError(
-            "\n".join([f"no {which} has a {options.metric} to draw; --metric names another column", *told[:5], *more])
+            "\n".join([f"no run has a {options.metric} to draw; --metric names another column", *told[:5], *more])
         )
     return chosen
 
@@ -215,6 +215,15 @@ def inside_the_trust_region(tasks: Sequence[Sequence[Group]], styles: Styles) ->
         "the border of the trust region."
     )
     return [Section("Trust region", tables.trust_region(telling), panels, 4, "diagnostics", caption)]
+
+
+def left_out(drawn: Sequence[Group], averaged: Sequence[Group]) -> list[str]:
+    """Which groups average over fewer runs than there are."""
+    return [
+        f"{all_.task}, {all_.label}: averages over the {len(some.runs)} finished of {len(all_.runs)} runs"
+        for all_, some in zip(drawn, averaged, strict=True)
+        if len(some.runs) < len(all_.runs)
+    ]
 
 
 def lead(records: Sequence[RunRecord], groups: Sequence[Group], options: Options) -> str:

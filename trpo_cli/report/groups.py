@@ -69,6 +69,12 @@ def grouped(records: Sequence[RunRecord], by: Sequence[str] = ()) -> list[Group]
     return [Group(task, label, tuple(found[task, label])) for task, label in order]
 
 
+def finished(group: Group) -> Group:
+    """The group without runs that are not finished, which would end its curves early; with them if none is."""
+    runs = tuple(record for record in group.runs if record.status == "finished")
+    return replace(group, runs=runs or group.runs)
+
+
 def keys(record: RunRecord) -> dict[str, Any]:
     """Whatever a run can be grouped by: options of groups, and settings."""
     return {**record.settings, **record.choices, "algo": record.algo, "env": record.task}

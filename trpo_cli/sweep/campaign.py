@@ -90,7 +90,7 @@ class Campaign:
                 if self.status.states() == before:
                     raise TrainingError(f"the launcher ended early: {type(error).__name__}: {error}") from error
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                print(f"the launcher ended early, and is started again: {reason}", file=sys.stderr)
+                print(f"jobs were cut off, and are launched again: {reason}", file=sys.stderr)
                 missing = [job for job in missing if self.status.state(job).status not in ENDED]
 
     def conclude(self) -> None:
