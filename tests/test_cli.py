@@ -75,6 +75,8 @@ def test_finite_processes_exactly(trpo_train: Command, trpo_eval: Command, tmp_p
     assert done.status == 0, done.err
     found = whole(tmp_path / "run", 4)
     assert [row["env_steps"] for row in found] == ["1", "2", "3", "4"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["final_training_return"] == float(found[-1]["exact/return"])
     for row in found:
         assert float(row["exact/return"]) >= float(row["exact/lower_bound"]) - 1e-12
         if algo in ("cpi", "monotone_pi"):

@@ -240,7 +240,7 @@ def farewell(task: Task, progress: Progress, directory: Path) -> None:
     """Say what was reached, where it lies, and how to look at it."""
     place, seconds = quoted("", directory), progress.seconds
     reached = [
-        f"{name} {value:.1f}"
+        f"{name} {value:.5g}"
         for name, value in (
             ("training return", progress.final_training_return),
             ("best", progress.best_training_return),

@@ -104,7 +104,7 @@ class Status:
 def news(name: str, now: State) -> str:
     """One line on a job that began or ended."""
     facts = [
-        "" if now.final_training_return is None or now.status == RUNNING else f"return {now.final_training_return:.1f}",
+        "" if now.final_training_return is None or now.status == RUNNING else f"return {now.final_training_return:.5g}",
         "" if now.seconds is None else f"{now.seconds:.0f} s",
         shortened(now.error or ""),
     ]
@@ -118,8 +118,8 @@ def table(states: Mapping[str, State], directory: Path) -> str:
         (
             each.status,
             _cell(each.env_steps, ",d"),
-            _cell(each.final_training_return, ".1f"),
-            _cell(each.final_evaluation_return, ".1f"),
+            _cell(each.final_training_return, ".5g"),
+            _cell(each.final_evaluation_return, ".5g"),
             _cell(each.seconds, ".0f"),
             str(relative(directory / name)),
             shortened(each.error or ""),

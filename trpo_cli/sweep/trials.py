@@ -161,7 +161,7 @@ class Trials:
     def _tell(self, trial: Trial, state: TrialState) -> None:
         value = OVER_SEEDS[self.options.over_seeds](self._values(trial)) if state is TrialState.COMPLETE else None
         self.study.tell(trial, value, state)
-        outcome = f"{value:.1f}" if value is not None else trial.user_attrs.get("error", "")
+        outcome = f"{value:.5g}" if value is not None else trial.user_attrs.get("error", "")
         print("  ".join([f"{state.name.lower():8}", f"trial_{trial.number:03d}", outcome]).rstrip(), flush=True)
 
 
