@@ -16,11 +16,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from trpo_cli import evaluate, report, train
-from trpo_cli.build import fill
 from trpo_cli.command_line import opened
 from trpo_cli.groups import CONF
 from trpo_cli.logger import Logger
-from trpo_cli.parts import NOT_SETTINGS, Parts, Settings, build_parts
+from trpo_cli.parts import Parts, build_parts, root_settings
 from trpo_cli.threads import limit_threads
 
 TESTS = Path(__file__).parent
@@ -49,8 +48,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 def built(*overrides: str) -> Parts:
     """The parts of a run with these overrides."""
     node = composed(*overrides)
-    settings = {key: value for key, value in node.items() if key not in NOT_SETTINGS}
-    return build_parts(node, fill(Settings, settings))
+    return build_parts(node, root_settings(node))
 
 
 def small(*overrides: str) -> tuple[str, ...]:

@@ -12,9 +12,8 @@ import gymnasium
 import pytest
 from conftest import built, composed, small
 
-from trpo_cli.build import fill
 from trpo_cli.groups import CONF, options
-from trpo_cli.parts import NOT_SETTINGS, PART_GROUPS, Settings, build_parts
+from trpo_cli.parts import PART_GROUPS, build_parts, root_settings
 
 ALGORITHMS = options(CONF / "algo")
 TASKS = [name for name in options(CONF / "env") if name != "gym"]
@@ -244,7 +243,7 @@ def another(value: Any) -> Any:
 
 def outcome(node: dict[str, Any]) -> tuple[Any, ...]:
     """Everything that three iterations leave behind, but for the clock."""
-    settings = fill(Settings, {key: value for key, value in node.items() if key not in NOT_SETTINGS})
+    settings = root_settings(node)
     parts = build_parts(node, settings)
     rows = [parts.algorithm.iterate(i / 2) for i in range(3)]
     numbers = [value for row in rows for name, value in row.items() if not name.startswith("time/")]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +20,14 @@ from comparison import assert_same_run, saved
 from conftest import Command, after_rows
 from exactness import exactly
 
+from trpo_cli import checkpoint
 from trpo_cli.errors import ConfigError, RunDirectoryError
 from trpo_cli.lock import Lock
-from trpo_cli.state import state
-from trpo_cli.sweep.job import STATUS, jobs, resumed
+from trpo_cli.signals import Stopped, StopRequest
+from trpo_cli.state import State, state
+from trpo_cli.sweep.campaign import Campaign
+from trpo_cli.sweep.job import STATUS, Job, jobs, resumed
+from trpo_cli.sweep.status import Status
 
 SMALL = ("env=CartPole-v1", "total_steps=256", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
 FAULTY = ("plugins=[probes]", "env=gym", "env.id=Probe/Faulty-v0", *SMALL[1:], "fault_patience=0")
@@ -94,6 +103,55 @@ def test_a_sweep_is_never_mixed_with_another(trpo_train: Command, tmp_path: Path
     lock.release()
     assert "this is no sweep; -m, --multirun makes it one" in trpo_train(*SMALL, "sweep.dry_run=true").err
     assert "subdir: the jobs of a sweep are named" in trpo_train("-m", *SMALL, "hydra.sweep.subdir=x").err
+    assert "max_batch_size: got -1; a number" in trpo_train("-m", *SMALL, "hydra.sweeper.max_batch_size=-1").err
+    assert "total_steps: got 'nine'" in trpo_train("-m", *SMALL, "seed=0", "total_steps=nine", "sweep.resume=sweep").err
+
+
+def test_a_sweep_is_continued_wherever_it_lies(trpo_train: Command, tmp_path: Path) -> None:
+    name = "a=b, it's"
+    assert trpo_train("-m", *SMALL, "seed=0", f'hydra.sweep.dir="{name}"').status == 0
+    more = trpo_train("-m", *SMALL, "seed=0,1", f"sweep.resume={name}")
+    assert more.status == 0, more.err
+    assert [job["status"] for job in statuses(tmp_path / name).values()] == ["finished", "finished"]
+
+
+def test_jobs_that_were_cut_off_are_launched_again(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were to be extended too, whose summary is of an earlier end."""
+    assert trpo_train("-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep").status == 0
+    launch, broken = Campaign._launch, iter([True])
+
+    def breaking(self: Campaign, missing: Sequence[Job]) -> None:
+        if next(broken, False):
+            launch(self, missing[:1])
+            raise RuntimeError("a worker was killed")
+        assert len(missing) == 1
+        launch(self, missing)
+
+    monkeypatch.setattr(Campaign, "_launch", breaking)
+    done = trpo_train("-m", *SMALL, "seed=0,1", "total_steps=320", "sweep.resume=sweep")
+    assert done.status == 0, done.err
+    assert "jobs were cut off, and are launched again: RuntimeError: a worker was killed" in done.err
+    assert [job["env_steps"] for job in statuses(tmp_path / "sweep").values()] == [320, 320]
+
+
+def test_a_job_that_another_process_is_at_is_no_success(trpo_train: Command, tmp_path: Path) -> None:
+    lock = Lock(make(make(tmp_path / "sweep") / "seed=0") / ".lock")
+    done = trpo_train("-m", "experiment=large_batch", "seed=0", "hydra.sweep.dir=sweep")
+    lock.release()
+    assert done.status == 1
+    assert "1 of 1 jobs are not finished; sweep.resume=sweep goes on with them" in done.err
+
+
+def test_who_launches_and_who_looks_on_write_one_after_the_other(tmp_path: Path) -> None:
+    status = Status(tmp_path, "trpo-train -m")
+    status.add([Job("job", (), tmp_path / "job")])
+    ticks = itertools.count()
+    status.state = lambda job: State("waiting", next(ticks))  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        for look in [pool.submit(status.look) for _ in range(50)]:
+            look.result()
 
 
 def test_a_dry_run_builds_every_job_and_writes_nothing(trpo_train: Command, tmp_path: Path) -> None:
@@ -132,7 +190,7 @@ def test_where_a_resumed_sweep_lies(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match="holds no sweep"):
         resumed([f"sweep.resume={tmp_path}"])
     (tmp_path / STATUS).touch()
-    assert resumed([f"sweep.resume={tmp_path}"])[-1] == f"hydra.sweep.dir='{tmp_path}'"
+    assert resumed([f"sweep.resume={tmp_path}"]) == [f"sweep.resume='{tmp_path}'", f"hydra.sweep.dir='{tmp_path}'"]
     with pytest.raises(ConfigError, match="says already where"):
         resumed([f"sweep.resume={tmp_path}", "hydra.sweep.dir=x"])
 
@@ -161,6 +219,43 @@ def test_the_state_of_a_run_is_read_from_its_files(tmp_path: Path) -> None:
 def make(directory: Path) -> Path:
     directory.mkdir()
     return directory
+
+
+@pytest.mark.parametrize(("number", "send"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)])
+def test_jobs_in_other_processes_save_before_a_sweep_is_stopped(
+    tmp_path: Path, number: signal.Signals, send: Callable[[int, int], None]
+) -> None:
+    """SIGTERM comes to the sweep alone, and Ctrl-C of a terminal to its jobs too."""
+    joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+    arguments = ["-m", *SMALL, "total_steps=9999999", "checkpoint.every=99999", "seed=0,1", *joblib]
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len(list(tmp_path.glob("sweep/*/metrics.csv"))) < 2:
+        time.sleep(0.05)
+    send(process.pid, number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, out
+    assert out.endswith("sweep.resume=sweep\n")
+    for job in statuses(tmp_path / "sweep").values():
+        newest = checkpoint.load_newest(tmp_path / "sweep" / job["directory"] / "checkpoints")
+        assert newest.state["sampler"]["env_steps"] == job["env_steps"] > 0
+
+
+def test_a_signal_that_a_worker_was_stopped_by_is_told_to_whoever_launched_it() -> None:
+    stopped = pickle.loads(pickle.dumps(Stopped(signal.SIGTERM)))
+    assert (stopped.by, stopped.code) == (signal.SIGTERM, 143)
+
+
+def test_a_signal_is_one_signal_however_often_it_is_sent_at_once() -> None:
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal is signal.SIGTERM
+        stop._since -= 2
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_every_launcher_gives_the_same_parameters(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -35,6 +36,16 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(file)
     return False
+
+
+def holder(path: Path) -> int | None:
+    """The process of this machine that holds the lock at `path`; None where there is none."""
+    if is_held(path):
+        with contextlib.suppress(FileNotFoundError):  # it has just let go
+            found = re.fullmatch(r"process (\d+) on (\S+)\n", path.read_text(errors="replace"))
+            if found and found[2] == socket.gethostname():
+                return int(found[1])
+    return None
 
 
 class Lock:

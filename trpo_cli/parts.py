@@ -101,12 +101,18 @@ class Parts:
             self.sampler.environments.load_state_dict(state["environments"])
 
 
+def root_settings(node: dict[str, Any]) -> Settings:
+    """The settings at the root of a resolved configuration. Raises `ConfigError` for one that does not fit."""
+    from trpo_cli.build import fill
+
+    return fill(Settings, {key: value for key, value in node.items() if key not in NOT_SETTINGS})
+
+
 def check(node: dict[str, Any]) -> None:
     """Make everything that a run with this configuration is made of, and let go of it. Raises what making it raises."""
-    from trpo_cli.build import fill
     from trpo_cli.plugins import import_plugins
 
-    settings = fill(Settings, {key: value for key, value in node.items() if key not in NOT_SETTINGS})
+    settings = root_settings(node)
     import_plugins(settings.plugins)
     build_parts(node, settings).sampler.environments.close()
 

@@ -48,7 +48,7 @@ class Plan(NamedTuple):
     continues: bool
     changes: list[str] = []  # noqa: RUF012  of the configuration, in words
     rescheduled: list[str] = []  # noqa: RUF012  keys of decays that end elsewhere now
-    shortened: bool = False  # to fewer steps than were planned
+    planned: int = 0  # steps, before
 
 
 def directed(overrides: Sequence[str], multirun: bool = False) -> list[str]:
@@ -61,7 +61,7 @@ def directed(overrides: Sequence[str], multirun: bool = False) -> list[str]:
     `RunDirectoryError` if the directory holds no run.
     """
     words = [text for text in overrides if _is_resume(text)]
-    resume = _unquoted(words[-1].partition("=")[2]) if words else ""
+    resume = unquoted(words[-1].partition("=")[2]) if words else ""
     if words and not resume:
         raise ConfigError("resume: is empty; it takes a run directory, auto, or null for a new run")
     if resume in ("", "null", AUTO):
@@ -72,9 +72,9 @@ def directed(overrides: Sequence[str], multirun: bool = False) -> list[str]:
         raise ConfigError(f"hydra.run.dir: resume={resume} says already where the run is")
     if not (Path(resume) / CONFIG).is_file():
         raise RunDirectoryError(f"resume: {resume} holds no run: there is no {CONFIG} in it; or say auto")
-    quoted = "'" + resume.replace("'", r"\'") + "'"
+    value = as_value(resume)
     others = [text for text in overrides if not _is_resume(text)]
-    return [f"resume={quoted}", f"hydra.run.dir={quoted}", *_composable(Path(resume), others)]
+    return [f"resume={value}", f"hydra.run.dir={value}", *_composable(Path(resume), others)]
 
 
 def _composable(directory: Path, overrides: Sequence[str]) -> list[str]:
@@ -112,9 +112,14 @@ def _is_resume(text: str) -> bool:
     return text.lstrip("+").startswith("resume=")
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
     """Quotes around it are Hydra's, others belong to the name."""
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def as_value(text: str) -> str:
+    """Any text as Hydra takes it behind `=`."""
+    return "'" + text.replace("'", r"\'") + "'"
 
 
 def place(arguments: Sequence[str]) -> str:
@@ -171,9 +176,8 @@ def _continued(directory: Path, given: Node, overrides: Sequence[str] | None) ->
     if wrong := [text for key, text in _roots(found).items() if not key.startswith(MAY_CHANGE)]:
         raise _contradiction(directory, wrong)
     rescheduled = schedules(wanted) if "total_steps" in found else []
-    shortened = wanted.get("total_steps", 0) < saved.get("total_steps", 0)
     changes = [text for key, text in found.items() if key.partition(".")[0] != "logger"]  # its choice says it
-    return Plan(wanted, True, changes, rescheduled, shortened)
+    return Plan(wanted, True, changes, rescheduled, saved.get("total_steps", 0))
 
 
 def with_logger(node: Node, given: Node) -> Node:

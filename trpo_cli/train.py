@@ -29,7 +29,7 @@ from trpo_cli.episodes import METRICS
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
 from trpo_cli.groups import CONF
 from trpo_cli.layout import fitting, quoted, relative
-from trpo_cli.parts import INEXACT, NOT_SETTINGS, Parts, Settings, build_parts, build_tracker
+from trpo_cli.parts import INEXACT, Parts, Settings, build_parts, build_tracker, root_settings
 from trpo_cli.progress import Progress
 from trpo_cli.resume import Plan, directed, planned
 from trpo_cli.schedules import due
@@ -60,8 +60,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
     with Run(directory, in_sweep) as run:
         plan = planned(directory, given, overrides)
         state = run.load() if plan.continues else None
-        root = {key: value for key, value in plan.config.items() if key not in NOT_SETTINGS}
-        settings: Settings = fill(Settings, {**root, "plugins": given["plugins"]})
+        settings = root_settings({**plan.config, "plugins": given["plugins"]})
         progress = fill(Progress, state.get("progress", {}), "progress.") if state else Progress()
         if is_over(run, plan, settings, progress):
             return
@@ -84,7 +83,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
 
 def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> bool:
     """Whether there is nothing left to do, which is said. Raises `ConfigError` if that is so only by fewer steps."""
-    if progress.env_steps < settings.total_steps or not (run.finished or plan.shortened):
+    if progress.env_steps < settings.total_steps or not (run.finished or settings.total_steps < plan.planned):
         return False
     place = relative(run.directory)
     if not run.finished:

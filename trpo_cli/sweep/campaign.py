@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from trpo_cli.composed import Node, described
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
 from trpo_cli.layout import CONFIG, quoted, relative
-from trpo_cli.lock import LOCK, Lock
+from trpo_cli.lock import LOCK, Lock, holder
 from trpo_cli.mistakes import explained
+from trpo_cli.parts import root_settings
 from trpo_cli.report import report
 from trpo_cli.resume import AUTO, ONE_RUN, planned
 from trpo_cli.run import note_failure
@@ -38,6 +41,7 @@ class Campaign:
         self.config, self.context, self.launcher = config, context, launcher
         self.directory = Path(config.hydra.sweep.dir)
         self.status = Status(self.directory, shlex.join(["trpo-train", *sys.argv[1:]]))
+        self._launched: Sequence[Job] = ()
 
     def __enter__(self) -> Self:
         """Raises `RunDirectoryError` if the directory holds another sweep, or another process is at it.
@@ -58,7 +62,7 @@ class Campaign:
             stack.callback(Lock(self.directory / LOCK).release)
             stack.callback(lambda: print(table(self.status.states(), self.directory), flush=True))
             stack.enter_context(self.status)
-            stack.enter_context(Interruptible())
+            stack.enter_context(Interruptible(self._let_end))
             self._close = stack.pop_all()
         return self
 
@@ -91,18 +95,19 @@ class Campaign:
                     raise TrainingError(f"the launcher ended early: {type(error).__name__}: {error}") from error
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 print(f"jobs were cut off, and are launched again: {reason}", file=sys.stderr)
-                missing = [job for job in missing if self.status.state(job).status not in ENDED]
+                missing = [job for job in missing if not self._has_ended(job, before[job.name])]
 
     def conclude(self) -> None:
-        """Draw the report that was asked for. Raises `TrainingError` if a job failed."""
+        """Draw the report that was asked for. Raises `TrainingError` if a job failed, or is not finished."""
         if self.config.sweep.report:
             self.report()
-        states = self.status.states().values()
-        if failed := sum(state.status == FAILED for state in states):
-            raise TrainingError(
-                f"{failed} of {len(states)} jobs failed; the log of each has its traceback. "
-                f"{quoted('sweep.resume=', self.directory)} tries them again"
-            )
+        statuses = [state.status for state in self.status.states().values()]
+        again = quoted("sweep.resume=", self.directory)
+        if failed := statuses.count(FAILED):
+            told = f"{failed} of {len(statuses)} jobs failed; the log of each has its traceback"
+            raise TrainingError(f"{told}. {again} tries them again")
+        if left := len(statuses) - statuses.count(FINISHED):
+            raise TrainingError(f"{left} of {len(statuses)} jobs are not finished; {again} goes on with them")
 
     def report(self) -> None:
         """Draw the curves of all jobs."""
@@ -132,7 +137,7 @@ class Campaign:
         """Whether it is to be launched: it can begin, nobody is at it, and it has not all its steps."""
         now = self.status.state(job)
         wanted: list[int] = []
-        if problem := self.problem(job, lambda node: wanted.append(node["total_steps"])):
+        if problem := self.problem(job, lambda node: wanted.append(root_settings(node).total_steps)):
             print(f"{job.name}: {problem}", file=sys.stderr)
             self.status.failures[job.name] = problem.splitlines()[0]
             if not (job.directory / CONFIG).exists():
@@ -144,8 +149,13 @@ class Campaign:
         """The configuration of a job with these."""
         return self.context.config_loader.load_sweep_config(self.config, list(overrides))
 
+    def _has_ended(self, job: Job, before: State) -> bool:
+        """Whether it came to an end since then: before, it may have had one from which it was to go on."""
+        now = self.status.state(job)
+        return now.status in ENDED and now != before
+
     def _launch(self, jobs: Sequence[Job]) -> None:
-        share = threads_each(self.config.hydra.launcher, len(jobs))
+        self._launched, share = jobs, threads_each(self.config.hydra.launcher, len(jobs))
         for job, result in zip(
             jobs, self.launcher.launch([self._overrides(job, share) for job in jobs], 0), strict=True
         ):
@@ -157,6 +167,16 @@ class Campaign:
         open_ = share and self.composed(job.overrides).sampler.get("num_threads", 0) is None
         threads = [f"sampler.num_threads={share}"] if open_ else []
         return [*job.overrides, *resume, *threads, f"hydra.sweep.subdir='{job.name}'"]
+
+    def _let_end(self) -> None:
+        """Have the jobs in other processes of this machine save and end: the launcher would kill them."""
+        locks = [job.directory / LOCK for job in self._launched]
+        others = {lock: process for lock in locks if (process := holder(lock)) and process != os.getpid()}
+        for process in others.values():
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(process, signal.SIGTERM)
+        while any(holder(lock) == process for lock, process in others.items()):
+            time.sleep(0.1)
 
     def wait(self, jobs: Sequence[Job]) -> None:
         """Until nobody is at any of them: what a broken launcher left may still be at work."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trpo_cli.errors import ConfigError, RunDirectoryError
-from trpo_cli.resume import MAY_CHANGE
+from trpo_cli.resume import MAY_CHANGE, as_value, unquoted
 
 STATUS = "sweep.status.json"
 NAMELESS = ("hydra", "resume", "sweep.", "plugins", "logger", "experiment", *MAY_CHANGE)
@@ -29,7 +29,8 @@ class Job:
 
 def jobs(combinations: Sequence[Sequence[str]], directory: Path) -> list[Job]:
     """The jobs that these lists of overrides describe. Raises `ConfigError` if two of them are the same."""
-    swept = {_key(text) for texts in combinations for text in texts if any(text not in other for other in combinations)}
+    common = set.intersection(*map(set, combinations))
+    swept = {_key(text) for texts in combinations for text in texts if text not in common}
     found = [Job(name, tuple(texts), directory / name) for texts in combinations for name in [_name(texts, swept)]]
     name, times = Counter(job.name for job in found).most_common(1)[0]
     if times > 1:
@@ -56,12 +57,13 @@ def resumed(arguments: Sequence[str]) -> list[str]:
 
     Raises `ConfigError` if another is named too, `RunDirectoryError` if it holds none.
     """
-    said = [text.partition("=")[2] for text in arguments if text.startswith("sweep.resume=")]
-    resume = said[-1].strip("'\"") if said else "null"
+    words = [text for text in arguments if text.lstrip("+").startswith("sweep.resume=")]
+    resume = unquoted(words[-1].partition("=")[2]) if words else "null"
     if resume == "null":
         return list(arguments)
     if any(text.startswith("hydra.sweep.dir=") for text in arguments):
         raise ConfigError(f"hydra.sweep.dir: sweep.resume={resume} says already where the sweep is")
     if not (Path(resume) / STATUS).is_file():
         raise RunDirectoryError(f"sweep.resume: {resume} holds no sweep: there is no {STATUS} in it")
-    return [*arguments, "hydra.sweep.dir='" + resume.replace("'", r"\'") + "'"]
+    others, value = [text for text in arguments if text not in words], as_value(resume)
+    return [*others, f"sweep.resume={value}", f"hydra.sweep.dir={value}"]

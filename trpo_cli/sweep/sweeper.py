@@ -33,12 +33,18 @@ class Sweep(BasicSweeper):
         if self.campaign.config.sweep.dry_run:
             dry_run(found, self.campaign)
         else:
-            size = self.max_batch_size or len(found)
+            size = self._at_once() or len(found)
             with self.campaign as campaign:
                 campaign.status.add(found)
                 for first in range(0, len(found), size):
                     campaign.run(found[first : first + size])
             self.campaign.conclude()
+
+    def _at_once(self) -> int | None:
+        size = self.max_batch_size
+        if size is None or (type(size) is int and size > 0):
+            return size
+        raise ConfigError(f"hydra.sweeper.max_batch_size: got {size}; a number of jobs fits, or null for all at once")
 
     def _jobs(self, arguments: list[str]) -> list[Job]:
         parsed = self.overrides_of(arguments)
