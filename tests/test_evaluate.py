@@ -28,19 +28,19 @@ def test_one_broken_run_does_not_lose_the_others(trpo_eval: Command, sweep: Path
     shutil.copytree(sweep / "run0", sweep / "broken")
     shutil.rmtree(sweep / "broken" / "checkpoints")
     (sweep / "broken" / "checkpoints").mkdir()
-    done = trpo_eval("sweep", "sweep/run1", "--episodes", "3", "--json", "results.json")
+    done = trpo_eval("sweep", "sweep/run1", "--episodes", "3", "--json", "made/results.json")
     assert done.status == 1
     assert done.err == "error: sweep/broken/checkpoints: holds no checkpoint"
     lines = done.out.splitlines()[3:]
     assert [line.rpartition(" ")[2] for line in lines[1:]] == ["sweep/run0", "sweep/run1"]
     assert lines[0] == "|    failed | sweep/broken/checkpoints: holds no checkpoint"
-    first, second = json.loads((sweep.parent / "results.json").read_text())
+    first, second = json.loads((sweep.parent / "made" / "results.json").read_text())
     assert first["run"] == "sweep/run0"
     assert len(first["returns"]) == len(first["lengths"]) == 3
     assert first["returns"] == first["lengths"]  # of a pole, a step pays 1
     assert f"{np.mean(second['returns']):.2f} |" in lines[2]
-    assert trpo_eval("sweep/run0", "--json", "results.json").err == (
-        "error: --json: results.json is there already, and is left alone"
+    assert trpo_eval("sweep/run0", "--json", "made/results.json").err == (
+        "error: --json: made/results.json is there already, and is left alone"
     )
 
 

@@ -92,6 +92,9 @@ def test_a_finished_job_of_another_configuration_is_no_success(trpo_train: Comma
         done = trpo_train("-m", "--config-dir", "mine", *SMALL, "algo=own", "seed=0", where)
     assert done.status == 1
     assert "algo.gamma: saved 0.9, given 0.8" in done.err
+    [job] = statuses(tmp_path / "sweep").values()
+    assert (job["status"], job["env_steps"]) == ("failed", 256)
+    assert job["final_training_return"] > 0  # what it had reached is still known
 
 
 def test_a_sweep_is_never_mixed_with_another(trpo_train: Command, tmp_path: Path) -> None:
@@ -160,6 +163,8 @@ def test_a_dry_run_builds_every_job_and_writes_nothing(trpo_train: Command, tmp_
     assert "waiting" in done.out
     assert "policy.hidden_sizes[0]: got [0]" in done.out
     assert "1 of 2 jobs cannot begin" in done.err
+    done = trpo_train("-m", *SMALL, "logger=wandb", "logger.mode=of", "sweep.dry_run=true")
+    assert "logger.mode: got 'of'" in done.out
     done = trpo_train("-m", *SMALL, "seed=0,1", "sweep.dry_run=true")
     assert done.status == 0
     assert "2 jobs can begin; nothing was run" in done.out

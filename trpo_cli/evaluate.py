@@ -87,8 +87,10 @@ def main() -> None:
     """The command `trpo-eval`."""
     arguments = parser().parse_args()
     directories = list(run_directories(arguments.runs))
-    if arguments.json and arguments.json.exists():
-        raise UserError(f"--json: {arguments.json} is there already, and is left alone")
+    if arguments.json:
+        if arguments.json.exists():
+            raise UserError(f"--json: {arguments.json} is there already, and is left alone")
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
     if arguments.video:
         if len(directories) > 1:
             raise UserError(f"--video: is for one run, and these are {len(directories)}")

@@ -114,6 +114,7 @@ def check(node: dict[str, Any]) -> None:
 
     settings = root_settings(node)
     import_plugins(settings.plugins)
+    build_tracker(node, settings)
     build_parts(node, settings).sampler.environments.close()
 
 

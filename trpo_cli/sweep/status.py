@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -49,7 +49,7 @@ class Status:
         """How far a job has come."""
         found = state(job.directory)
         if job.name in self.failures and found.status != RUNNING:
-            return State(FAILED, found.env_steps, error=self.failures[job.name])
+            return replace(found, status=FAILED, error=self.failures[job.name])
         return found
 
     def __enter__(self) -> Self:
