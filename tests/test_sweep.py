@@ -104,7 +104,10 @@ def test_a_sweep_is_never_mixed_with_another(trpo_train: Command, tmp_path: Path
     lock = Lock(tmp_path / "sweep" / ".lock")
     assert "is being written to by process" in trpo_train("-m", *SMALL, "seed=1", "sweep.resume=sweep").err
     lock.release()
-    assert "this is no sweep; -m, --multirun makes it one" in trpo_train(*SMALL, "sweep.dry_run=true").err
+    alone = trpo_train(*SMALL, "sweep.dry_run=true")
+    assert alone.err.startswith("error: sweep.dry_run: this is no sweep; -m, --multirun makes it one\n")
+    assert not (tmp_path / "runs").exists()
+    assert "sweep.dry_run: got 'no'" in trpo_train("-m", *SMALL, "sweep.dry_run=no").err
     assert "subdir: the jobs of a sweep are named" in trpo_train("-m", *SMALL, "hydra.sweep.subdir=x").err
     assert "max_batch_size: got -1; a number" in trpo_train("-m", *SMALL, "hydra.sweeper.max_batch_size=-1").err
     assert "total_steps: got 'nine'" in trpo_train("-m", *SMALL, "seed=0", "total_steps=nine", "sweep.resume=sweep").err

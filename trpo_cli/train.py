@@ -262,9 +262,9 @@ def _job(cfg: DictConfig) -> str | None:
     directory, overrides = Path(command.runtime.output_dir), command.overrides.task
     if command.mode is RunMode.MULTIRUN:
         return _failure(node, overrides, directory, watched=command.launcher._target_.endswith(".BasicLauncher"))
-    if asked := [name for name, value in sweep.items() if value]:
-        raise ConfigError(f"sweep.{asked[0]}: this is no sweep; -m, --multirun makes it one")
     with told_once(), discard_empty(directory):
+        if asked := [name for name, value in sweep.items() if value]:
+            raise ConfigError(f"sweep.{asked[0]}: this is no sweep; -m, --multirun makes it one")
         train(node, overrides, directory)
     return None
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from trpo_cli.build import fill
 from trpo_cli.composed import Node, described
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
 from trpo_cli.layout import CONFIG, quoted, relative
@@ -34,11 +36,22 @@ from trpo_cli.sweep.job import STATUS, Job
 from trpo_cli.sweep.status import Status, table
 
 
+@dataclass(frozen=True)
+class SweepSettings:
+    """The keys `sweep.*`."""
+
+    resume: str | None
+    dry_run: bool
+    report: bool
+
+
 class Campaign:
     """The jobs of one sweep or search. As a context manager it holds their directory, and ends with a table."""
 
     def __init__(self, config: DictConfig, context: HydraContext, launcher: Launcher) -> None:
+        """Raises `ConfigError` if a key of `sweep` does not fit."""
         self.config, self.context, self.launcher = config, context, launcher
+        self.settings: SweepSettings = fill(SweepSettings, config.sweep, "sweep.")
         self.directory = Path(config.hydra.sweep.dir)
         self.status = Status(self.directory, shlex.join(["trpo-train", *sys.argv[1:]]))
         self._launched: Sequence[Job] = ()
@@ -50,7 +63,7 @@ class Campaign:
         """
         if self.config.resume not in (None, AUTO):
             raise ConfigError(ONE_RUN)
-        resumed = self.config.sweep.resume is not None or self.config.resume == AUTO
+        resumed = self.settings.resume is not None or self.config.resume == AUTO
         if (self.directory / STATUS).exists() and not resumed:
             place = relative(self.directory)
             raise RunDirectoryError(
@@ -99,7 +112,7 @@ class Campaign:
 
     def conclude(self) -> None:
         """Draw the report that was asked for. Raises `TrainingError` if a job failed, or is not finished."""
-        if self.config.sweep.report:
+        if self.settings.report:
             self.report()
         statuses = [state.status for state in self.status.states().values()]
         again = quoted("sweep.resume=", self.directory)

@@ -30,7 +30,7 @@ class Sweep(BasicSweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run the jobs that are not finished. Raises `TrainingError` in the end if any failed."""
         found = self._jobs(arguments)
-        if self.campaign.config.sweep.dry_run:
+        if self.campaign.settings.dry_run:
             dry_run(found, self.campaign)
         else:
             size = self._at_once() or len(found)
