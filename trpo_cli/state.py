@@ -16,7 +16,7 @@ WAITING, RUNNING, STOPPED, FAILED, FINISHED = "waiting", "running", "stopped", "
 ENDED = (FINISHED, FAILED)
 RETURN = "rollout/episode_return_mean"
 _RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) (.*)$", re.MULTILINE)  # of the log: level, message
-TAIL = 65_536  # bytes of a log: more than its last record
+TAIL = 65_536  # bytes: more than the last record of a log, or two rows of metrics
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,17 @@ def _last_row(path: Path) -> dict[str, str]:
     """The last whole row of a table that may be being written."""
     if not path.is_file():
         return {}
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    return next(csv.DictReader([lines[0], lines[-1]])) if len(lines) > 1 else {}
+    with path.open(encoding="utf-8") as file:
+        header = file.readline()
+    lines = [line for line in _tail(path).splitlines(keepends=True) if line.endswith("\n")]
+    return next(csv.DictReader([header, lines[-1]])) if len(lines) > 1 else {}
+
+
+def _tail(path: Path) -> str:
+    """The end of a file that may be long, and is looked at often."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        return file.read(TAIL).decode(errors="replace")
 
 
 def failure(directory: Path) -> str | None:
@@ -72,9 +81,7 @@ def failure(directory: Path) -> str | None:
     path = directory / LOG
     if path.is_symlink() or not path.is_file():
         return None
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL))
-        text = file.read(TAIL).decode(errors="replace")
+    text = _tail(path)
     records = list(_RECORD.finditer(text))
     if not records or records[-1][1] != "ERROR" or not records[-1][2].startswith(ENDED_EARLY):
         return None
