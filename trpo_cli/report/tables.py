@@ -140,8 +140,8 @@ def speed(groups: Sequence[Group]) -> Table:
             group.task,
             group.label,
             len(rates),
-            float(np.median([r.wall_seconds for r in group.runs])),
-            float(np.median(rates)),
+            round(float(np.median([r.wall_seconds for r in group.runs])), 1),
+            round(float(np.median(rates))),
             f"{rates.min():,.0f} to {rates.max():,.0f}",
         )
         for group in groups
