@@ -168,7 +168,8 @@ class Campaign:
                 self._build(node)
 
         if problem := self.problem(job, tried):
-            print(f"{job.name}: {problem}", file=sys.stderr)
+            if "\n" in problem:  # the status has one line
+                print(f"{job.name}: {problem}", file=sys.stderr)
             self.status.failures[job.name] = problem.splitlines()[0]
             if not (job.directory / CONFIG).exists():
                 note_failure(job.directory, problem)
