@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml  # type: ignore[import-untyped]
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from trpo_cli.errors import ConfigError, UserError, nearest
+from trpo_cli.errors import ConfigError, UnknownNameError, UserError, nearest
 from trpo_cli.groups import CONF, options
 from trpo_cli.plugins import announced
 
@@ -170,6 +170,8 @@ def _instead(mistake: str, value: Any) -> str:
             return f", {int(value):_}"
         case "list_type", str() | int():
             return f", [{value}]"
+        case "int_type", str() if all(ends := value.replace("..", "-").partition("-")) and ends[2].isdigit():
+            return f"; with -m, range({ends[0]},{int(ends[2]) + 1}) is each of these"
     return ""
 
 
@@ -208,7 +210,7 @@ def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], prefix: str)
     for key in given:
         if key not in known:
             hint = nearest(key, known) or f"; known are: {', '.join(known) or 'none'}"
-            raise ConfigError(f"{prefix}{key}: no such key{hint}")
+            raise UnknownNameError(f"{prefix}{key}: no such key{hint}")
 
 
 def _annotations(target: Callable[..., Any]) -> dict[str, Any]:

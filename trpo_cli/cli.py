@@ -34,7 +34,7 @@ def reported(command: Callable[[], None]) -> Callable[[], None]:
         except UserError as error:
             sys.exit(told(error))
         except (HydraException, OmegaConfBaseException) as error:
-            sys.exit(told(ConfigError(explained(error))))
+            sys.exit(told(explained(error)))
         except ValueError as error:
             if "Config group override" not in str(error):
                 raise

@@ -6,12 +6,13 @@ Hydra parses it again. It is read here first so that mistakes are answered in ou
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from trpo_cli.errors import ConfigError, UserError, nearest
+from trpo_cli.errors import ConfigError, UnknownNameError, UserError, nearest
 from trpo_cli.groups import GROUPS, choices, roots
 
 OPEN = "env.kwargs"  # a mapping whose keys are the environment's own
@@ -99,7 +100,7 @@ def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
     for i, text in enumerate(overrides):
         key, equals, value = text.partition("=")
         if not equals and not text.startswith("~"):
-            raise ConfigError(_no_override(text, overrides[i + 1 : i + 3], config_dir))
+            raise UnknownNameError(_no_override(text, overrides[i + 1 : i + 3], config_dir))
         if not key.strip("+~ "):
             raise ConfigError(f"'{text}': there is no key before '='; KEY=VALUE and GROUP=OPTION stand without spaces")
         if value.startswith("="):
@@ -110,6 +111,8 @@ def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
             )
         if _names_an_option(key) and value.startswith(("[", "{")):
             raise ConfigError(f"'{text}': a group takes the name of one of its options; -m and commas run several")
+        if key.lstrip("+") == "plugins" and re.fullmatch(r"[\w.]+", value):
+            raise ConfigError(f"plugins: got '{value}'; it should be a valid list, [{value}]")
         if text in PLACES:
             raise ConfigError(f"{key}: is empty; it takes a directory")
 
@@ -137,7 +140,7 @@ def _no_override(text: str, following: Sequence[str], config_dir: str | None) ->
     known = {f"{group}={name}": name for group in GROUPS for name in choices(group, roots(config_dir))}
     close = [said for said, name in known.items() if text.lower() in (name.lower(), name.lower().rpartition("-v")[0])]
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    return f"'{text}': is no override: these are GROUP=OPTION and KEY=VALUE{hint}"
+    return f"'{text}' is no override: these are GROUP=OPTION and KEY=VALUE{hint}"
 
 
 def opened(overrides: Sequence[str]) -> list[str]:

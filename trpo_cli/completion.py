@@ -19,10 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trpo_cli.command_line import SHELLS, CommandLine, read
 from trpo_cli.errors import UserError
-from trpo_cli.groups import CONF, GROUPS, choices, parts, roots
+from trpo_cli.groups import CONF, GROUPS, OF_SWEEPS, choices, parts, roots
 from trpo_cli.help import HELP
 
-DIRECTORIES = ("resume=", "hydra.run.dir=", "hydra.sweep.dir=")
+DIRECTORIES = ("resume=", "sweep.resume=", "hydra.run.dir=", "hydra.sweep.dir=")
 OPTIONS = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", HELP, re.MULTILINE)
 
 
@@ -47,15 +47,17 @@ def candidates(line: str) -> list[str]:
 def _overrides(word: str, said: CommandLine) -> list[str]:
     """Groups with their options, and keys with the values that they have."""
     places = roots(said.config_dir)
+    known = (*GROUPS, *parts(places), *OF_SWEEPS)
     group, equals, value = word.partition("=")
-    if equals and group in (*GROUPS, *parts(places)):
+    if equals and group in known:
         before, comma, _ = value.rpartition(",")  # in a sweep, one after the other
         return [f"{group}={before}{comma}{name}" for name in choices(group, places)]
     keys = _keys(_composed(said.overrides))
     if equals:
         return [f"{key}={shown}" for key, shown in keys.items() if key == group]
     depth = word.count(".")
-    groups = [f"{name}=" for name in (*GROUPS, *parts(places)) if "/" not in name or "/" in word or word == name]
+    flat = [name for name in known if "/" not in name or "/" in word or (said.multirun and name in OF_SWEEPS)]
+    groups = [f"{name}=" for name in flat]
     below = {".".join(key.split(".")[: depth + 1]): key for key in keys}
     return [*groups, *(f"{start}=" if start in keys else f"{start}." for start in below)]
 

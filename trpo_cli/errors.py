@@ -14,6 +14,10 @@ class ConfigError(UserError):
     """A key, value or combination of the configuration that does not fit."""
 
 
+class UnknownNameError(ConfigError):
+    """A name that no key, group or option has: the help says which there are."""
+
+
 class EnvironmentFault(UserError):
     """An environment returned something no learner can use, or raised."""
 

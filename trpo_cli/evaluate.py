@@ -22,6 +22,8 @@ HEADER = """\
 |    return |        95 % interval |      std |  length | episodes |       steps | task, run
 |-----------|----------------------|----------|---------|----------|-------------|----------"""
 
+NEWLINE, INDENTED = "\n", f"\n{'|':<12}| "  # within a row of the table
+
 
 @dataclass(frozen=True)
 class Played:
@@ -54,10 +56,12 @@ class Played:
         }
 
 
-def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> tuple[list[Played], list[str]]:
-    """Print the table row by row; what was played, and what went wrong with the others."""
+def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> list[Played]:
+    """Print the table row by row, with what went wrong; returns what was played.
+
+    Where there is but one run, what goes wrong with it is raised.
+    """
     played: list[Played] = []
-    errors: list[str] = []
     plan = Episodes(arguments.episodes, arguments.max_steps)
     print(f"{'sampled' if arguments.sample else 'likeliest'} actions, seed {arguments.seed}\n{HEADER}")
     for directory in directories:
@@ -65,13 +69,15 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
             trained = load(directory, arguments.plugins, arguments.checkpoint)
             result = evaluate(*trained[:3], plan, arguments.seed, arguments.sample)
         except UserError as error:
+            if len(directories) == 1:
+                raise
             place = str(relative(directory))
-            errors.append(str(error) if place in str(error) else f"{place}: {error}")
-            print(f"| {'failed':>9} | {errors[-1].splitlines()[0]}", flush=True)
+            said = str(error) if place in str(error) else f"{place}: {error}"
+            print(f"| {'failed':>9} | {said.replace(NEWLINE, INDENTED)}", flush=True)
         else:
             played.append(Played(directory, trained, result))
             print(played[-1].line(), flush=True)
-    return played, errors
+    return played
 
 
 def screen(trained: Trained, arguments: argparse.Namespace) -> None:
@@ -99,13 +105,13 @@ def main() -> None:
     from trpo_cli.threads import limit_threads
 
     limit_threads()
-    played, errors = evaluate_all(directories, arguments)
+    played = evaluate_all(directories, arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps([one.record() for one in played], indent=1) + "\n", encoding="utf-8")
     if arguments.video and played:
         screen(played[0].trained, arguments)
-    if errors:
-        sys.exit("\n".join(f"error: {error}" for error in errors))
+    if failed := len(directories) - len(played):
+        sys.exit(f"error: {failed} of {len(directories)} could not be evaluated; the table says why")
 
 
 def parser() -> Parser:

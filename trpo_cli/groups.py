@@ -11,7 +11,10 @@ _PACKAGE = Path(__file__).resolve().parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 """The configuration: inside the package in a wheel, beside it in a source tree."""
 
-GROUPS = ("algo", "env", "sampler", "policy", "critic", "experiment")
+GROUPS = ("algo", "env", "sampler", "policy", "critic", "experiment", "logger")
+OF_SWEEPS = ("hydra/launcher", "hydra/sweeper", "hydra/sweeper/sampler", "hydra/sweeper/pruner")
+OF_HYDRA = {"hydra/launcher": {"basic", "joblib", "ray", "submitit_local"}}
+"""Options that are Hydra's, and of its plugins."""
 INGREDIENTS = {"base", "by_sampler", "tuned"}  # what options are made of, and no options themselves
 
 
@@ -32,10 +35,13 @@ def subgroups(folder: Path) -> list[str]:
 
 
 def choices(group: str, places: Sequence[Path]) -> list[str]:
-    """The options of a group in all places. Only an algorithm has parts: in other groups, folders belong to names."""
+    """The options of a group in all places.
+
+    Only an algorithm and Hydra's groups have groups in them: in others, folders belong to names.
+    """
     folders = [place / group for place in places]
-    found = {option for folder in folders for option in options(folder)}
-    if not group.startswith("algo"):
+    found = {option for folder in folders for option in options(folder)} | OF_HYDRA.get(group, set())
+    if not group.startswith(("algo", "hydra/")):
         found |= {
             f"{name}/{option}" for folder in folders for name in subgroups(folder) for option in options(folder / name)
         }

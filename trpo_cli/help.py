@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trpo_cli.groups import GROUPS, choices, parts, roots
+from trpo_cli.groups import GROUPS, OF_SWEEPS, choices, parts, roots
 
 HELP = """\
 trpo-train: trust-region policy optimisation
@@ -15,6 +15,9 @@ Groups and their options (first choose parts, then set their keys):
 
 Parts of an algorithm are chosen with a slash:
 {parts}
+
+With -m, how a sweep is run:
+{sweeps}
 
 Keys at the root:
   seed=0                      of everything random
@@ -62,18 +65,19 @@ Options:
 def print_help(config_dir: str | None) -> None:
     """Print it, with the options of `config_dir` and of installed packages among ours."""
     places = roots(config_dir)
-    groups, of_algorithms = (
-        "\n".join(_listed(name, choices(name, places)) for name in names) for names in (GROUPS, parts(places))
+    groups, of_algorithms, of_sweeps = (
+        "\n".join(_listed(name, choices(name, places)) for name in names)
+        for names in (GROUPS, parts(places), OF_SWEEPS)
     )
-    print(HELP.format(groups=groups, parts=of_algorithms), end="")
+    print(HELP.format(groups=groups, parts=of_algorithms, sweeps=of_sweeps), end="")
 
 
 def _listed(name: str, values: list[str]) -> str:
     """One group on as many lines as it needs."""
-    lines, line = [], f"  {name:20}"
+    lines, line = [], f"  {name:21}"
     for value in values:
         if len(line) + len(value) > 110:
             lines.append(line)
-            line = " " * 22
+            line = " " * 23
         line += f" {value}"
     return "\n".join([*lines, line])

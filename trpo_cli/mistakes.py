@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trpo_cli.command_line import read
-from trpo_cli.errors import ConfigError, UserError, nearest
+from trpo_cli.errors import ConfigError, UnknownNameError, UserError, nearest
 from trpo_cli.groups import CONF, GROUPS, choices, parts, roots
+from trpo_cli.settings import flat
 
 EXTRAS = {
     "hydra/launcher/joblib": "joblib",
@@ -25,27 +28,31 @@ EXTRAS = {
 
 
 def told(error: UserError) -> str:
-    """The message of a user's error, with where to look things up if it is one of the configuration."""
-    name = Path(sys.argv[0]).name
-    program = name if name.startswith("trpo-") else "trpo-train"
-    more = ", --cfg job every key" if program == "trpo-train" else ""
-    pointer = f"\n{program} --help lists what there is{more}" if isinstance(error, ConfigError) else ""
-    return f"error: {error}{pointer}"
+    """The message of a user's error; of a mistaken name, with where it stands, and where to look things up."""
+    if not isinstance(error, UnknownNameError) or Path(sys.argv[0]).name in ("trpo-eval", "trpo-report"):
+        return f"error: {error}"
+    return f"error: {error}{_standing(str(error))}\ntrpo-train --help lists what there is, --cfg job every key"
 
 
-def explained(error: Exception) -> str:
+def _standing(message: str) -> str:
+    """In which of the user's YAML files the key stands that a message calls unknown."""
+    key, unknown, _ = message.partition(": no such key")
+    line = re.compile(rf"^\s*{re.escape(key.rpartition('.')[2])}\s*:", re.MULTILINE)
+    files = (path for place in roots(_config_dir())[1:] for path in sorted(place.rglob("*.yaml")) if unknown)
+    found = [path for path in files if line.search(path.read_text(encoding="utf-8"))]
+    return f"\nit stands in {', '.join(map(str, found))}" if found else ""
+
+
+def explained(error: Exception) -> ConfigError:
     """What Hydra or OmegaConf found, in a line or two."""
     match error:
         case OmegaConfBaseException() if "Missing mandatory value: " in str(error):
             key = str(error).partition("Missing mandatory value: ")[2].split()[0]
-            return f"{key}: has no default; give it with {key}=VALUE"
+            return ConfigError(f"{key}: has no default; give it with {key}=VALUE")
         case MissingConfigException(missing_cfg_file=str(missing), options=list(known)):
             return _no_option(missing, known)
         case OverrideParseException():
-            return (
-                f"'{error.override}' cannot be read: brackets and quotes come in pairs, "
-                "and a value with such signs in it is quoted twice: \"KEY='VALUE'\""
-            )
+            return ConfigError(_unreadable(str(error.override)))
         case ConfigCompositionException(__cause__=OmegaConfBaseException() as cause) if cause.full_key:
             return explained(cause)
         case OmegaConfBaseException(full_key=str(group)) if "/" in group:
@@ -53,49 +60,71 @@ def explained(error: Exception) -> str:
         case OmegaConfBaseException(full_key=str(full_key), parent_node=parent) if full_key and hasattr(parent, "keys"):
             name = full_key.rpartition(".")[2]
             if name in parent:
-                return f"{full_key}: {str(error).splitlines()[0]}"
-            return f"{full_key}: no such key{_among(name, [str(key) for key in parent])}"
+                return ConfigError(f"{full_key}: {str(error).splitlines()[0]}")
+            siblings = [str(key) for key in parent if key not in ("_target_", "hydra")]
+            return UnknownNameError(f"{full_key}: no such key{_elsewhere(name) or _among(name, siblings)}")
         case HydraException():
             return _other(str(error).splitlines()[0])
         case _:
-            return str(error).splitlines()[0]
+            return ConfigError(str(error).splitlines()[0])
 
 
-def _other(text: str) -> str:
+def _unreadable(text: str) -> str:
+    if text.endswith(","):
+        return f"'{text}': nothing follows its last comma; say {text.rstrip(',')}"
+    return (
+        f"'{text}' cannot be read: brackets and quotes come in pairs, "
+        "and a value with such signs in it is quoted twice: \"KEY='VALUE'\""
+    )
+
+
+def _elsewhere(name: str) -> str:
+    """The keys of what was chosen that are called so at other places, or whose initials these are: `lr`."""
+    node = OmegaConf.to_container(_composed() or DictConfig({}))
+    known = [key for key, _ in flat(node) if not key.startswith("hydra.")]
+    keys = [key for key in known if name in (last := key.rpartition(".")[2], _initials(last))]
+    return f"; did you mean {' or '.join(repr(key) for key in keys)}?" if keys else ""
+
+
+def _initials(name: str) -> str:
+    return "".join(word[:1] for word in name.split("_"))
+
+
+def _other(text: str) -> ConfigError:
     """What Hydra says in a line of text alone."""
     if found := re.search(r"Ambiguous value for argument '([^=]*)=(.*)'", text):
         key, values = found.groups()
         list_ = "" if key in GROUPS or "/" in key else f", and a list is written {key}=[{values}]"
-        return f"{key}: got several values; -m runs each of them{list_}"
+        return ConfigError(f"{key}: got several values; -m runs each of them{list_}")
     if found := re.search(r"Sweep parameters '([^']*)' requires", text):
-        return f"{found[1]}: stands for several values; -m runs each of them"
+        return ConfigError(f"{found[1]}: stands for several values; -m runs each of them")
     if found := re.search(r"Could not override '([^']+)'", text):
         return _no_part(found[1])
     if found := re.search(r"^(\S+) appears more than once", text):
-        return f"{found[1]}: is chosen twice; a group takes no + before it"
+        return ConfigError(f"{found[1]}: is chosen twice; a group takes no + before it")
     if (found := re.search(r"Could not load '([^']+)'", text)) and found[1] in EXTRAS:
         return _not_installed(found[1])
     if found := re.search(r"directory '([^']+)' not found", text):
-        return f"--config-dir: there is no directory {found[1]}"
-    return text
+        return ConfigError(f"--config-dir: there is no directory {found[1]}")
+    return ConfigError(text)
 
 
-def _no_option(missing: str, known: Sequence[str]) -> str:
+def _no_option(missing: str, known: Sequence[str]) -> ConfigError:
     """A name that no option of its group has. Only of an algorithm and of Hydra do groups have groups in them."""
     nested = missing.startswith(("algo/", "hydra/"))
     group, _, name = missing.rpartition("/") if nested else missing.partition("/")
     if group == "env":
-        return f"env: no option '{name}'{_other_environments(name, known)}"
+        return UnknownNameError(f"env: no option '{name}'{_other_environments(name, known)}")
     if missing in EXTRAS:
         return _not_installed(missing)
     if group in GROUPS:
         known = sorted({*known, *choices(group, roots(_config_dir()))})
-    return f"{group}: no option '{name}'{_among(name, known)}"
+    return UnknownNameError(f"{group}: no option '{name}'{_among(name, known)}")
 
 
-def _not_installed(option: str) -> str:
+def _not_installed(option: str) -> ConfigError:
     group, _, name = option.rpartition("/")
-    return f"{group}: {name} is not installed: pip install 'trpo-cli[{EXTRAS[option]}]'"
+    return ConfigError(f"{group}: {name} is not installed: pip install 'trpo-cli[{EXTRAS[option]}]'")
 
 
 def _other_environments(name: str, known: Sequence[str]) -> str:
@@ -107,24 +136,31 @@ def _other_environments(name: str, known: Sequence[str]) -> str:
     return f"{nearest(name, known)}\n{more}"
 
 
-def _no_part(group: str) -> str:
+def _no_part(group: str) -> UnknownNameError:
     """A group that is not there, or not with the algorithm that was chosen."""
-    there = _parts_of_the_algorithm()
+    config = _composed()
     everywhere = parts(roots(_config_dir()))
-    if there is not None and group in everywhere:
-        return f"{group}: no part of this algorithm; it has {', '.join(there) or 'none'}"
-    return f"{group}: no such group{_among(group, [*GROUPS, *everywhere])}"
+    if config is not None and group in everywhere:
+        choices_ = config.hydra.runtime.choices
+        there = sorted(name for name in choices_ if name.startswith("algo/") and "@" not in name)
+        return UnknownNameError(f"{group}: no part of this algorithm; it has {', '.join(there) or 'none'}")
+    return UnknownNameError(f"{group}: no such group{_among(group, [*GROUPS, *everywhere])}")
 
 
-def _parts_of_the_algorithm() -> list[str] | None:
-    """The groups `algo/...` of what was chosen on this command line; None if that alone cannot be composed."""
-    chosen = [text for text in read(sys.argv[1:]).overrides if text.partition("=")[0] in GROUPS]
+def _composed() -> DictConfig | None:
+    """The configuration of those of our options that were chosen on this command line; None if they do not compose."""
+    said = (text.partition("=")[::2] for text in read(sys.argv[1:]).overrides)
+    first = ((group, values.partition(",")[0]) for group, values in said)  # of a sweep
+    chosen = [f"{group}={name}" for group, name in first if group in GROUPS and name in choices(group, [CONF])]
+    one, in_use = GlobalHydra.instance(), GlobalHydra.instance().hydra  # by a sweep
+    one.clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("train", chosen, return_hydra_config=True)
+            return compose("train", chosen, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException):
         return None
-    return sorted(name for name in config.hydra.runtime.choices if name.startswith("algo/") and "@" not in name)
+    finally:
+        one.hydra = in_use
 
 
 def _config_dir() -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import yaml  # type: ignore[import-untyped]
 
 from trpo_cli import checkpoint, durable
-from trpo_cli.errors import CheckpointError, NewerCheckpointError, RunDirectoryError, UserError
+from trpo_cli.errors import CheckpointError, EnvironmentFault, NewerCheckpointError, RunDirectoryError, UserError
 from trpo_cli.layout import CHECKPOINTS, CONFIG, ENDED_EARLY, LOG, METRICS, SUMMARY, fitting, refuse_links
 from trpo_cli.lock import LOCK, Lock
 
@@ -124,8 +124,9 @@ class Run:
         with self._close, contextlib.suppress(OSError):  # a log that fails now would hide what went wrong before
             if isinstance(error, Exception) and self._logged:  # SystemExit was asked for, and is told of
                 said = isinstance(error, UserError)
+                enough = said and not self._in_sweep and not isinstance(error, EnvironmentFault)  # the user's own code
                 message = error if said else f"{type(error).__name__}: {error}"
-                log.error("%s: %s", ENDED_EARLY, message, exc_info=None if said and not self._in_sweep else error)
+                log.error("%s: %s", ENDED_EARLY, message, exc_info=None if enough else error)
 
 
 def note_failure(directory: Path, problem: str) -> None:

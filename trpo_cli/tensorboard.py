@@ -92,8 +92,10 @@ def _charts(charts: Mapping[str, list[str]]) -> dict[str, list[Any]]:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, float | str]:
-    """Options of groups and flat keys; what is neither a number nor text as text."""
+    """Options of groups and flat keys; what is neither a number nor text as text, and nothing twice."""
     chosen = {**config["choices"], "seed": config["seed"], **decisive(config)}
+    if chosen["env.id"] == chosen.get("env"):
+        del chosen["env.id"]
     return {
         key: value if isinstance(value, float | int) and not isinstance(value, bool) else str(value)
         for key, value in chosen.items()

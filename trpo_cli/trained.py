@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trpo_cli.errors import CheckpointError
-from trpo_cli.layout import CHECKPOINTS, CONFIG, fitting, read_config
+from trpo_cli.errors import CheckpointError, RunDirectoryError
+from trpo_cli.layout import CHECKPOINTS, CONFIG, LOG, fitting, read_config
+from trpo_cli.state import failure
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
     from trpo_cli.checkpoint import Loaded
@@ -30,14 +31,21 @@ class Trained(NamedTuple):
 
 
 def run_directories(folders: Sequence[Path]) -> Iterator[Path]:
-    """Each folder that is a run, and the runs below each that is not, once; what is neither `load` refuses."""
+    """Each folder that is a run, and the runs below each that is not, once; what is neither `load` refuses.
+
+    What failed before it was a run counts as one: it left a log alone.
+    """
     seen = set()
     for folder in folders:
-        below = [] if (folder / CONFIG).exists() else sorted(path.parent for path in folder.rglob(CHECKPOINTS))
-        for directory in below or [folder]:
+        for directory in ([] if (folder / CONFIG).exists() else _below(folder)) or [folder]:
             if directory.resolve() not in seen:
                 seen.add(directory.resolve())
                 yield directory
+
+
+def _below(folder: Path) -> list[Path]:
+    failed = {path.parent for path in folder.rglob(LOG) if failure(path.parent)}
+    return sorted(failed | {path.parent for path in folder.rglob(CHECKPOINTS)})
 
 
 def load(directory: Path, plugins: Sequence[str], step: int | None = None) -> Trained:
@@ -53,6 +61,8 @@ def load(directory: Path, plugins: Sequence[str], step: int | None = None) -> Tr
     from trpo_cli.plugins import import_plugins
     from trpo_cli.policies import Policy
 
+    if not (directory / CONFIG).exists() and (reason := failure(directory)):
+        raise RunDirectoryError(f"{directory} failed before it was a run: {reason}")
     node = read_config(directory)
     import_plugins(plugins)
     task = build(node["env"], "env", Task, plugins)

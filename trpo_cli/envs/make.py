@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from trpo_cli.envs.mujoco_batch import MujocoBatch, not_exact
@@ -129,8 +131,18 @@ class Task:
                     spec or self.id, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
                 )
         except Exception as error:
+            if misnamed := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
+                raise ConfigError(self._no_argument(misnamed[1])) from error
             reason = str(error).partition(" was raised from the environment creator")[0]
             raise ConfigError(f"env.id: {self.id} cannot be made with {self.kwargs}: {reason}") from error
+
+    def _no_argument(self, name: str) -> str:
+        entry: Any = gymnasium.spec(self.id).entry_point
+        creator = load_env_creator(entry) if isinstance(entry, str) else entry
+        named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+        known = [key for key, parameter in signature(creator).parameters.items() if parameter.kind in named]
+        hint = nearest(name, known) or f"; there are: {', '.join(known) or 'none'}"
+        return f"env.kwargs.{name}: no such argument of {self.id}{hint}"
 
     def _seconds_a_step(self, env: gymnasium.Env[Any, Any], steps: int = 30) -> float:
         """The median time of a step under random actions. Raises `EnvironmentFault` if the environment raises."""

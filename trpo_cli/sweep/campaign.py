@@ -146,7 +146,7 @@ class Campaign:
             plan = planned(job.directory, {**node, "resume": AUTO}, job.overrides)
             accept(plan.config)
         except (HydraException, OmegaConfBaseException) as error:
-            return explained(error)
+            return str(explained(error))
         except UserError as error:
             return str(error)
         return None

@@ -32,7 +32,10 @@ class Tracker(ABC):
 
     @abstractmethod
     def close(self, error: BaseException | None) -> None:
-        """Let go: the run came to its end, or was ended by this error or signal."""
+        """Let go: the run came to its end, or was ended by this error or signal, or `write` raised this error.
+
+        It is called once if `begin` returned. What a `write` that raised had begun may be half done.
+        """
 
 
 class Tracking:
@@ -56,16 +59,20 @@ class Tracking:
         try:
             self._tracker.write({name: value for name, value in row.items() if value is not None})
         except Exception as error:
-            self._leave(error)
+            self._tell("failed and gets no more rows, training goes on; every row is in metrics.csv", error)
+            self._close(error)
 
-    def _leave(self, error: Exception) -> None:
-        log.warning(
-            "logger: %s failed and gets no more rows, training goes on; every row is in metrics.csv: %s",
-            type(self._tracker).__name__,
-            _said(error),
-            exc_info=error,
-        )
+    def _close(self, error: BaseException | None) -> None:
+        if self._tracker is None:
+            return
+        try:
+            self._tracker.close(error)
+        except Exception as failure:
+            self._tell("could not be closed; every row is in metrics.csv", failure)
         self._tracker = None
+
+    def _tell(self, what: str, error: Exception) -> None:
+        log.warning("logger: %s %s: %s", type(self._tracker).__name__, what, _said(error), exc_info=error)
 
     def __enter__(self) -> Self:
         return self
@@ -73,11 +80,7 @@ class Tracking:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._tracker is not None:
-            try:
-                self._tracker.close(error)
-            except Exception as failure:
-                self._leave(failure)
+        self._close(error)
 
 
 def _said(error: Exception) -> str:
