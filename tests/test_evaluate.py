@@ -11,6 +11,7 @@ import pytest
 from conftest import Command
 
 from trpo_cli.episodes import Evaluation
+from trpo_cli.run import note_failure
 
 SMALL = ("env=CartPole-v1", "sampler.num_envs=2", "sampler.steps_per_iteration=256", "total_steps=1024", "eval.every=0")
 SMALL = (*SMALL, "checkpoint.every=1", "algo.delta=0.1")
@@ -28,17 +29,20 @@ def test_one_broken_run_does_not_lose_the_others(trpo_eval: Command, sweep: Path
     shutil.copytree(sweep / "run0", sweep / "broken")
     shutil.rmtree(sweep / "broken" / "checkpoints")
     (sweep / "broken" / "checkpoints").mkdir()
+    note_failure(sweep / "early", "algo.delta: got -1")
     done = trpo_eval("sweep", "sweep/run1", "--episodes", "3", "--json", "made/results.json")
     assert done.status == 1
-    assert done.err == "error: sweep/broken/checkpoints: holds no checkpoint"
+    assert done.err == "error: 2 of 4 could not be evaluated; the table says why"
     lines = done.out.splitlines()[3:]
-    assert [line.rpartition(" ")[2] for line in lines[1:]] == ["sweep/run0", "sweep/run1"]
+    assert [line.rpartition(" ")[2] for line in lines[2:]] == ["sweep/run0", "sweep/run1"]
     assert lines[0] == "|    failed | sweep/broken/checkpoints: holds no checkpoint"
+    assert lines[1] == "|    failed | sweep/early failed before it was a run: algo.delta: got -1"
+    assert trpo_eval("sweep/early").err == f"error: {lines[1][14:]}"
     first, second = json.loads((sweep.parent / "made" / "results.json").read_text())
     assert first["run"] == "sweep/run0"
     assert len(first["returns"]) == len(first["lengths"]) == 3
     assert first["returns"] == first["lengths"]  # of a pole, a step pays 1
-    assert f"{np.mean(second['returns']):.2f} |" in lines[2]
+    assert f"{np.mean(second['returns']):.2f} |" in lines[3]
     assert trpo_eval("sweep/run0", "--json", "made/results.json").err == (
         "error: --json: made/results.json is there already, and is left alone"
     )

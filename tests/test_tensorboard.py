@@ -42,11 +42,11 @@ def test_a_run_is_described(trpo_train: Command, tmp_path: Path) -> None:
     assert trpo_train(*SMALL, "hydra.run.dir=run", "seed=3", "algo.delta=0.02").status == 0
     events = stream(tmp_path / "run")
     found = settings(events)
-    assert {"algo": "trpo", "algo/metric": "gauss_newton", "env.id": "CartPole-v1"}.items() <= found.items()
+    assert {"algo": "trpo", "algo/metric": "gauss_newton", "env": "CartPole-v1"}.items() <= found.items()
     assert found["seed"] == 3
     assert found["algo.delta"] == 0.02
     assert found["policy.hidden_sizes"] == "[64, 64]"
-    assert not {"logger", "total_steps", "checkpoint.every", "algo._target_", "resume"} & found.keys()
+    assert not {"env.id", "logger", "total_steps", "checkpoint.every", "algo._target_", "resume"} & found.keys()
     assert ended(events)
     ((_, config),) = texts(events, "config")
     assert config == f"```yaml\n{(tmp_path / 'run' / 'config.yaml').read_text()}```"

@@ -47,6 +47,11 @@ def test_one_that_fails_does_not_end_the_run(trpo_train: Command, tmp_path: Path
     assert done.err.count("Recorder failed and gets no more rows, training goes on") == 1
     assert "the line is dead" in (tmp_path / "run" / "train.log").read_text()
     assert len(logged(tmp_path / "run")) == 10
+    (reason,) = said("close")
+    assert str(reason) == "the line is dead"
+    done = trpo_train(*SMALL, *OWN, "+logger.fails='write close'", "hydra.run.dir=both")
+    assert done.status == 0
+    assert done.err.count("Recorder could not be closed") == 1
     done = trpo_train(*SMALL, *OWN, "+logger.fails=close", "hydra.run.dir=other")
     assert done.status == 0
     assert "the line is dead" in (tmp_path / "other" / "train.log").read_text()

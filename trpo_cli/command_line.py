@@ -100,7 +100,7 @@ def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
     for i, text in enumerate(overrides):
         key, equals, value = text.partition("=")
         if not equals and not text.startswith("~"):
-            raise UnknownNameError(_no_override(text, overrides[i + 1 : i + 3], config_dir))
+            raise _no_override(text, overrides[i + 1 : i + 3], config_dir)
         if not key.strip("+~ "):
             raise ConfigError(f"'{text}': there is no key before '='; KEY=VALUE and GROUP=OPTION stand without spaces")
         if value.startswith("="):
@@ -129,18 +129,18 @@ def _climbs(text: str) -> bool:
     return ".." in plain.split("/")
 
 
-def _no_override(text: str, following: Sequence[str], config_dir: str | None) -> str:
+def _no_override(text: str, following: Sequence[str], config_dir: str | None) -> ConfigError:
     """What to say of a word without `=`: it may be an option without its group, or an override with spaces in it."""
     if following and following[0].startswith("="):
         value = following[0].lstrip("=") or "".join(following[1:])
-        return f"'{text}': an override has no spaces around '='; say {text}={value or 'VALUE'}"
+        return ConfigError(f"'{text}': an override has no spaces around '='; say {text}={value or 'VALUE'}")
     if ":" in text:
         key, _, value = text.partition(":")
-        return f"'{text}': a value stands behind '='; say {key}={value.strip()}"
+        return ConfigError(f"'{text}': a value stands behind '='; say {key}={value.strip()}")
     known = {f"{group}={name}": name for group in GROUPS for name in choices(group, roots(config_dir))}
     close = [said for said, name in known.items() if text.lower() in (name.lower(), name.lower().rpartition("-v")[0])]
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    return f"'{text}' is no override: these are GROUP=OPTION and KEY=VALUE{hint}"
+    return UnknownNameError(f"'{text}' is no override: these are GROUP=OPTION and KEY=VALUE{hint}")
 
 
 def opened(overrides: Sequence[str]) -> list[str]:
