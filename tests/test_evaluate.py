@@ -38,6 +38,7 @@ def test_one_broken_run_does_not_lose_the_others(trpo_eval: Command, sweep: Path
     assert lines[0] == "|    failed | sweep/broken/checkpoints: holds no checkpoint"
     assert lines[1] == "|    failed | sweep/early failed before it was a run: algo.delta: got -1"
     assert trpo_eval("sweep/early").err == f"error: {lines[1][14:]}"
+    assert trpo_eval("sweep/run0", "sweep/early", "--checkpoint", "7").out.count("\n|    failed | ") == 2
     first, second = json.loads((sweep.parent / "made" / "results.json").read_text())
     assert first["run"] == "sweep/run0"
     assert len(first["returns"]) == len(first["lengths"]) == 3

@@ -22,7 +22,7 @@ HEADER = """\
 |    return |        95 % interval |      std |  length | episodes |       steps | task, run
 |-----------|----------------------|----------|---------|----------|-------------|----------"""
 
-NEWLINE, INDENTED = "\n", f"\n{'|':<12}| "  # within a row of the table
+INDENTED = f"\n{'|':<12}| "  # a line more in a row
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
                 raise
             place = str(relative(directory))
             said = str(error) if place in str(error) else f"{place}: {error}"
-            print(f"| {'failed':>9} | {said.replace(NEWLINE, INDENTED)}", flush=True)
+            print(f"| {'failed':>9}", INDENTED.join(said.splitlines()), sep=" | ", flush=True)
         else:
             played.append(Played(directory, trained, result))
             print(played[-1].line(), flush=True)

@@ -39,7 +39,7 @@ def _standing(message: str) -> str:
     key, unknown, _ = message.partition(": no such key")
     line = re.compile(rf"^\s*{re.escape(key.rpartition('.')[2])}\s*:", re.MULTILINE)
     files = (path for place in roots(_config_dir())[1:] for path in sorted(place.rglob("*.yaml")) if unknown)
-    found = [path for path in files if line.search(path.read_text(encoding="utf-8"))]
+    found = [path for path in files if line.search(path.read_text(encoding="utf-8", errors="replace"))]
     return f"\nit stands in {', '.join(map(str, found))}" if found else ""
 
 
@@ -82,12 +82,13 @@ def _elsewhere(name: str) -> str:
     """The keys of what was chosen that are called so at other places, or whose initials these are: `lr`."""
     node = OmegaConf.to_container(_composed() or DictConfig({}))
     known = [key for key, _ in flat(node) if not key.startswith("hydra.")]
-    keys = [key for key in known if name in (last := key.rpartition(".")[2], _initials(last))]
+    keys = [key for key in known if name in (key.rpartition(".")[2], _initials(key))]
     return f"; did you mean {' or '.join(repr(key) for key in keys)}?" if keys else ""
 
 
-def _initials(name: str) -> str:
-    return "".join(word[:1] for word in name.split("_"))
+def _initials(key: str) -> str | None:
+    words = key.rpartition(".")[2].split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else None
 
 
 def _other(text: str) -> ConfigError:
