@@ -107,7 +107,7 @@ def test_a_sweep_is_never_mixed_with_another(trpo_train: Command, tmp_path: Path
     assert "is being written to by process" in trpo_train("-m", *SMALL, "seed=1", "sweep.resume=sweep").err
     lock.release()
     alone = trpo_train(*SMALL, "sweep.dry_run=true")
-    assert alone.err.startswith("error: sweep.dry_run: this is no sweep; -m, --multirun makes it one\n")
+    assert alone.err.startswith("error: sweep.dry_run: this is no sweep; -m, --multirun makes it one")
     assert not (tmp_path / "runs").exists()
     assert "sweep.dry_run: got 'no'" in trpo_train("-m", *SMALL, "sweep.dry_run=no").err
     assert "subdir: the jobs of a sweep are named" in trpo_train("-m", *SMALL, "hydra.sweep.subdir=x").err
