@@ -10,10 +10,10 @@ from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from trpo_cli.aligned import aligned
 from trpo_cli.errors import ConfigError, TrainingError
 from trpo_cli.sweep.campaign import Campaign
 from trpo_cli.sweep.job import Job, jobs
-from trpo_cli.sweep.status import aligned
 
 
 class Sweep(BasicSweeper):
