@@ -235,7 +235,7 @@ def unequal(strata: dict[str, dict[str, Floats]]) -> str:
     lacking = [f"{label} lacks {', '.join(tasks)}" for label, tasks in missing.items() if tasks]
     if not lacking:
         return ""
-    more = [f"{len(lacking) - NAMED} more lack some"] if len(lacking) > NAMED else []
+    more = [f"and {len(lacking) - NAMED} more"] if len(lacking) > NAMED else []
     told = "; ".join([*lacking[:NAMED], *more])
     return f"Not all algorithms were run on the same tasks, and only those that were compare: {told}."
 
