@@ -11,7 +11,7 @@ from trpo_cli.report import figures, tables
 from trpo_cli.report.figures import Panel, Styles
 from trpo_cli.report.groups import Group, finished, grouped, natural, without_duplicates
 from trpo_cli.report.measures import DIAGNOSTICS, default_threshold, diagnostics, finals, untrained
-from trpo_cli.report.notices import notices
+from trpo_cli.report.notices import many, notices
 from trpo_cli.report.published import Published, published
 from trpo_cli.report.runs import EVALUATION, RETURN, STEPS, RunRecord
 from trpo_cli.report.statistics import Floats
@@ -238,6 +238,6 @@ def lead(records: Sequence[RunRecord], groups: Sequence[Group], options: Options
     averaged = sum(len(group.runs) for group in groups)
     how = f"by {', '.join(options.by)}" if options.by else "by algorithm and the settings that differ"
     return (
-        f"{len(records)} runs ({states}); {averaged} of them, in {len(groups)} groups {how}, make "
+        f"{many(len(records), 'run')} ({states}); {averaged} of them, in {many(len(groups), 'group')} {how}, make "
         f"{MEASURE[options.statistic]} over the runs of a group."
     )

@@ -10,11 +10,10 @@ from typing import Any
 
 from trpo_cli.errors import RunDirectoryError, nearest
 from trpo_cli.report.runs import RunRecord
-from trpo_cli.resume import schedules
+from trpo_cli.resume import MAY_CHANGE, schedules
 from trpo_cli.settings import INDIFFERENT
 
 PRESET = "experiment"  # the group whose options only set keys of others
-LENGTH = "total_steps"
 NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 
 
@@ -41,7 +40,7 @@ def without_duplicates(records: Sequence[RunRecord], by: Sequence[str] = ()) -> 
     """The records; of those that are the same run, seed and all, all but the one that got furthest are duplicates.
 
     Counted as two they would feign certainty. Groups `by` chosen keys may hold runs that were to take more steps than
-    others: where nothing decays towards the last step, the shorter of such a pair is the beginning of the longer.
+    others: where nothing decays towards the last one, the shorter run is the beginning of the longer.
     """
     alike: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
@@ -55,8 +54,8 @@ def identity(record: RunRecord, by: Sequence[str]) -> str:
     """A text that runs share which learn the same as far as both get; `by`: the keys that groups agree in."""
     options = {key: option for key, option in record.choices.items() if key != PRESET}
     settings = deciding(record)
-    if by and LENGTH not in by and not schedules(settings):
-        settings.pop(LENGTH, None)
+    if by and not schedules(settings):
+        settings = {key: value for key, value in settings.items() if key in by or not key.startswith(MAY_CHANGE)}
     return repr((record.seed, sorted(options.items()), sorted(settings.items())))
 
 

@@ -56,12 +56,12 @@ def unfinished(records: Sequence[RunRecord]) -> list[str]:
 
 def _said(runs: Sequence[RunRecord]) -> str:
     """What became of one run, or of many alike."""
-    first, (one, many) = runs[0], STATUSES[runs[0].status]
+    first, (one, all_) = runs[0], STATUSES[runs[0].status]
     if len(runs) == 1:
         return f"{first.where()} {one}: {first.note}"
     if first.status in ALIKE:
-        return f"{len(runs)} runs {many}, e.g. {first.where()}: {first.note}"
-    return f"{len(runs)} runs {many}: {first.note}, e.g. {first.where()}"
+        return f"{len(runs)} runs {all_}, e.g. {first.where()}: {first.note}"
+    return f"{len(runs)} runs {all_}: {first.note}, e.g. {first.where()}"
 
 
 def measureless(records: Sequence[RunRecord], metric: str) -> list[str]:
@@ -76,7 +76,12 @@ def measureless(records: Sequence[RunRecord], metric: str) -> list[str]:
 def _counted(runs: Sequence[RunRecord]) -> str:
     """`3 runs of Hopper-v4 (2 npg, 1 ppo)`."""
     algos = ", ".join(f"{count} {algo}" for algo, count in sorted(Counter(run.algo for run in runs).items()))
-    return f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} of {runs[0].task} ({algos})"
+    return f"{many(len(runs), 'run')} of {runs[0].task} ({algos})"
+
+
+def many(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _lacking(runs: Sequence[RunRecord], metric: str) -> str:

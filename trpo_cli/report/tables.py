@@ -36,7 +36,7 @@ Cell = str | float | int | None
 NOTHING = "—"
 NAMED = 3  # algorithms in a warning
 EXACT = 99_999.5  # below it numbers have five digits, above it none after the point
-NARROW = 12  # letters of a heading on a terminal, or as many as the longest cell has
+NARROW = 14  # letters of a heading on a terminal, or as many as the longest cell has
 
 
 @dataclass(frozen=True)
