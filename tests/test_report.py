@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Command
 
 from trpo_cli.lock import Lock, is_held
+from trpo_cli.report.content import Options, content
 from trpo_cli.report.groups import natural
 from trpo_cli.report.measures import curve, diagnostics
 from trpo_cli.report.published import published
@@ -424,24 +426,31 @@ def test_a_run_of_one_row_is_a_marker(trpo_report: Command, tmp_path: Path) -> N
     assert '<g id="LineCollection_1">' in (tmp_path / "out" / "learning_curves.svg").read_text()
 
 
-def test_of_runs_that_differ_in_length_alone_the_longer_counts(trpo_report: Command, tmp_path: Path) -> None:
+def told(folder: Path, **options: Any) -> tuple[str, str]:
+    """The notices and the first table of a report whose figures nobody draws."""
+    made = content(find([folder]), Options(**options))
+    table = made.sections[0].table
+    assert table is not None
+    return "\n".join(made.notices), table.markdown()
+
+
+def test_of_runs_that_differ_in_length_alone_the_longer_counts(tmp_path: Path) -> None:
     for seed in range(2):
-        written(tmp_path / "runs" / f"short{seed}", "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
-        written(tmp_path / "runs" / f"long{seed}", "Hopper-v4", "trpo", seed, ["1.0", "3.0", "9.0"])
-        config = tmp_path / "runs" / f"long{seed}" / "config.yaml"
-        config.write_text(
-            config.read_text().replace("total_steps: 300", "total_steps: 400").replace("0.01", "0.01, max_rejected: 9")
-        )
-    done = trpo_report("runs")
-    assert "duplicate" not in done.out, "without --by they are in groups of their own"
-    done = trpo_report("runs", "--out", "out", "--by", "algo")
-    assert "| Hopper-v4 | trpo | 2 | 300 | 9 |" in results(tmp_path)
-    assert "2 runs are duplicates, e.g. runs/short0: finished; the same run, seed and all, as runs/long0" in done.out
-    for config in (tmp_path / "runs").glob("*/config.yaml"):
+        written(tmp_path / f"short{seed}", "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
+        written(tmp_path / f"long{seed}", "Hopper-v4", "trpo", seed, ["1.0", "3.0", "9.0"])
+        config = tmp_path / f"long{seed}" / "config.yaml"
+        longer = config.read_text().replace("total_steps: 300", "total_steps: 400")
+        config.write_text(longer.replace("delta: 0.01", "delta: 0.01, max_rejected: 9"))
+    assert "duplicate" not in told(tmp_path)[0], "without --by they are in groups of their own"
+    notices, table = told(tmp_path, by=["algo"])
+    assert "| Hopper-v4 | trpo | 2 | 300 | 9 |" in table
+    same = f"finished; the same run, seed and all, as {tmp_path}/long0, which got further"
+    assert f"2 runs are duplicates, e.g. {tmp_path}/short0: {same}" in notices
+    for config in tmp_path.glob("*/config.yaml"):
         config.write_text(config.read_text().replace("delta: 0.01", "delta: 0.01, step: {decay: linear}"))
-    done = trpo_report("runs", "--out", "out", "--by", "algo")
-    assert "| Hopper-v4 | trpo | 4 | 200 | 3 |" in results(tmp_path)
-    assert "total_steps; seed 0 comes 2 times, seed 1 comes 2 times, and the interval takes all 4" in done.out
+    notices, table = told(tmp_path, by=["algo"])
+    assert "| Hopper-v4 | trpo | 4 | 200 | 3 |" in table
+    assert "total_steps; seed 0 comes 2 times, seed 1 comes 2 times, and the interval takes all 4" in notices
 
 
 def test_evaluations_stand_in_where_no_episode_ended(trpo_report: Command, tmp_path: Path) -> None:
@@ -456,9 +465,10 @@ def test_evaluations_stand_in_where_no_episode_ended(trpo_report: Command, tmp_p
     (ours,) = [row for row in rows_of(tmp_path / "out" / "comparison.csv") if row["source"] == "these runs"]
     assert (ours["return"], ours["measured"]) == ("30.0", "evaluation")
     written(tmp_path / "runs" / "hopper", "Hopper-v4", "trpo", 0, ["1.0"])
-    done = trpo_report("runs", "--out", "out")
-    told = "2 runs of Swimmer-v4 (2 trpo) have ended no episode: no training return; see --metric eval/episode_return"
-    assert told in done.out
+    missing = (
+        "2 runs of Swimmer-v4 (2 trpo) have ended no episode: no training return; see --metric eval/episode_return"
+    )
+    assert missing in told(tmp_path / "runs")[0]
 
 
 def test_runs_that_failed_alike_share_a_line(trpo_report: Command, tmp_path: Path) -> None:
