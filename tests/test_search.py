@@ -22,11 +22,12 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from trpo_cli.errors import ConfigError, TrainingError
+from trpo_cli.layout import SWEEP
 from trpo_cli.state import State
 from trpo_cli.sweep import results
-from trpo_cli.sweep.job import STATUS, Job
+from trpo_cli.sweep.job import Job
 from trpo_cli.sweep.space import Space, space
-from trpo_cli.sweep.trials import Options, Trials
+from trpo_cli.sweep.trials import NO_NUMBER, Options, Trials
 
 SMALL = ("env=CartPole-v1", "total_steps=128", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
 DELTA = "algo.delta=tag(log,interval(0.003,0.1))"
@@ -79,7 +80,7 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(
     done = trpo_train(*search, "sweep.resume=parts")
     assert done.status == 0, done.err
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-    names = [job["name"] for job in json.loads((tmp_path / "parts" / STATUS).read_text())["jobs"]]
+    names = [job["name"] for job in json.loads((tmp_path / "parts" / SWEEP).read_text())["jobs"]]
     assert len(names) == len(set(names)) == 6
     for name in names:
         assert_same_run(tmp_path / "parts" / name, tmp_path / "whole" / name)
@@ -98,7 +99,7 @@ def test_a_trial_that_cannot_run_fails_alone(trpo_train: Command, tmp_path: Path
     assert "algo.gamma: got 7" in done.out
     hopeless = trpo_train(*SEARCH, "algo.gamma=7,8", "hydra.sweeper.n_trials=1", "hydra.sweep.dir=none")
     assert hopeless.status == 1
-    assert "no trial came to its end" in hopeless.err
+    assert "no trial came to a number" in hopeless.err
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_a_seed_that_fails_ends_its_trial(tmp_path: Path) -> None:
         assert trial.user_attrs["error"] == "it broke"
         assert f"trial_{trial.number:03d},seed=2" not in played.launched
     infinite, _ = searched(tmp_path / "nan", lambda a, seed: float("nan"))
-    assert {trial.user_attrs["error"] for trial in infinite.all()} == {"its final_training_return is no number"}
+    assert {trial.user_attrs["error"] for trial in infinite.all()} == {NO_NUMBER.format("final_training_return")}
 
 
 def test_a_search_killed_anywhere_asks_and_runs_the_same(tmp_path: Path) -> None:

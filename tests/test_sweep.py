@@ -22,11 +22,12 @@ from exactness import exactly
 
 from trpo_cli import checkpoint
 from trpo_cli.errors import ConfigError, RunDirectoryError
+from trpo_cli.layout import SWEEP
 from trpo_cli.lock import Lock
 from trpo_cli.signals import Stopped, StopRequest
 from trpo_cli.state import State, state
 from trpo_cli.sweep.campaign import Campaign
-from trpo_cli.sweep.job import STATUS, Job, jobs, resumed
+from trpo_cli.sweep.job import Job, jobs, resumed
 from trpo_cli.sweep.status import Status
 
 SMALL = ("env=CartPole-v1", "total_steps=256", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
@@ -35,7 +36,7 @@ COMMAND = [sys.executable, "-c", "from trpo_cli.train import main; main()"]
 
 
 def statuses(sweep: Path) -> dict[str, dict[str, Any]]:
-    content = json.loads((sweep / STATUS).read_text())
+    content = json.loads((sweep / SWEEP).read_text())
     return {job["name"]: job for job in content["jobs"]}
 
 
@@ -80,7 +81,8 @@ def test_what_was_stopped_is_continued_and_what_is_done_is_left(
     assert (tmp_path / "parts" / next(iter(statuses(tmp_path / "parts"))) / "summary.json").stat().st_mtime_ns == first
     more = trpo_train("-m", *SMALL, "seed=0,3", "total_steps=320", "sweep.resume=parts")
     assert more.status == 0, more.err
-    assert [job["env_steps"] for job in statuses(tmp_path / "parts").values()] == [320, 320]
+    ends = [(name[-1], job["env_steps"]) for name, job in statuses(tmp_path / "parts").items()]
+    assert ends == [("1", 256), ("2", 256), ("0", 320), ("3", 320)]  # what was not asked for is not forgotten
 
 
 def test_a_finished_job_of_another_configuration_is_no_success(trpo_train: Command, tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_a_job_that_another_process_is_at_is_no_success(trpo_train: Command, tmp
     done = trpo_train("-m", "experiment=large_batch", "seed=0", "hydra.sweep.dir=sweep")
     lock.release()
     assert done.status == 1
-    assert "1 of 1 jobs are not finished; sweep.resume=sweep goes on with them" in done.err
+    assert "1 of 1 jobs are not finished. To go on with them:\n  trpo-train -m" in done.err
 
 
 def test_who_launches_and_who_looks_on_write_one_after_the_other(tmp_path: Path) -> None:
@@ -174,6 +176,35 @@ def test_a_dry_run_builds_every_job_and_writes_nothing(trpo_train: Command, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_sweep_goes_on_with_its_command_alone(trpo_train: Command, tmp_path: Path) -> None:
+    assert trpo_train("-m", *SMALL, "seed=0", "hydra.sweep.dir=sweep").status == 0
+    before = (tmp_path / "sweep" / SWEEP).read_bytes()
+    for words in (("-m", "sweep.resume=sweep"), ("-m", "total_steps=512", "sweep.resume=sweep")):
+        refused = trpo_train(*words)
+        assert refused.status == 1
+        assert f"this sweep's was\n  trpo-train -m {' '.join(SMALL)} seed=0\n" in refused.err
+    assert (tmp_path / "sweep" / SWEEP).read_bytes() == before
+    for words in (("resume=sweep",), ("-m", "resume=sweep")):
+        assert "holds a sweep: its command goes on with sweep.resume=sweep" in trpo_train(*words).err
+    assert "did you mean 'sweep'?" in trpo_train("resume=swep").err
+    dry = trpo_train("-m", *SMALL, "seed=0,1", "sweep.resume=sweep", "sweep.dry_run=true")
+    assert "1 jobs can begin, 1 are finished; nothing was run" in dry.out
+
+
+def test_mistakes_are_found_before_the_first_job(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr("trpo_cli.sweep.campaign.note_failure", lambda *_: order.append("found"))
+    after_rows(monkeypatch, 1, lambda: order.append("trained"))
+    done = trpo_train("-m", *SMALL, "algo.gamma=0.9,7", "hydra.sweep.dir=sweep")
+    assert done.status == 1
+    assert order == ["found", "trained"]
+    assert "hydra.sweep.dir=DIR is where a sweep lies" in trpo_train("-m", *SMALL, "hydra.run.dir=x").err
+    assert "hydra.run.dir=DIR is where a run lies" in trpo_train(*SMALL, "hydra.sweep.dir=x").err
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep"}
+
+
 def test_names_are_those_of_the_overrides() -> None:
     def names(*combinations: list[str]) -> list[str]:
         return [job.name for job in jobs(combinations, Path("sweep"))]
@@ -197,7 +228,7 @@ def test_where_a_resumed_sweep_lies(tmp_path: Path) -> None:
     assert resumed(["-m", "seed=0,1"]) == ["-m", "seed=0,1"]
     with pytest.raises(RunDirectoryError, match="holds no sweep"):
         resumed([f"sweep.resume={tmp_path}"])
-    (tmp_path / STATUS).touch()
+    (tmp_path / SWEEP).touch()
     assert resumed([f"sweep.resume={tmp_path}"]) == [f"sweep.resume='{tmp_path}'", f"hydra.sweep.dir='{tmp_path}'"]
     with pytest.raises(ConfigError, match="says already where"):
         resumed([f"sweep.resume={tmp_path}", "hydra.sweep.dir=x"])
@@ -240,7 +271,10 @@ def test_jobs_in_other_processes_save_before_a_sweep_is_stopped(
         [*COMMAND, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and len(list(tmp_path.glob("sweep/*/metrics.csv"))) < 2:
+    while (
+        time.monotonic() < deadline
+        and sum(path.stat().st_size > 0 for path in tmp_path.glob("sweep/*/metrics.csv")) < 2
+    ):
         time.sleep(0.05)
     send(process.pid, number)
     out, _ = process.communicate(timeout=60)

@@ -16,6 +16,7 @@ from trpo_cli.errors import RunDirectoryError
 CONFIG, METRICS, SUMMARY, LOG = "config.yaml", "metrics.csv", "summary.json", "train.log"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 FOLDERS = (CHECKPOINTS, TENSORBOARD)
+SWEEP = "sweep.status.json"  # in the directory of a sweep
 ENDED_EARLY = "the run ended early"  # how the last record of a failed run's log begins
 KINDS = {"env": dict, "policy": dict, "seed": int, "total_steps": int, "choices": dict, "plugins": list}
 LARGEST_CONFIG = 1_000_000  # bytes

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from trpo_cli.command_line import OPEN
 from trpo_cli.composed import Node
 from trpo_cli.errors import ConfigError, RunDirectoryError, nearest
-from trpo_cli.layout import CHECKPOINTS, CONFIG, METRICS, read_config, relative
+from trpo_cli.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, read_config, relative
 
 AUTO = "auto"
 MAY_CHANGE = (
@@ -66,15 +66,23 @@ def directed(overrides: Sequence[str], multirun: bool = False) -> list[str]:
         raise ConfigError("resume: is empty; it takes a run directory, auto, or null for a new run")
     if resume in ("", "null", AUTO):
         return list(overrides)
+    if (Path(resume) / SWEEP).is_file():
+        raise ConfigError(f"resume: {resume} holds a sweep: its command goes on with sweep.resume={resume}")
     if multirun:
         raise ConfigError(ONE_RUN)
     if any(text.startswith("hydra.run.dir=") for text in overrides):
         raise ConfigError(f"hydra.run.dir: resume={resume} says already where the run is")
     if not (Path(resume) / CONFIG).is_file():
-        raise RunDirectoryError(f"resume: {resume} holds no run: there is no {CONFIG} in it; or say auto")
+        raise RunDirectoryError(f"resume: {resume} holds no run: there is no {CONFIG} in it{_beside(Path(resume))}")
     value = as_value(resume)
     others = [text for text in overrides if not _is_resume(text)]
     return [f"resume={value}", f"hydra.run.dir={value}", *_composable(Path(resume), others)]
+
+
+def _beside(directory: Path) -> str:
+    """The nearest name of a directory beside one that is not there."""
+    there = directory.parent.is_dir() and not directory.exists()
+    return nearest(directory.name, [path.name for path in directory.parent.iterdir()]) if there else ""
 
 
 def _composable(directory: Path, overrides: Sequence[str]) -> list[str]:
@@ -169,7 +177,7 @@ def _continued(directory: Path, given: Node, overrides: Sequence[str] | None) ->
     if missing := [name for name in plugins if name not in given["plugins"]]:
         raise ConfigError(
             f"plugins: this run was made with code of {', '.join(missing)}; if you trust it, say so again: "
-            f"plugins=[{','.join(missing)}]"
+            f"plugins=[{','.join(plugins)}]"
         )
     wanted = {**(given if overrides is None else changed(saved, overrides)), "plugins": plugins}
     found = differences(saved, wanted := with_logger(wanted, given))

@@ -37,7 +37,6 @@ from trpo_cli.search_path import extended
 from trpo_cli.signals import Stopped, StopRequest
 
 if TYPE_CHECKING:
-    from trpo_cli.envs.make import Task
     from trpo_cli.logger import Logger
     from trpo_cli.run import Run
 
@@ -72,13 +71,13 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
             with Tracking(tracker, plan.config, directory, progress.env_steps) as tracking:
                 run.begin(plan.config)
                 logger = Logger(directory, settings.total_steps, progress.env_steps, written, tracking, watched)
-                with logger, StopRequest() as stop, saying_how_to_go_on(run):
+                with saying_how_to_go_on(run, settings, in_sweep), logger, StopRequest() as stop:
                     logger.describe(plan.config, run.provenance)
                     announce(parts, progress, plan, run)
                     Training(settings, parts, run, logger, stop, progress).finish()
         run.finish(progress.summary())
     if not in_sweep:
-        farewell(parts.task, progress, directory)
+        farewell(parts, progress, settings, directory)
 
 
 def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> bool:
@@ -96,13 +95,16 @@ def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> boo
 
 
 @contextlib.contextmanager
-def saying_how_to_go_on(run: Run) -> Iterator[None]:
-    """When a signal stops a run, say where it can go on from."""
+def saying_how_to_go_on(run: Run, settings: Settings, in_sweep: bool) -> Iterator[None]:
+    """When a signal stops a run, say where it can go on from; a sweep says so itself."""
     try:
         yield
     except Stopped as stopped:
-        log.warning("stopped by %s; the last checkpoint is of step %s", stopped.by.name, f"{run.saved:,}")
-        log.warning("go on from there:  trpo-train %s", quoted("resume=", run.directory))
+        told = f"stopped by {stopped.by.name}; the last checkpoint is of step {run.saved:,}"
+        log.warning(told)
+        if not in_sweep:
+            plugins = f" plugins=[{','.join(settings.plugins)}]" if settings.plugins else ""
+            print(f"{told}\ngo on from there:  trpo-train {quoted('resume=', run.directory)}{plugins}", file=sys.stderr)
         raise
 
 
@@ -235,9 +237,9 @@ class Training:
         return steps >= self.settings.total_steps
 
 
-def farewell(task: Task, progress: Progress, directory: Path) -> None:
+def farewell(parts: Parts, progress: Progress, settings: Settings, directory: Path) -> None:
     """Say what was reached, where it lies, and how to look at it."""
-    place, seconds = quoted("", directory), progress.seconds
+    place, plugins, seconds = quoted("", directory), " ".join(settings.plugins), progress.seconds
     reached = [
         f"{name} {value:.5g}"
         for name, value in (
@@ -247,10 +249,12 @@ def farewell(task: Task, progress: Progress, directory: Path) -> None:
         )
         if value is not None
     ]
-    print(f"{task.id}: {', '.join(reached) or 'no episode ended'} after {progress.env_steps:,} steps")
+    if progress.final_training_return is None:
+        reached.insert(0, f"no episode ended in {parts.sampler.environments.num_envs} environments side by side")
+    print(f"{parts.task.id}: {', '.join(reached)} after {progress.env_steps:,} steps")
     print(f"{seconds:.0f} s, {progress.env_steps / seconds:,.0f} steps a second; the run is in {relative(directory)}")
     print(f"look at it:  tensorboard --logdir {place}")
-    print(f"play it:     trpo-eval {place}")
+    print(f"play it:     trpo-eval {place}{f' --plugins {plugins}' if plugins else ''}")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -263,6 +267,8 @@ def _job(cfg: DictConfig) -> str | None:
     if command.mode is RunMode.MULTIRUN:
         return _failure(node, overrides, directory, watched=command.launcher._target_.endswith(".BasicLauncher"))
     with told_once(), discard_empty(directory):
+        if any(text.startswith("hydra.sweep.dir=") for text in command.overrides.hydra) and not sweep["resume"]:
+            raise ConfigError("hydra.sweep.dir: is for several runs, with -m; hydra.run.dir=DIR is where a run lies")
         if asked := [name for name, value in sweep.items() if value]:
             raise ConfigError(f"sweep.{asked[0]}: this is no sweep; -m, --multirun makes it one")
         train(node, overrides, directory)

@@ -23,16 +23,16 @@ from omegaconf.errors import OmegaConfBaseException
 from trpo_cli.build import fill
 from trpo_cli.composed import Node, described
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
-from trpo_cli.layout import CONFIG, quoted, relative
+from trpo_cli.layout import CONFIG, SWEEP, quoted, relative
 from trpo_cli.lock import LOCK, Lock, holder
 from trpo_cli.mistakes import explained
-from trpo_cli.parts import root_settings
+from trpo_cli.parts import check, root_settings
 from trpo_cli.report import report
 from trpo_cli.resume import AUTO, ONE_RUN, planned
 from trpo_cli.run import note_failure
 from trpo_cli.signals import Interruptible, Stopped
 from trpo_cli.state import ENDED, FAILED, FINISHED, RUNNING, State
-from trpo_cli.sweep.job import STATUS, Job
+from trpo_cli.sweep.job import Job, recorded
 from trpo_cli.sweep.status import Status, table
 
 
@@ -53,8 +53,10 @@ class Campaign:
         self.config, self.context, self.launcher = config, context, launcher
         self.settings: SweepSettings = fill(SweepSettings, config.sweep, "sweep.")
         self.directory = Path(config.hydra.sweep.dir)
-        self.status = Status(self.directory, shlex.join(["trpo-train", *sys.argv[1:]]))
+        words = [text for text in sys.argv[1:] if not text.startswith(("sweep.resume=", "hydra.sweep.dir="))]
+        self.status = Status(self.directory, shlex.join(["trpo-train", *words]))
         self._launched: Sequence[Job] = ()
+        self._built: set[str] = set()  # configurations that were tried, but for the seed
 
     def __enter__(self) -> Self:
         """Raises `RunDirectoryError` if the directory holds another sweep, or another process is at it.
@@ -63,8 +65,7 @@ class Campaign:
         """
         if self.config.resume not in (None, AUTO):
             raise ConfigError(ONE_RUN)
-        resumed = self.settings.resume is not None or self.config.resume == AUTO
-        if (self.directory / STATUS).exists() and not resumed:
+        if (self.directory / SWEEP).exists() and not self.resumed:
             place = relative(self.directory)
             raise RunDirectoryError(
                 f"{place} holds a sweep already: sweep.resume={place} continues it, "
@@ -74,6 +75,7 @@ class Campaign:
             self.directory.mkdir(parents=True, exist_ok=True)
             stack.callback(Lock(self.directory / LOCK).release)
             stack.callback(lambda: print(table(self.status.states(), self.directory), flush=True))
+            self.status.earlier = recorded(self.directory)[1]
             stack.enter_context(self.status)
             stack.enter_context(Interruptible(self._let_end))
             self._close = stack.pop_all()
@@ -84,9 +86,17 @@ class Campaign:
     ) -> None:
         self._close.__exit__(kind, error, trace)
         if isinstance(error, Stopped):
-            words = [text for text in sys.argv[1:] if not text.startswith(("sweep.resume=", "hydra.sweep.dir="))]
-            print(f"stopped by {error.by.name}; go on from there:")
-            print(f"  trpo-train {shlex.join(words)} {quoted('sweep.resume=', self.directory)}", flush=True)
+            print(f"stopped by {error.by.name}; go on from there:\n  {self.again}", flush=True)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the directory may hold the sweep already."""
+        return self.settings.resume is not None or self.config.resume == AUTO
+
+    @property
+    def again(self) -> str:
+        """The command that goes on."""
+        return f"{self.status.command} {quoted('sweep.resume=', self.directory)}"
 
     def run(self, jobs: Sequence[Job]) -> None:
         """See each job to its end, be that a failure.
@@ -114,13 +124,12 @@ class Campaign:
         """Draw the report that was asked for. Raises `TrainingError` if a job failed, or is not finished."""
         if self.settings.report:
             self.report()
-        statuses = [state.status for state in self.status.states().values()]
-        again = quoted("sweep.resume=", self.directory)
+        statuses = [self.status.state(job).status for job in self.status.jobs]
         if failed := statuses.count(FAILED):
-            told = f"{failed} of {len(statuses)} jobs failed; the log of each has its traceback"
-            raise TrainingError(f"{told}. {again} tries them again")
+            told = f"{failed} of {len(statuses)} jobs failed; the log of each tells why. To try them again:"
+            raise TrainingError(f"{told}\n  {self.again}")
         if left := len(statuses) - statuses.count(FINISHED):
-            raise TrainingError(f"{left} of {len(statuses)} jobs are not finished; {again} goes on with them")
+            raise TrainingError(f"{left} of {len(statuses)} jobs are not finished. To go on with them:\n  {self.again}")
 
     def report(self) -> None:
         """Draw the curves of all jobs."""
@@ -129,13 +138,13 @@ class Campaign:
         except RunDirectoryError as error:
             print(f"no report: {error}")
 
-    def problem(self, job: Job, check: Callable[[Node], None]) -> str | None:
-        """Why a job cannot begin, or go on; None if it can."""
+    def problem(self, job: Job, accept: Callable[[Node], None]) -> str | None:
+        """Why a job cannot begin, or go on, `accept` having a say; None if it can."""
         try:
             node = described(self.composed(job.overrides))
             del node["sweep"]
             plan = planned(job.directory, {**node, "resume": AUTO}, job.overrides)
-            check(plan.config)
+            accept(plan.config)
         except (HydraException, OmegaConfBaseException) as error:
             return explained(error)
         except UserError as error:
@@ -149,14 +158,30 @@ class Campaign:
     def _to_do(self, job: Job) -> bool:
         """Whether it is to be launched: it can begin, nobody is at it, and it has not all its steps."""
         now = self.status.state(job)
+        if now.status == RUNNING:
+            return False
         wanted: list[int] = []
-        if problem := self.problem(job, lambda node: wanted.append(root_settings(node).total_steps)):
-            print(f"{job.name}: {problem}", file=sys.stderr)
+
+        def tried(node: Node) -> None:
+            wanted.append(root_settings(node).total_steps)
+            if not _has_come(now, wanted[0]):
+                self._build(node)
+
+        if problem := self.problem(job, tried):
+            if "\n" in problem:  # the status has one line
+                print(f"{job.name}: {problem}", file=sys.stderr)
             self.status.failures[job.name] = problem.splitlines()[0]
             if not (job.directory / CONFIG).exists():
                 note_failure(job.directory, problem)
             return False
-        return now.status != RUNNING and not (now.status == FINISHED and (now.env_steps or 0) >= wanted[0])
+        return not _has_come(now, wanted[0])
+
+    def _build(self, node: Node) -> None:
+        """Find mistakes before the first job, once for all seeds; what a job runs on is not at hand here, perhaps."""
+        node = {**node, "seed": 0, "device": "cpu"}
+        if (key := repr(node)) not in self._built:
+            check(node)
+            self._built.add(key)
 
     def composed(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of a job with these."""
@@ -195,6 +220,10 @@ class Campaign:
         """Until nobody is at any of them: what a broken launcher left may still be at work."""
         while any(self.status.state(job).status == RUNNING for job in jobs):
             time.sleep(0.5)
+
+
+def _has_come(state: State, steps: int) -> bool:
+    return state.status == FINISHED and (state.env_steps or 0) >= steps
 
 
 def threads_each(launcher: DictConfig, jobs: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trpo_cli.errors import ConfigError, RunDirectoryError
+from trpo_cli.layout import SWEEP
 from trpo_cli.resume import MAY_CHANGE, as_value, unquoted
 
-STATUS = "sweep.status.json"
 NAMELESS = ("hydra", "resume", "sweep.", "plugins", "logger", "experiment", *MAY_CHANGE)
 """How keys begin that tell no job from another, unless they are swept."""
+NAMELESS_JOB = "job"  # the name of one of which nothing was said
 LONGEST = 200  # bytes of a name: file systems take 255
 
 
@@ -38,10 +40,22 @@ def jobs(combinations: Sequence[Sequence[str]], directory: Path) -> list[Job]:
     return found
 
 
+def recorded(directory: Path) -> tuple[str, list[Job]]:
+    """The command and the jobs that the status file in `directory` tells of; none if it cannot be read."""
+    try:
+        content = json.loads((directory / SWEEP).read_text(encoding="utf-8"))
+        found = [(str(job["name"]), tuple(map(str, job["overrides"]))) for job in content["jobs"]]
+        command = str(content["command"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", []
+    plain = [(name, texts) for name, texts in found if re.fullmatch(r"[\w,=+-][\w.,=+-]*", name)]
+    return command, [Job(name, texts, directory / name) for name, texts in plain]
+
+
 def _name(overrides: Sequence[str], swept: set[str]) -> str:
     """What the directory is called: the same for the same overrides, in whatever order, on whatever machine."""
     telling = [text.lstrip("+") for text in overrides if _key(text) in swept or not _key(text).startswith(NAMELESS)]
-    full = ",".join(sorted(telling)) or "job"
+    full = ",".join(sorted(telling)) or NAMELESS_JOB
     plain = re.sub(r"[^\w.,=+-]", "_", full.replace("/", "."), flags=re.ASCII)
     if plain == full.replace("/", ".") and len(plain) <= LONGEST:
         return plain
@@ -63,7 +77,7 @@ def resumed(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     if any(text.startswith("hydra.sweep.dir=") for text in arguments):
         raise ConfigError(f"hydra.sweep.dir: sweep.resume={resume} says already where the sweep is")
-    if not (Path(resume) / STATUS).is_file():
-        raise RunDirectoryError(f"sweep.resume: {resume} holds no sweep: there is no {STATUS} in it")
+    if not (Path(resume) / SWEEP).is_file():
+        raise RunDirectoryError(f"sweep.resume: {resume} holds no sweep: there is no {SWEEP} in it")
     others, value = [text for text in arguments if text not in words], as_value(resume)
     return [*others, f"sweep.resume={value}", f"hydra.sweep.dir={value}"]

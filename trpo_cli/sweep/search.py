@@ -41,8 +41,10 @@ class Search(Sweep):
             raise ConfigError(f"hydra.sweeper.metric: eval.every=0 leaves no {EVALUATED}")
         found = space(overrides, config)
         default = found.default(config)
-        if config.sweep.dry_run:
-            self._try(found, options, default)
+        sample = self._sample(found, options) if default is None else default
+        self.campaign.composed(found.overrides(sample))  # which finds a key that does not exist before any trial
+        if self.campaign.settings.dry_run:
+            self._try(found, options, sample, default is not None)
         else:
             self._search(found, options, default)
 
@@ -74,28 +76,29 @@ class Search(Sweep):
 
         results.write(trials)
         print(f"\n{results.table(trials)}")
-        if self.campaign.config.sweep.report:
+        if self.campaign.settings.report:
             self.campaign.report()
         if not any(trial.state.name == "COMPLETE" for trial in trials.all()):
-            raise TrainingError("no trial came to its end; the log of each job has its traceback")
+            raise TrainingError("no trial came to a number; the table and the logs of the jobs tell why")
         print(f"the best:  {results.best(trials)}")
 
-    def _try(self, space: Space, options: Options, default: dict[str, Any] | None) -> None:
-        """Say what would be searched, and build one sample of it. Raises `TrainingError` if that cannot begin."""
+    def _sample(self, space: Space, options: Options) -> dict[str, Any]:
+        """Values out of the space, at random."""
         import optuna
 
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(options.seed))
+        return study.ask(dict(space.distributions)).params
+
+    def _try(self, space: Space, options: Options, sample: dict[str, Any], is_default: bool) -> None:
+        """Say what would be searched, and build one sample of it. Raises `TrainingError` if that cannot begin."""
         from trpo_cli.parts import check
 
-        sample = default
-        if sample is None:
-            optuna.logging.set_verbosity(optuna.logging.ERROR)
-            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(options.seed))
-            sample = study.ask(dict(space.distributions)).params
         for key, words in space.described().items():
             print(f"{key}: {words}")
         texts = (*space.overrides(sample), f"seed={options.seeds[0]}")
         if problem := self.campaign.problem(Job("sample", texts, self.campaign.directory / "sample"), check):
             raise TrainingError(f"a sample cannot begin: {' '.join(texts)}: {problem}")
         runs = options.n_trials * len(options.seeds)
-        what = "the default configuration is the first trial" if default is not None else "the default lies outside"
+        what = "the default configuration is the first trial" if is_default else "the default lies outside"
         print(f"{options.n_trials} trials of {len(options.seeds)} seeds, {runs} jobs at most; {what}; nothing was run")

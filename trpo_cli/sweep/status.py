@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +14,9 @@ from typing import Any, Self
 from trpo_cli import durable
 from trpo_cli.aligned import aligned
 from trpo_cli.errors import RunDirectoryError
-from trpo_cli.layout import relative
-from trpo_cli.state import FAILED, RUNNING, WAITING, State, state
-from trpo_cli.sweep.job import STATUS, Job
+from trpo_cli.layout import SWEEP, relative
+from trpo_cli.state import ENDED, FAILED, RUNNING, WAITING, State, state
+from trpo_cli.sweep.job import Job
 
 INTERVAL = 2.0  # seconds
 ROOM = 100  # characters for an error
@@ -28,6 +28,8 @@ class Status:
     def __init__(self, directory: Path, command: str) -> None:
         self.directory, self.command = directory, command
         self.jobs: list[Job] = []
+        self.earlier: list[Job] = []  # of the same sweep, that this command did not ask for
+        self.expected: int | None = None  # how many jobs there will be
         self.failures: dict[str, str] = {}  # that no run's directory tells of: job -> error
         self._seen: dict[str, State] = {}
         self._over = threading.Event()
@@ -37,14 +39,15 @@ class Status:
     def add(self, jobs: Sequence[Job]) -> None:
         """Keep an eye on these, too."""
         with self._one_at_a_time:
-            new = [job for job in jobs if job not in self.jobs]
-            self._seen |= {job.name: self.state(job) for job in new}
-            self.jobs += new
+            self.jobs += [job for job in jobs if job not in self.jobs]
+            asked = {job.name for job in self.jobs}
+            self.earlier = [job for job in self.earlier if job.name not in asked]
+            self._seen = self.states() | self._seen
             self._write(self._seen)
 
     def states(self) -> dict[str, State]:
         """Of each job, by its name."""
-        return {job.name: self.state(job) for job in self.jobs}
+        return {job.name: self.state(job) for job in (*self.earlier, *self.jobs)}
 
     def state(self, job: Job) -> State:
         """How far a job has come."""
@@ -82,22 +85,27 @@ class Status:
         if found == self._seen:
             return
         for name, now in found.items():
-            if now.status not in (self._seen[name].status, WAITING):
-                print(news(name, now), flush=True)
+            if now.status not in (self._seen.get(name, now).status, WAITING):
+                print(news(name, now) + self._how_many(found.values() if now.status in ENDED else []), flush=True)
         self._seen = found
         self._write(found)
+
+    def _how_many(self, states: Collection[State]) -> str:
+        """How many of the jobs have ended, where their number is known."""
+        ended = sum(state.status in ENDED for state in states)
+        return f"  ({ended} of {len(self.earlier) + self.expected})" if self.expected and states else ""
 
     def _write(self, states: Mapping[str, State]) -> None:
         """Raises `RunDirectoryError` if it cannot be."""
         try:
-            durable.write(self.directory / STATUS, (json.dumps(self._content(states), indent=2) + "\n").encode())
+            durable.write(self.directory / SWEEP, (json.dumps(self._content(states), indent=2) + "\n").encode())
         except OSError as error:
-            raise RunDirectoryError(f"{self.directory / STATUS}: cannot be written: {error.strerror}") from error
+            raise RunDirectoryError(f"{self.directory / SWEEP}: cannot be written: {error.strerror}") from error
 
     def _content(self, states: Mapping[str, State]) -> dict[str, Any]:
         jobs = [
             {"name": job.name, "overrides": job.overrides, "directory": job.name, **asdict(states[job.name])}
-            for job in self.jobs
+            for job in (*self.earlier, *self.jobs)
         ]
         return {"command": self.command, "jobs": jobs}
 
@@ -113,7 +121,7 @@ def news(name: str, now: State) -> str:
 
 
 def table(states: Mapping[str, State], directory: Path) -> str:
-    """All jobs, a line each."""
+    """All jobs, a line each, their directories being those in that of the sweep."""
     head = ("status", "steps", "final return", "evaluation", "seconds", "directory", "error")
     rows = [
         (
@@ -122,12 +130,12 @@ def table(states: Mapping[str, State], directory: Path) -> str:
             _cell(each.final_training_return, ".5g"),
             _cell(each.final_evaluation_return, ".5g"),
             _cell(each.seconds, ".0f"),
-            str(relative(directory / name)),
+            name,
             shortened(each.error or ""),
         )
         for name, each in states.items()
     ]
-    return aligned([head, *rows])
+    return f"{relative(directory)}:\n{aligned([head, *rows])}"
 
 
 def shortened(text: str) -> str:

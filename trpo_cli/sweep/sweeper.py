@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 
 from trpo_cli.aligned import aligned
 from trpo_cli.errors import ConfigError, TrainingError
+from trpo_cli.state import FINISHED
 from trpo_cli.sweep.campaign import Campaign
-from trpo_cli.sweep.job import Job, jobs
+from trpo_cli.sweep.job import NAMELESS_JOB, Job, jobs, recorded
 
 
 class Sweep(BasicSweeper):
@@ -30,15 +31,26 @@ class Sweep(BasicSweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run the jobs that are not finished. Raises `TrainingError` in the end if any failed."""
         found = self._jobs(arguments)
+        self._refuse_another(found)
         if self.campaign.settings.dry_run:
             dry_run(found, self.campaign)
         else:
             size = self._at_once() or len(found)
             with self.campaign as campaign:
+                campaign.status.expected = len(found)
                 campaign.status.add(found)
                 for first in range(0, len(found), size):
                     campaign.run(found[first : first + size])
             self.campaign.conclude()
+
+    def _refuse_another(self, found: list[Job]) -> None:
+        """Raise `ConfigError` if nothing was said of the jobs of a sweep that is to go on."""
+        command, earlier = recorded(self.campaign.directory)
+        names = [job.name for job in found]
+        if self.campaign.resumed and names == [NAMELESS_JOB] and earlier and earlier[0].name != NAMELESS_JOB:
+            raise ConfigError(
+                f"sweep.resume: goes on with the command that it is said with; this sweep's was\n  {command}"
+            )
 
     def _at_once(self) -> int | None:
         size = self.max_batch_size
@@ -57,6 +69,8 @@ class Sweep(BasicSweeper):
 
     def overrides_of(self, arguments: list[str]) -> list[Override]:
         """Those of a preset, and then those of the command line. Raises `ConfigError` if they name the jobs."""
+        if any("hydra.run.dir=" in text for text in sys.argv):
+            raise ConfigError("hydra.run.dir: is for a single run; hydra.sweep.dir=DIR is where a sweep lies")
         if any("hydra.sweep.subdir" in text for text in sys.argv):
             raise ConfigError("hydra.sweep.subdir: the jobs of a sweep are named after their overrides")
         parser = OverridesParser.create(self.campaign.context.config_loader)
@@ -76,4 +90,5 @@ def dry_run(found: list[Job], campaign: Campaign) -> None:
     print(aligned([("status", "job", "error"), *rows]))
     if wrong := sum(bool(problem) for _, _, problem in rows):
         raise TrainingError(f"{wrong} of {len(found)} jobs cannot begin")
-    print(f"{len(found)} jobs can begin; nothing was run")
+    done = sum(status == FINISHED for status, _, _ in rows)
+    print(f"{len(found) - done} jobs can begin{f', {done} are finished' if done else ''}; nothing was run")

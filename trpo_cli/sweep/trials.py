@@ -35,6 +35,7 @@ OVER_SEEDS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "min": min,
     "max": max,
 }
+NO_NUMBER = "its {} is no number: if no episode ended, take fewer sampler.num_envs or more total_steps"
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Trials:
         for index, job in enumerate(jobs, first):
             value = result(job, self.options.metric) if campaign.state(job).status == FINISHED else None
             if value is None:
-                trial.set_user_attr("error", campaign.state(job).error or f"its {self.options.metric} is no number")
+                trial.set_user_attr("error", campaign.state(job).error or NO_NUMBER.format(self.options.metric))
                 self._tell(trial, TrialState.FAIL)
                 return False
             if index >= len(before):
