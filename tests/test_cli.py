@@ -110,7 +110,7 @@ def test_a_preset_sweeps_by_itself_and_ends_in_a_report(trpo_train: Command, tmp
     fewer = ("hydra.sweeper.params.seed='0,1'", "hydra.sweep.dir=sweep")
     done = trpo_train("experiment=npg_multiplier", *task, *fewer)
     assert done.status == 0, done.err
-    assert "| CartPole-v1 | npg_fixed algo.step.multiplier=0.3 | 2 | 256 |" in done.out
+    assert re.search(r"CartPole-v1 +npg_fixed algo.step.multiplier=0.3 +2 +256 ", done.out)
     runs = [path.parent.name for path in (tmp_path / "sweep").rglob("summary.json")]
     assert len(runs) == 10
     assert not any("experiment" in name for name in runs)

@@ -12,6 +12,7 @@ import trpo_cli
 PACKAGE = Path(trpo_cli.__file__).parent
 LAYERS = {
     "errors": 0,
+    "aligned": 0,
     "ranges": 0,
     "schedules": 0,
     "adam": 0,

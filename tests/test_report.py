@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import re
 import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Command
 
 from trpo_cli.lock import Lock, is_held
+from trpo_cli.report.content import Options, content
 from trpo_cli.report.groups import natural
 from trpo_cli.report.measures import curve, diagnostics
 from trpo_cli.report.published import published
@@ -32,6 +35,11 @@ def written(directory: Path, task: str, algo: str, seed: int, returns: list[str]
     (directory / "metrics.csv").write_text("\n".join(["env_steps,rollout/episode_return_mean", *rows]) + "\n")
 
 
+def results(directory: Path) -> str:
+    """The report as Markdown."""
+    return (directory / "out" / "results.md").read_text()
+
+
 def test_curves_and_table_of_many_runs(trpo_report: Command, tmp_path: Path) -> None:
     for seed in range(3):
         written(tmp_path / "deep" / "er" / str(seed), "Hopper-v4", "trpo", seed, ["", "1.0", str(10.0 + seed)])
@@ -41,11 +49,11 @@ def test_curves_and_table_of_many_runs(trpo_report: Command, tmp_path: Path) -> 
     (tmp_path / "other" / "summary.json").unlink()
     done = trpo_report("deep", "flat", "other", "fresh", "deep/er/0", "--out", "out")
     assert done.status == 0, done.err
-    assert "| Hopper-v4 | trpo | 3 | 300 | 11 | 10 to 12 | 11 |" in done.out
-    assert "| Hopper-v4 | ppo | 3 | 200 | 4 | 4 to 4 |" in done.out
-    assert "| CartPole-v1 | trpo | 1 | 100 | 5 | one seed |" in done.out
-    assert "other is stopped: before its first checkpoint" in done.out
-    assert "fresh has no rollout/episode_return_mean yet, and is in no group" in done.out
+    assert "| Hopper-v4 | trpo | 3 | 300 | 11 | 10 to 12 | 11 |" in results(tmp_path)
+    assert "| Hopper-v4 | ppo | 3 | 200 | 4 | 4 to 4 |" in results(tmp_path)
+    assert "| CartPole-v1 | trpo | 1 | 100 | 5 | one seed |" in results(tmp_path)
+    assert "other stopped: before its first checkpoint" in done.out
+    assert "1 run of CartPole-v1 (1 trpo) has ended no episode: no training return\n" in done.out
     tables = {f"{name}.csv" for name in ("results", "aggregate", "efficiency", "speed", "runs")}
     figures = {f"{name}.{kind}" for name in ("learning_curves", "profiles") for kind in ("png", "svg")}
     found = {path.name for path in (tmp_path / "out").iterdir()}
@@ -57,9 +65,9 @@ def test_settings_that_differ_are_told_apart_and_named(trpo_report: Command, tmp
     for seed in range(2):
         written(tmp_path / "runs" / f"small{seed}", "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
         written(tmp_path / "runs" / f"large{seed}", "Hopper-v4", "trpo", seed, ["1.0", "7.0"], delta=0.1)
-    done = trpo_report("runs", "--out", "out")
-    assert "| Hopper-v4 | trpo algo.delta=0.01 | 2 | 200 | 3 |" in done.out
-    assert "| Hopper-v4 | trpo algo.delta=0.1 | 2 | 200 | 7 |" in done.out
+    assert trpo_report("runs", "--out", "out").status == 0
+    assert "| Hopper-v4 | trpo algo.delta=0.01 | 2 | 200 | 3 |" in results(tmp_path)
+    assert "| Hopper-v4 | trpo algo.delta=0.1 | 2 | 200 | 7 |" in results(tmp_path)
 
 
 def test_where_else_rows_were_sent_makes_no_difference(trpo_report: Command, tmp_path: Path) -> None:
@@ -69,13 +77,15 @@ def test_where_else_rows_were_sent_makes_no_difference(trpo_report: Command, tmp
     config.write_text(
         config.read_text().replace("algo: trpo}", "algo: trpo, logger: wandb}") + "logger: {mode: null}\n"
     )
-    assert "| Hopper-v4 | trpo | 2 | 200 | 3 |" in trpo_report("runs", "--out", "out").out
+    assert trpo_report("runs", "--out", "out").status == 0
+    assert "| Hopper-v4 | trpo | 2 | 200 | 3 |" in results(tmp_path)
 
 
 def test_the_final_return_is_taken_where_all_have_arrived(trpo_report: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
     written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 1, ["1.0", "5.0", "9.0"])
-    assert "| Hopper-v4 | trpo | 2 | 200 | 4 | 3 to 5 |" in trpo_report("runs", "--out", "out").out
+    assert trpo_report("runs", "--out", "out").status == 0
+    assert "| Hopper-v4 | trpo | 2 | 200 | 4 | 3 to 5 |" in results(tmp_path)
 
 
 def test_options_that_differ_stand_for_all_their_settings(trpo_report: Command, tmp_path: Path) -> None:
@@ -85,9 +95,9 @@ def test_options_that_differ_stand_for_all_their_settings(trpo_report: Command, 
         more = {"single_path": "{steps: 1}", "vine": f"{{steps: 2, num_states: 3, num_threads: {seed}}}"}[sampler]
         config = (run / "config.yaml").read_text().replace("algo: trpo}", f"algo: trpo, sampler: {sampler}}}")
         (run / "config.yaml").write_text(config + f"sampler: {more}\n")
-    done = trpo_report("runs", "--out", "out")
-    assert "| Hopper-v4 | trpo sampler=single_path | 2 |" in done.out
-    assert "| Hopper-v4 | trpo sampler=vine | 2 |" in done.out
+    assert trpo_report("runs", "--out", "out").status == 0
+    assert "| Hopper-v4 | trpo sampler=single_path | 2 |" in results(tmp_path)
+    assert "| Hopper-v4 | trpo sampler=vine | 2 |" in results(tmp_path)
 
 
 def test_any_column_against_steps_and_iterations(trpo_report: Command, tmp_path: Path) -> None:
@@ -95,7 +105,8 @@ def test_any_column_against_steps_and_iterations(trpo_report: Command, tmp_path:
     table = tmp_path / "runs" / "a" / "metrics.csv"
     table.write_text(table.read_text().replace("rollout/episode_return_mean", "exact/return"))
     done = trpo_report("runs", "--out", "out", "--metric", "exact/return", "--against", "iterations", "env_steps")
-    assert "| task | algorithm | seeds | steps | final exact/return | 95 % interval | best exact/return |" in done.out
+    heads = "| task | algorithm | runs | steps | final exact/return | 95 % interval | best exact/return |"
+    assert heads in results(tmp_path)
     picture = (tmp_path / "out" / "learning_curves.svg").read_text()
     assert all(f"<!-- {label} -->" in picture for label in ("iterations", "environment steps", "exact/return"))
     done = trpo_report("runs", "--out", "out", "--metric", "exact/retrun")
@@ -128,8 +139,8 @@ def test_a_seed_twice_counts_once_by_the_run_that_got_further(trpo_report: Comma
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0"])
     written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
     done = trpo_report("runs", "--out", "out")
-    assert "| Hopper-v4 | trpo | 1 | 200 | 3 |" in done.out
-    assert "runs/a is duplicate: finished; the same run, seed and all, as runs/b, which got further" in done.out
+    assert "| Hopper-v4 | trpo | 1 | 200 | 3 |" in results(tmp_path)
+    assert "runs/a is a duplicate: finished; the same run, seed and all, as runs/b, which got further" in done.out
     assert [row["status"] for row in rows_of(tmp_path / "out" / "runs.csv")] == ["duplicate", "finished"]
 
 
@@ -170,8 +181,8 @@ def test_every_state_of_a_run_is_shown(trpo_report: Command, tmp_path: Path) -> 
     }
     for file in ("report.html", "results.md"):
         assert "the floor gave way" in (tmp_path / "out" / file).read_text()
-    assert "| Hopper-v4 | trpo | 1 |" in done.out
-    assert "runs/failed is failed" in done.out
+    assert "| Hopper-v4 | trpo | 1 |" in results(tmp_path)
+    assert "runs/failed failed: the floor gave way" in done.out
     assert "Hopper-v4, trpo: averages over the 1 finished of 5 runs" in done.out
 
 
@@ -235,7 +246,7 @@ def test_groups_by_any_key(trpo_report: Command, tmp_path: Path) -> None:
         for seed in range(2):
             written(tmp_path / "runs" / f"{delta}{seed}", "Hopper-v4", "trpo", seed, ["1.0", final], delta)
     done = trpo_report("runs", "--out", "out", "--by", "algo")
-    assert "| Hopper-v4 | trpo | 6 | 200 | 2 |" in done.out
+    assert "| Hopper-v4 | trpo | 6 | 200 | 2 |" in results(tmp_path)
     assert "Hopper-v4, trpo: averages over runs that also differ in algo.delta" in done.out
     trpo_report("runs", "--out", "out", "--by", "algo.delta")
     labels = [row["algorithm"] for row in rows_of(tmp_path / "out" / "results.csv")]
@@ -248,12 +259,12 @@ def test_groups_by_any_key(trpo_report: Command, tmp_path: Path) -> None:
 def test_the_interquartile_mean_of_a_group(trpo_report: Command, tmp_path: Path) -> None:
     for seed, final in enumerate(("0.0", "4.0", "6.0", "1000.0")):
         written(tmp_path / "runs" / str(seed), "Hopper-v4", "trpo", seed, ["1.0", final])
-    done = trpo_report("runs", "--out", "out", "--statistic", "iqm", "--smooth", "2")
-    assert "| Hopper-v4 | trpo | 4 | 200 | 5 |" in done.out
+    assert trpo_report("runs", "--out", "out", "--statistic", "iqm", "--smooth", "2").status == 0
+    assert "| Hopper-v4 | trpo | 4 | 200 | 5 |" in results(tmp_path)
     caption = (
         "The interquartile mean over the runs and its 95 % bootstrap interval, smoothed: each point is the mean of 2"
     )
-    assert caption in (tmp_path / "out" / "results.md").read_text()
+    assert caption in results(tmp_path)
 
 
 def test_steps_to_a_threshold(trpo_report: Command, tmp_path: Path) -> None:
@@ -283,8 +294,8 @@ def test_published_numbers_stand_beside_ours(trpo_report: Command, tmp_path: Pat
         "3",
         "1000000",
     )
-    assert "the best published: trpo of RL Zoo" in (tmp_path / "out" / "results.md").read_text()
-    assert "Hopper-v4 1 to 3618 (best published)" in (tmp_path / "out" / "results.md").read_text()
+    assert "the best published: trpo of RL Zoo" in results(tmp_path)
+    assert "Hopper-v4 1 to 3,618 (best published)" in results(tmp_path)
     assert trpo_report("runs", "--out", "out").status == 0
     assert not (tmp_path / "out" / "comparison.csv").exists(), "left over from the report before"
     assert "leave out --metric" in trpo_report("runs", "--out", "out", "--compare", "--metric", "env_steps").err
@@ -353,7 +364,7 @@ def test_the_page_needs_nothing_else_and_escapes_what_a_stranger_named(trpo_repo
     assert not any(tag in page for tag in ("<script", "<b>", "<i>", 'src="http', "@import"))
     assert "&lt;script&gt;alert(1)" in page
     assert page.count("<img ") == page.count('src="data:image/svg+xml;base64,') == page.count('alt="')
-    text = (tmp_path / "out" / "results.md").read_text()
+    text = results(tmp_path)
     assert "<script" not in text
     assert "&lt;script>alert(1)&lt;\\|b>" in text
 
@@ -413,3 +424,96 @@ def test_a_run_of_one_row_is_a_marker(trpo_report: Command, tmp_path: Path) -> N
     assert (at.tolist(), returns.tolist()) == ([100], [[1]])
     assert trpo_report("runs", "--out", "out").status == 0
     assert '<g id="LineCollection_1">' in (tmp_path / "out" / "learning_curves.svg").read_text()
+
+
+def told(folder: Path, **options: Any) -> tuple[str, str]:
+    """The notices and the first table of a report whose figures nobody draws."""
+    made = content(find([folder]), Options(**options))
+    table = made.sections[0].table
+    assert table is not None
+    return "\n".join(made.notices), table.markdown()
+
+
+def test_of_runs_that_differ_in_length_alone_the_longer_counts(tmp_path: Path) -> None:
+    for seed in range(2):
+        written(tmp_path / f"short{seed}", "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
+        written(tmp_path / f"long{seed}", "Hopper-v4", "trpo", seed, ["1.0", "3.0", "9.0"])
+        config = tmp_path / f"long{seed}" / "config.yaml"
+        longer = config.read_text().replace("total_steps: 300", "total_steps: 400")
+        config.write_text(longer.replace("delta: 0.01", "delta: 0.01, max_rejected: 9"))
+    assert "duplicate" not in told(tmp_path)[0], "without --by they are in groups of their own"
+    notices, table = told(tmp_path, by=["algo"])
+    assert "| Hopper-v4 | trpo | 2 | 300 | 9 |" in table
+    same = f"finished; the same run, seed and all, as {tmp_path}/long0, which got further"
+    assert f"2 runs are duplicates, e.g. {tmp_path}/short0: {same}" in notices
+    for config in tmp_path.glob("*/config.yaml"):
+        config.write_text(config.read_text().replace("delta: 0.01", "delta: 0.01, step: {decay: linear}"))
+    notices, table = told(tmp_path, by=["algo"])
+    assert "| Hopper-v4 | trpo | 4 | 200 | 3 |" in table
+    assert "total_steps; seed 0 comes 2 times, seed 1 comes 2 times, and the interval takes all 4" in notices
+
+
+def test_evaluations_stand_in_where_no_episode_ended(trpo_report: Command, tmp_path: Path) -> None:
+    for seed in range(2):
+        written(tmp_path / "runs" / str(seed), "Swimmer-v4", "trpo", seed, [",10.0", ",30.0"])
+        table = tmp_path / "runs" / str(seed) / "metrics.csv"
+        table.write_text(table.read_text().replace("return_mean\n", "return_mean,eval/episode_return_mean\n", 1))
+    done = trpo_report("runs", "--out", "out", "--compare")
+    assert done.status == 0, done.err
+    assert "no run has ended an episode while it sampled: the returns shown are evaluations" in done.out
+    assert "| Swimmer-v4 | trpo | 2 | 200 | 30 |" in results(tmp_path)
+    (ours,) = [row for row in rows_of(tmp_path / "out" / "comparison.csv") if row["source"] == "these runs"]
+    assert (ours["return"], ours["measured"]) == ("30.0", "evaluation")
+    written(tmp_path / "runs" / "hopper", "Hopper-v4", "trpo", 0, ["1.0"])
+    missing = (
+        "2 runs of Swimmer-v4 (2 trpo) have ended no episode: no training return; see --metric eval/episode_return"
+    )
+    assert missing in told(tmp_path / "runs")[0]
+
+
+def test_runs_that_failed_alike_share_a_line(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "runs" / "whole", "Hopper-v4", "trpo", 0, ["1.0"])
+    for number in range(13):
+        (tmp_path / "runs" / str(number)).mkdir()
+        log = f"2026-01-02 03:04:05,678 ERROR the run ended early: fault {max(3, number)}\n"
+        (tmp_path / "runs" / str(number) / "train.log").write_text(log)
+    done = trpo_report("runs", "--out", "out")
+    assert done.out.startswith("4 runs failed: fault 3, e.g. runs/0\nruns/10 failed: fault 10\n")
+    assert "2 more runs failed or are broken: see the table of runs\n" in done.out
+    page = (tmp_path / "out" / "report.html").read_text()
+    top, _, end = page.partition("<main>")
+    assert ("9 notices at the end" in top, "fault 3" in top, "4 runs failed: fault 3" in end) == (True, False, True)
+    assert "Made from runs on 20" in top
+
+
+def test_a_report_of_one_folder_goes_into_it(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0"])
+    for _ in range(2):
+        assert trpo_report("runs").status == 0
+    assert (tmp_path / "runs" / "report" / "report.html").exists()
+    done = trpo_report("runs", "runs/a")
+    assert done.err == "error: --out: is needed with 2 folders: --out DIR says where the report goes"
+
+
+def test_algorithms_with_other_tasks_are_not_ranked_in_silence(trpo_report: Command, tmp_path: Path) -> None:
+    for task, algo in (("Hopper-v4", "trpo"), ("Hopper-v4", "ppo"), ("Walker2d-v4", "trpo")):
+        written(tmp_path / "runs" / f"{task}{algo}", task, algo, 0, ["1.0", "3.0"])
+    assert trpo_report("runs", "--out", "out").status == 0
+    assert "only those that were compare: ppo lacks Walker2d-v4." in results(tmp_path)
+
+
+def test_thousands_are_told_apart(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "29696.0"])
+    written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 1, ["1.0", "99999.9"])
+    done = trpo_report("runs", "--out", "out")
+    assert re.search(r"\n *Hopper-v4 +trpo +2 +200 +64,848 +29,696 to 100,000 +64,848 +—", done.out)
+
+
+@pytest.mark.parametrize(("kl", "cut"), [("0.5", True), ("0.03", False)])
+def test_an_outlier_does_not_squash_the_others(trpo_report: Command, tmp_path: Path, kl: str, cut: bool) -> None:
+    for algo, own in (("trpo", "0.005"), ("npg", kl)):
+        written(tmp_path / "runs" / algo, "Hopper-v4", algo, 0, ["1.0"])
+        columns = "env_steps,rollout/episode_return_mean,policy/kl,trust_region/backtracks"
+        (tmp_path / "runs" / algo / "metrics.csv").write_text(f"{columns}\n100,1,{own},0\n200,3,{own},0\n")
+    assert trpo_report("runs", "--out", "out").status == 0
+    assert ("<!-- cut at 4: npg up to 50 -->" in (tmp_path / "out" / "diagnostics.svg").read_text()) is cut

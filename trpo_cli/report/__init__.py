@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from trpo_cli import __version__
 from trpo_cli.cli import reported
 from trpo_cli.command_line import Parser
 from trpo_cli.errors import RunDirectoryError, UserError
@@ -49,20 +51,25 @@ def report(
     assert results is not None  # the first section is that table
     for notice in told.notices:
         print(notice)
-    print(results.markdown(), end="")
+    print(results.text(), end="")
     try:
-        written = write(told, out)
+        written = write(told, out, origin(folders))
     except OSError as error:
         raise RunDirectoryError(f"--out: {out} cannot be written: {error.strerror}") from error
     print(f"\nwritten to {out}: {', '.join(written)}")
 
 
-def write(told: Content, out: Path) -> list[str]:
+def origin(folders: Sequence[Path]) -> str:
+    """What the page is made from, when and by what: of all files it alone says so, and differs from time to time."""
+    return f"Made from {', '.join(map(str, folders))} on {datetime.now():%Y-%m-%d %H:%M} by trpo-cli {__version__}."
+
+
+def write(told: Content, out: Path, made: str) -> list[str]:
     """Put every file of a report into `out`, and take away those of an earlier one; returns their names."""
     out.mkdir(parents=True, exist_ok=True)
     for name in OURS:
         (out / name).unlink(missing_ok=True)
-    texts = {PAGE: page(told), MARKDOWN: markdown(told)}
+    texts = {PAGE: page(told, made), MARKDOWN: markdown(told)}
     texts |= {f"{s.table.name}.csv": s.table.csv() for s in told.sections if s.table}
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -94,6 +101,13 @@ def refuse_unwritable(out: Path) -> None:
         raise RunDirectoryError(f"--out: {out} has a {taken[0]} that is not of a report: name another folder")
 
 
+def beside(folders: Sequence[Path]) -> Path:
+    """Where the report of one folder goes by itself. Raises `UserError` for several."""
+    if len(folders) > 1:
+        raise UserError(f"--out: is needed with {len(folders)} folders: --out DIR says where the report goes")
+    return folders[0] / "report"
+
+
 def threshold(text: str) -> tuple[str, float]:
     """`Hopper-v4=3000` -> its task and number; a bare number is for every task. Raises `UserError` for neither."""
     task, _, number = text.rpartition("=")
@@ -112,7 +126,7 @@ def parsed() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders of them")
-    add("--out", type=Path, required=True, metavar="DIR", help="where to write; made if need be")
+    add("--out", type=Path, metavar="DIR", help="where to write; made if need be (default, of one folder: its report/)")
     add("--by", nargs="+", default=(), metavar="KEY", help="group by algo, env, sampler, algo.delta or any other key "
         "(default: algo and whatever settings differ)")  # fmt: skip
     add("--metric", default=RETURN, help="a column of metrics.csv (default: %(default)s)")
@@ -133,4 +147,5 @@ def main() -> None:
     if given["smooth"] < 1:
         raise UserError(f"--smooth: got {given['smooth']}; a number of rows fits, 1 or more")
     given["thresholds"] = dict(threshold(text) for text in given.pop("threshold"))
-    report(given.pop("runs"), given.pop("out"), **given)
+    folders, out = given.pop("runs"), given.pop("out")
+    report(folders, out or beside(folders), **given)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trpo_cli.errors import RunDirectoryError, UserError, nearest
 from trpo_cli.report import figures, tables
 from trpo_cli.report.figures import Panel, Styles
-from trpo_cli.report.groups import Group, averaged_settings, finished, grouped, natural, without_duplicates
-from trpo_cli.report.measures import DIAGNOSTICS, common_step, default_threshold, diagnostics, finals, untrained
+from trpo_cli.report.groups import Group, finished, grouped, natural, without_duplicates
+from trpo_cli.report.measures import DIAGNOSTICS, default_threshold, diagnostics, finals, untrained
+from trpo_cli.report.notices import many, notices
 from trpo_cli.report.published import Published, published
-from trpo_cli.report.runs import RETURN, STEPS, RunRecord
+from trpo_cli.report.runs import EVALUATION, RETURN, STEPS, RunRecord
 from trpo_cli.report.statistics import Floats
-from trpo_cli.report.tables import Table
+from trpo_cli.report.tables import Table, shown
 
-SERIOUS = ("broken", "failed", "duplicate", "stopped", "running")  # the worst first
-MANY = 8  # runs that are told of one by one, before the table of all
 MEASURE = {"mean": "the mean", "iqm": "the interquartile mean"}
 EVERY_TASK = ""
 
@@ -66,7 +65,8 @@ def content(found: Sequence[RunRecord], options: Options) -> Content:
     """
     if options.compare and options.metric != RETURN:
         raise UserError(f"--compare: published numbers are returns; leave out --metric {options.metric}")
-    records = without_duplicates(found)
+    records = without_duplicates(found, options.by)
+    options = measurable(records, options)
     drawn = grouped(drawable(records, options), options.by)
     groups = [finished(group) for group in drawn]
     tasks = [list(task) for task in by_task(groups).values()]
@@ -86,7 +86,7 @@ def content(found: Sequence[RunRecord], options: Options) -> Content:
     return Content(
         options.title,
         lead(records, groups, options),
-        [*notices(records, groups, options), *left_out(drawn, groups)],
+        notices(records, drawn, groups, options.metric),
         sections,
     )
 
@@ -95,6 +95,12 @@ RESULTS = (
     "Numbers are taken at the step that all runs of a row have reached. Training return: sampled actions, the last 100 "
     "episodes; evaluation: the likeliest actions, the last one by then."
 )
+
+
+def measurable(records: Sequence[RunRecord], options: Options) -> Options:
+    """The options; evaluations are drawn where no run has ended an episode while it sampled."""
+    without = options.metric == RETURN and not any(record.has(RETURN) for record in records)
+    return replace(options, metric=EVALUATION) if without and any(r.has(EVALUATION) for r in records) else options
 
 
 def drawable(records: Sequence[RunRecord], options: Options) -> list[RunRecord]:
@@ -150,24 +156,32 @@ def compared(groups: Sequence[Group], numbers: dict[str, list[Published]], optio
         "Numbers are what each source measured, on the version of the task that it names: see the column 'measured' "
         "before comparing."
     )
-    return [Section("Beside published numbers", tables.comparison(groups, numbers, options.statistic), caption=caption)]
+    return [
+        Section(
+            "Beside published numbers",
+            tables.comparison(groups, numbers, options.metric, options.statistic),
+            caption=caption,
+        )
+    ]
 
 
 def across_tasks(
     tasks: Sequence[Sequence[Group]], options: Options, styles: Styles, numbers: dict[str, list[Published]]
 ) -> list[Section]:
     """Normalised scores of all tasks together, as a table and as profiles."""
-    strata: dict[str, list[Floats]] = defaultdict(list)
+    strata: dict[str, dict[str, Floats]] = defaultdict(dict)
     scales = []
     for task in tasks:
         low = untrained(task, options.metric)
         best = max((number.value for number in numbers[task[0].task]), default=None)
-        high = max(finals(group, options.metric).max() for group in task) if best is None else best
+        high = max(float(finals(group, options.metric).max()) for group in task) if best is None else best
         if high <= low:
             continue
-        scales.append(f"{task[0].task} {low:.4g} to {high:.4g} ({'best run' if best is None else 'best published'})")
+        scales.append(
+            f"{task[0].task} {shown(low)} to {shown(high)} ({'best run' if best is None else 'best published'})"
+        )
         for group in task:
-            strata[group.label].append((finals(group, options.metric) - low) / (high - low))
+            strata[group.label][group.task] = (finals(group, options.metric) - low) / (high - low)
     if not strata:
         return []
     ordered = {label: strata[label] for label in styles.labels if label in strata}
@@ -212,18 +226,9 @@ def inside_the_trust_region(tasks: Sequence[Sequence[Group]], styles: Styles) ->
         return []
     caption = (
         f"Means over at most {figures.STRETCHES} equal stretches of the steps, then over the runs. A KL / δ of 1 is "
-        "the border of the trust region."
+        f"the border of the trust region; where only some exceed {figures.CEILING}, the axis ends there and names them."
     )
     return [Section("Trust region", tables.trust_region(telling), panels, 4, "diagnostics", caption)]
-
-
-def left_out(drawn: Sequence[Group], averaged: Sequence[Group]) -> list[str]:
-    """Which groups average over fewer runs than there are."""
-    return [
-        f"{all_.task}, {all_.label}: averages over the {len(some.runs)} finished of {len(all_.runs)} runs"
-        for all_, some in zip(drawn, averaged, strict=True)
-        if len(some.runs) < len(all_.runs)
-    ]
 
 
 def lead(records: Sequence[RunRecord], groups: Sequence[Group], options: Options) -> str:
@@ -233,28 +238,6 @@ def lead(records: Sequence[RunRecord], groups: Sequence[Group], options: Options
     averaged = sum(len(group.runs) for group in groups)
     how = f"by {', '.join(options.by)}" if options.by else "by algorithm and the settings that differ"
     return (
-        f"{len(records)} runs ({states}); {averaged} of them, in {len(groups)} groups {how}, make "
+        f"{many(len(records), 'run')} ({states}); {averaged} of them, in {many(len(groups), 'group')} {how}, make "
         f"{MEASURE[options.statistic]} over the runs of a group."
     )
-
-
-def notices(records: Sequence[RunRecord], groups: Sequence[Group], options: Options) -> list[str]:
-    """What a reader should know before believing a number."""
-    unusual = sorted((r for r in records if r.status != "finished"), key=lambda r: SERIOUS.index(r.status))
-    said = [f"{r.where()} is {r.status}: {r.note}" for r in unusual[:MANY]]
-    if len(unusual) > MANY:
-        said.append(f"{len(unusual) - MANY} more runs are not finished, or duplicates: see the table of runs")
-    grey = [r for r in records if r.status in ("finished", "running", "stopped") and not r.has(options.metric)]
-    said += [f"{record.where()} has no {options.metric} yet, and is in no group" for record in grey[:MANY]]
-    for group in groups:
-        step = int(common_step(group, options.metric))
-        shortest = min(group.runs, key=lambda record: record.steps)
-        longest = max(record.steps for record in group.runs)
-        if longest > 1.05 * step:
-            said.append(
-                f"{group.task}, {group.label}: ends at {step:,} of {longest:,} steps, where {shortest.where()} "
-                f"({shortest.status}) has come to"
-            )
-        if others := averaged_settings(group):
-            said.append(f"{group.task}, {group.label}: averages over runs that also differ in {', '.join(others)}")
-    return said

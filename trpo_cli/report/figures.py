@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES = ("-", "--", ":", "-.")  # once the colours are used up
 FEW = 5  # curves whose names find room among them
 FAR = 30  # curves whose lengths differ by more share a logarithmic axis
+WIDE = 60  # letters of a line beside or below the axes
 LONG = 22  # letters of a name that needs a line of its own
 APART = 0.055  # names beside the axes, of their height
 BEYOND = 1.05  # a published number at so many times the steps shown is still marked
+CEILING = 4  # of KL / δ: an axis that has to show more hides what is near the border
 STRETCHES = 40  # of the steps, each a point of a diagnostic
 THRESHOLDS = np.linspace(0.0, 1.2, 121)  # of normalised scores
 SIZE = (5.2, 3.6)  # inches, of a panel
@@ -40,6 +43,7 @@ class Panel:
     alt: str
     names: Sequence[str]  # of its curves
     draw: Callable[[Any], None]
+    roomy: bool = True  # there is room for a legend among the curves
 
 
 class Styles:
@@ -57,6 +61,11 @@ class Styles:
 def plain(text: str) -> str:
     """`text` as matplotlib shows it and does not take it for mathematics."""
     return text.replace("$", r"\$")
+
+
+def written(name: str) -> str:
+    """A name as a legend shows it, in lines that are no wider than a panel."""
+    return plain("\n".join(wrap(name, WIDE)) or name)
 
 
 def curves(
@@ -95,11 +104,11 @@ def line(axes: Any, places: Floats, values: Floats, statistic: Any, label: str, 
     """A curve over runs (S, P) in its interval; a single place is a marker with a bar."""
     low, high = interval([values], statistic)
     if len(places) > 1:
-        axes.plot(places, statistic(values), label=plain(label), **style)
+        axes.plot(places, statistic(values), label=written(label), **style)
         axes.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
     else:
         axes.vlines(places, low, high, color=style["color"])
-        axes.plot(places, statistic(values), "o", label=plain(label), color=style["color"])
+        axes.plot(places, statistic(values), "o", label=written(label), color=style["color"])
 
 
 def mark(axes: Any, references: Sequence[Published], end: float, groups: Sequence[Group], styles: Styles) -> None:
@@ -126,14 +135,15 @@ def mark(axes: Any, references: Sequence[Published], end: float, groups: Sequenc
         )
 
 
-def profiles(strata: dict[str, list[Floats]], styles: Styles) -> Panel:
+def profiles(strata: dict[str, dict[str, Floats]], styles: Styles) -> Panel:
     """The share of runs above each normalised score, all tasks together."""
 
     def draw(axes: Any) -> None:
         for label, tasks in strata.items():
-            scores = np.concatenate(tasks)
-            axes.plot(THRESHOLDS, profile(scores, THRESHOLDS), label=plain(f"{label} ({len(scores)})"), **styles(label))
-            low, high = profile_interval(tasks, THRESHOLDS)
+            scores = np.concatenate([*tasks.values()])
+            name = written(f"{label} ({len(scores)})")
+            axes.plot(THRESHOLDS, profile(scores, THRESHOLDS), label=name, **styles(label))
+            low, high = profile_interval([*tasks.values()], THRESHOLDS)
             axes.fill_between(THRESHOLDS, low, high, color=styles(label)["color"], alpha=0.18, linewidth=0)
         axes.set(title="performance profile", xlabel="normalised score τ", ylabel="share of runs above τ")
         axes.set_ylim(-0.02, 1.02)
@@ -148,6 +158,7 @@ def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
     """One diagnostic of one task, averaged over stretches of the steps and then over the runs."""
 
     def draw(axes: Any) -> None:
+        tops = {}
         for group in groups:
             told = [(record.rows[STEPS], diagnostics(record)[name]) for record in group.runs]
             end = min(x[-1] for x, _ in told)
@@ -156,19 +167,33 @@ def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
             there = ~np.isnan(values).any(0)
             middles = (edges[1:] + edges[:-1])[there] / 2
             marker = {"marker": "o"} if len(middles) == 1 else {}
-            axes.plot(middles, values[:, there].mean(0), label=plain(group.label), **styles(group.label), **marker)
+            means = values[:, there].mean(0)
+            tops[group.label] = means.max(initial=0.0)
+            axes.plot(middles, means, label=written(group.label), **styles(group.label), **marker)
         if name == KL:
             axes.axhline(1, color="0.6", linewidth=0.8)
+            cut(axes, tops)
         elif name == RESIDUAL:
             axes.set_yscale("log", nonpositive="mask")
         elif name == ACCEPTED:
             axes.set_ylim(-0.02, 1.05)
         axes.set(title=plain(groups[0].task), xlabel=AXES[STEPS], ylabel=name)
         few_numbers(axes)
-        legend(axes, "algorithm")
+        legend(axes, "algorithm", roomy=False)
 
     names = [group.label for group in groups]
-    return Panel(f"{name} on {groups[0].task}: {', '.join(names)}", names, draw)
+    return Panel(f"{name} on {groups[0].task}: {', '.join(names)}", names, draw, roomy=False)
+
+
+def cut(axes: Any, tops: dict[str, float]) -> None:
+    """End the axis at `CEILING` where some curves, whose highest points these are, exceed it, and say which."""
+    beyond = {label: top for label, top in tops.items() if top > CEILING}
+    if not 0 < len(beyond) < len(tops):
+        return
+    axes.set_ylim(0, CEILING)
+    told = ", ".join(f"{label} up to {top:,.3g}" for label, top in beyond.items())
+    said = written(f"cut at {CEILING}: {told}")
+    axes.text(0.98, 0.98, said, transform=axes.transAxes, ha="right", va="top", size=8)
 
 
 def few_numbers(axes: Any) -> None:
@@ -177,10 +202,13 @@ def few_numbers(axes: Any) -> None:
     axes.locator_params(axis="x", nbins=6)
 
 
-def lines_below(names: Sequence[str]) -> int:
+def lines_below(names: Sequence[str], roomy: bool) -> int:
     """How many lines a legend of these names takes below the axes; 0 where it finds room among the curves."""
     longest = max(map(len, names))
-    return 0 if len(names) <= FEW and longest <= 2 * LONG else -(-len(names) // columns_below(longest))
+    if roomy and len(names) <= FEW and longest <= 2 * LONG:
+        return 0
+    columns = columns_below(longest)
+    return sum(written(name).count("\n") + 1 for name in names) if columns == 1 else -(-len(names) // columns)
 
 
 def columns_below(longest: int) -> int:
@@ -188,14 +216,14 @@ def columns_below(longest: int) -> int:
     return 1 if longest > 2 * LONG else 2 if longest > LONG else 3
 
 
-def legend(axes: Any, title: str) -> None:
-    """Among the curves where they are few and their names short, else below them."""
+def legend(axes: Any, title: str, roomy: bool = True) -> None:
+    """Among the curves where there is room, they are few and their names short, else below them."""
     from matplotlib.transforms import ScaledTranslation
 
     axes.spines[["top", "right"]].set_visible(False)
     handles, names = axes.get_legend_handles_labels()
     place: dict[str, Any] = {}
-    if lines_below(names):
+    if lines_below(names, roomy):
         lower = axes.transAxes + ScaledTranslation(0, -LABELS, axes.figure.dpi_scale_trans)
         place = {"loc": "upper center", "bbox_to_anchor": (0.45, 0.0), "bbox_transform": lower}
         place["ncols"] = columns_below(max(map(len, names)))
@@ -225,7 +253,7 @@ def drawn(panels: Sequence[Panel], rows: int, columns: int) -> Any:
     """A figure of the panels; places that stay empty are removed."""
     from matplotlib.figure import Figure
 
-    height = SIZE[1] + LINE * max(lines_below(panel.names) for panel in panels)
+    height = SIZE[1] + LINE * max(lines_below(panel.names, panel.roomy) for panel in panels)
     figure = Figure(figsize=(SIZE[0] * columns, height * rows), layout="constrained")
     places = figure.subplots(rows, columns, squeeze=False).flat
     for panel, axes in zip(panels, places, strict=False):  # in this order: places then holds the ones left over

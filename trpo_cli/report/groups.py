@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from trpo_cli.errors import RunDirectoryError, nearest
 from trpo_cli.report.runs import RunRecord
+from trpo_cli.resume import MAY_CHANGE, schedules
 from trpo_cli.settings import INDIFFERENT
 
+PRESET = "experiment"  # the group whose options only set keys of others
 NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 
 
@@ -34,17 +36,27 @@ def deciding(record: RunRecord) -> dict[str, Any]:
     return {key: value for key, value in record.settings.items() if not key.startswith(INDIFFERENT)}
 
 
-def without_duplicates(records: Sequence[RunRecord]) -> list[RunRecord]:
+def without_duplicates(records: Sequence[RunRecord], by: Sequence[str] = ()) -> list[RunRecord]:
     """The records; of those that are the same run, seed and all, all but the one that got furthest are duplicates.
 
-    Counted as two they would feign certainty.
+    Counted as two they would feign certainty. Groups `by` chosen keys may hold runs that were to take more steps than
+    others: where nothing decays towards the last one, the shorter run is the beginning of the longer.
     """
     alike: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         if record.status != "broken" and record.task:
-            alike[repr((record.seed, sorted(record.choices.items()), sorted(deciding(record).items())))].append(record)
+            alike[identity(record, by)].append(record)
     taken = {id(record): max(same, key=lambda r: r.steps) for same in alike.values() for record in same}
     return [_marked(record, taken.get(id(record), record)) for record in records]
+
+
+def identity(record: RunRecord, by: Sequence[str]) -> str:
+    """A text that runs share which learn the same as far as both get; `by`: the keys that groups agree in."""
+    options = {key: option for key, option in record.choices.items() if key != PRESET}
+    settings = deciding(record)
+    if by and not schedules(settings):
+        settings = {key: value for key, value in settings.items() if key in by or not key.startswith(MAY_CHANGE)}
+    return repr((record.seed, sorted(options.items()), sorted(settings.items())))
 
 
 def _marked(record: RunRecord, taken: RunRecord) -> RunRecord:
@@ -88,27 +100,36 @@ def chosen_label(record: RunRecord, by: Sequence[str]) -> str:
 
 
 def default_labels(records: Sequence[RunRecord]) -> list[str]:
-    """The algorithm, the options of groups in which runs of a task and algorithm differ, and the other settings.
-
-    Where an option differs it stands for all settings of its group.
-    """
+    """The algorithm, and what tells a run from others of its task and algorithm."""
     alike: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
         alike[record.task, record.algo].append(record)
     labels: dict[int, str] = {}
     for family in alike.values():
-        options = [{key: value for key, value in r.choices.items() if "/" not in key} for r in family]
-        chosen = differing(options)
-        settings = [deciding(record) for record in family]
-        varying = differing(settings)
-        for record, mine, values in zip(family, options, settings, strict=True):
-            same = [other for other, theirs in zip(settings, options, strict=True) if theirs == mine]
-            within = differing(same) if chosen else varying
-            told = {key for key in varying if key in within or key.partition(".")[0] not in chosen}
-            parts = [(key, mine[key]) for key in sorted(chosen & mine.keys())]
-            parts += [(key, values[key]) for key in sorted(told & values.keys())]
-            labels[id(record)] = " ".join([record.algo, *(f"{key}={value}" for key, value in parts)])
+        for record, told in zip(family, telling(family), strict=True):
+            labels[id(record)] = " ".join([record.algo, *(f"{key}={value}" for key, value in told.items())])
     return [labels[id(record)] for record in records]
+
+
+def telling(family: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Of each run, the options of groups in which the runs differ, and the other settings.
+
+    Where an option differs it stands for all settings of its group.
+    """
+    options = [{key: value for key, value in r.choices.items() if "/" not in key and key != PRESET} for r in family]
+    chosen = differing(options)
+    settings = [deciding(record) for record in family]
+    varying = differing(settings)
+    found = []
+    for mine, values in zip(options, settings, strict=True):
+        same = [other for other, theirs in zip(settings, options, strict=True) if theirs == mine]
+        within = differing(same) if chosen else varying
+        told = {key for key in varying if key in within or key.partition(".")[0] not in chosen}
+        found.append(
+            {key: mine[key] for key in sorted(chosen & mine.keys())}
+            | {key: values[key] for key in sorted(told & values.keys())}
+        )
+    return found
 
 
 def differing(tables: Iterable[dict[str, Any]]) -> set[str]:
@@ -119,5 +140,11 @@ def differing(tables: Iterable[dict[str, Any]]) -> set[str]:
 
 
 def averaged_settings(group: Group) -> list[str]:
-    """The keys, seed aside, in which the runs of a group differ."""
-    return sorted(differing(deciding(record) for record in group.runs))
+    """The options and keys, seed aside, in which the runs of a group differ."""
+    return sorted({key for told in telling(group.runs) for key in told})
+
+
+def repeated_seeds(group: Group) -> dict[int, int]:
+    """seed -> how often it comes, if more than once."""
+    times = Counter(record.seed for record in group.runs if record.seed is not None)
+    return {seed: times[seed] for seed in sorted(times) if times[seed] > 1}

@@ -8,12 +8,13 @@ from trpo_cli.report.content import Content
 from trpo_cli.report.figures import embedded
 from trpo_cli.report.tables import shown
 
+FEW = 6  # notices that stand at the top
 TEMPLATE = "page.html"
 GENERATOR = '<meta name="generator" content="trpo-report">'
 
 
-def page(content: Content) -> str:
-    """The page as text. Whatever came from a run is escaped: its names could be a stranger's."""
+def page(content: Content, made: str) -> str:
+    """The page as text; `made` says of what, and when. What came from a run is escaped: it could be a stranger's."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -24,4 +25,4 @@ def page(content: Content) -> str:
         lstrip_blocks=True,
     )
     template = environment.get_template(TEMPLATE)
-    return template.render(content=content, shown=shown, embedded=embedded)
+    return template.render(content=content, made=made, few=FEW, shown=shown, embedded=embedded)

@@ -7,10 +7,13 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 
+from trpo_cli.aligned import aligned
 from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import (
     ACCEPTED,
@@ -31,7 +34,9 @@ from trpo_cli.report.statistics import STATISTICS, Floats, interval
 
 Cell = str | float | int | None
 NOTHING = "—"
-EXACT = 100_000  # below it numbers have five digits, above it none after the point
+NAMED = 3  # algorithms in a warning
+EXACT = 99_999.5  # below it numbers have five digits, above it none after the point
+NARROW = 14  # letters of a heading on a terminal, or as many as the longest cell has
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,13 @@ class Table:
         rows = "".join(f"| {' | '.join(escaped(shown(cell)) for cell in row)} |\n" for row in self.rows)
         return f"| {' | '.join(self.columns)} |\n|{rule}|\n{rows}"
 
+    def text(self) -> str:
+        """For a terminal: its headings in as many lines as their columns are narrow."""
+        cells = [tuple(map(shown, row)) for row in self.rows]
+        widths = [max(NARROW, *map(len, column)) for column in zip(*cells, strict=True)]
+        heads = [wrap(name, width) for name, width in zip(self.columns, widths, strict=True)]
+        return aligned([*zip_longest(*heads, fillvalue=""), *cells]) + "\n"
+
     def csv(self) -> str:
         """Numbers in full, nothing where there is none."""
         text = io.StringIO()
@@ -69,7 +81,7 @@ def shown(cell: Cell) -> str:
         return NOTHING
     if isinstance(cell, str):
         return cell
-    return f"{cell:,}" if isinstance(cell, int) else f"{cell:.5g}" if abs(cell) < EXACT else f"{cell:,.0f}"
+    return f"{cell:,}" if isinstance(cell, int) else f"{cell:,.5g}" if abs(cell) < EXACT else f"{cell:,.0f}"
 
 
 def escaped(text: str) -> str:
@@ -89,7 +101,7 @@ def spread(samples: Floats, statistic: str) -> str:
     if len(samples) < 2:
         return "one seed"
     low, high = interval([samples], STATISTICS[statistic])
-    return f"{low:.5g} to {high:.5g}"
+    return f"{shown(float(low))} to {shown(float(high))}"
 
 
 def results(groups: Sequence[Group], metric: str, statistic: str) -> Table:
@@ -113,7 +125,7 @@ def results(groups: Sequence[Group], metric: str, statistic: str) -> Table:
                 spread(evaluated, statistic) if evaluation is not None else None,
             )
         )
-    columns: tuple[str, ...] = ("task", "algorithm", "seeds", "steps", f"final {what}", "95 % interval", f"best {what}")
+    columns: tuple[str, ...] = ("task", "algorithm", "runs", "steps", f"final {what}", "95 % interval", f"best {what}")
     columns = (*columns, "final evaluation", "95 % interval of the evaluation")
     return Table("results", "Final and best", columns, tuple(rows))
 
@@ -181,16 +193,17 @@ INSIDE: tuple[tuple[str, Callable[[Floats], Any]], ...] = (
 """The columns of that table: a diagnostic, and the measure of all its values."""
 
 
-def comparison(groups: Sequence[Group], numbers: dict[str, list[Published]], statistic: str) -> Table:
+def comparison(groups: Sequence[Group], numbers: dict[str, list[Published]], metric: str, statistic: str) -> Table:
     """Our numbers beside the published ones; numbers: task -> those there are."""
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
         if not numbers[group.task]:
             continue
-        steps = int(common_step(group, RETURN))
+        steps = int(common_step(group, metric))
+        trained = finals(group, metric) if metric == RETURN else np.empty(0)
         for how, values in (
-            ("training, last 100 episodes", finals(group, RETURN)),
-            ("evaluation", evaluations(group, RETURN)),
+            ("training, last 100 episodes", trained),
+            ("evaluation", evaluations(group, metric)),
         ):
             if len(values) == len(group.runs):
                 value = float(STATISTICS[statistic](values))
@@ -203,16 +216,28 @@ def comparison(groups: Sequence[Group], numbers: dict[str, list[Published]], sta
     return Table("comparison", "Beside published numbers", columns, tuple(rows))
 
 
-def aggregate(strata: dict[str, list[Floats]], statistic: str) -> Table:
-    """Normalised final returns over all tasks; strata: label -> scores (S_m,) of each task."""
+def aggregate(strata: dict[str, dict[str, Floats]], statistic: str) -> Table:
+    """Normalised final returns over all tasks; strata: label -> task -> scores (S_m,)."""
     rows: list[tuple[Cell, ...]] = []
     for label, tasks in strata.items():
-        scores = np.concatenate(tasks)
-        low, high = interval(tasks, STATISTICS[statistic])
+        scores = np.concatenate([*tasks.values()])
+        low, high = interval([*tasks.values()], STATISTICS[statistic])
         value = float(STATISTICS[statistic](scores))
         rows.append((label, len(tasks), len(scores), value, f"{low:.3g} to {high:.3g}"))
     columns = ("algorithm", "tasks", "runs", f"{statistic} of normalised scores", "95 % interval")
-    return Table("aggregate", "All tasks together", columns, tuple(rows))
+    return Table("aggregate", "All tasks together", columns, tuple(rows), unequal(strata))
+
+
+def unequal(strata: dict[str, dict[str, Floats]]) -> str:
+    """A warning, if algorithms have different tasks."""
+    every = list(dict.fromkeys(task for tasks in strata.values() for task in tasks))
+    missing = {label: [task for task in every if task not in tasks] for label, tasks in strata.items()}
+    lacking = [f"{label} lacks {', '.join(tasks)}" for label, tasks in missing.items() if tasks]
+    if not lacking:
+        return ""
+    more = [f"and {len(lacking) - NAMED} more"] if len(lacking) > NAMED else []
+    told = "; ".join([*lacking[:NAMED], *more])
+    return f"Not all algorithms were run on the same tasks, and only those that were compare: {told}."
 
 
 def runs(records: Sequence[RunRecord], labels: dict[int, str]) -> Table:

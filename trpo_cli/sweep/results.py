@@ -12,8 +12,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from trpo_cli import durable
+from trpo_cli.aligned import aligned
 from trpo_cli.sweep.space import UNSAID
-from trpo_cli.sweep.status import aligned
 from trpo_cli.sweep.trials import Trials
 
 RESULTS = "search.csv"

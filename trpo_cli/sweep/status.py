@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from trpo_cli import durable
+from trpo_cli.aligned import aligned
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.layout import SWEEP, relative
 from trpo_cli.state import ENDED, FAILED, RUNNING, WAITING, State, state
@@ -140,14 +141,6 @@ def table(states: Mapping[str, State], directory: Path) -> str:
 def shortened(text: str) -> str:
     """As much of it as a line has room for."""
     return text if len(text) <= ROOM else f"{text[: ROOM - 1]}…"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text, two blanks apart."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 def _cell(value: float | None, form: str) -> str:

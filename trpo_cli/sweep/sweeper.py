@@ -10,11 +10,11 @@ from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from trpo_cli.aligned import aligned
 from trpo_cli.errors import ConfigError, TrainingError
 from trpo_cli.state import FINISHED
 from trpo_cli.sweep.campaign import Campaign
 from trpo_cli.sweep.job import NAMELESS_JOB, Job, jobs, recorded
-from trpo_cli.sweep.status import aligned
 
 
 class Sweep(BasicSweeper):
