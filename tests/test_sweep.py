@@ -112,7 +112,7 @@ def test_a_sweep_is_never_mixed_with_another(trpo_train: Command, tmp_path: Path
     assert "sweep.dry_run: got 'no'" in trpo_train("-m", *SMALL, "sweep.dry_run=no").err
     assert "subdir: the jobs of a sweep are named" in trpo_train("-m", *SMALL, "hydra.sweep.subdir=x").err
     assert "max_batch_size: got -1; a number" in trpo_train("-m", *SMALL, "hydra.sweeper.max_batch_size=-1").err
-    assert "total_steps: got 'nine'" in trpo_train("-m", *SMALL, "seed=0", "total_steps=nine", "sweep.resume=sweep").err
+    assert "total_steps: got 'nine'" in trpo_train("-m", *SMALL, "seed=0", "total_steps=nine", "sweep.resume=sweep").out
 
 
 def test_a_sweep_is_continued_wherever_it_lies(trpo_train: Command, tmp_path: Path) -> None:
