@@ -172,7 +172,7 @@ def test_an_environment_that_no_worker_can_make_is_an_error(monkeypatch: pytest.
         return env
 
     monkeypatch.setattr(Task, "make_one", spoiled)
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with pytest.raises(ConfigError, match="no such argument"):
         Environments(task, 2, [0, 1], Parallelism("async"))
 
 
