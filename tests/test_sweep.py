@@ -200,6 +200,9 @@ def test_mistakes_are_found_before_the_first_job(
     done = trpo_train("-m", *SMALL, "algo.gamma=0.9,7", "hydra.sweep.dir=sweep")
     assert done.status == 1
     assert order == ["found", "trained"]
+    hopeless = trpo_train("-m", *SMALL, "gamma=0.9,0.99", "hydra.sweep.dir=none")
+    assert (hopeless.status, hopeless.out) == (1, "")
+    assert "gamma: no such key; did you mean 'algo.gamma'?" in hopeless.err
     assert "hydra.sweep.dir=DIR is where a sweep lies" in trpo_train("-m", *SMALL, "hydra.run.dir=x").err
     assert "hydra.run.dir=DIR is where a run lies" in trpo_train(*SMALL, "hydra.sweep.dir=x").err
     assert {path.name for path in tmp_path.iterdir()} == {"sweep"}

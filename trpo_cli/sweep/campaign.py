@@ -165,7 +165,7 @@ class Campaign:
         def tried(node: Node) -> None:
             wanted.append(root_settings(node).total_steps)
             if not _has_come(now, wanted[0]):
-                self._build(node)
+                self.build(node)
 
         if problem := self.problem(job, tried):
             if "\n" in problem:  # the status has one line
@@ -176,7 +176,7 @@ class Campaign:
             return False
         return not _has_come(now, wanted[0])
 
-    def _build(self, node: Node) -> None:
+    def build(self, node: Node) -> None:
         """Find mistakes before the first job, once for all seeds; what a job runs on is not at hand here, perhaps."""
         node = {**node, "seed": 0, "device": "cpu"}
         if (key := repr(node)) not in self._built:

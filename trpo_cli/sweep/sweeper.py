@@ -36,6 +36,7 @@ class Sweep(BasicSweeper):
             dry_run(found, self.campaign)
         else:
             size = self._at_once() or len(found)
+            self._refuse_all(found)
             with self.campaign as campaign:
                 campaign.status.expected = len(found)
                 campaign.status.add(found)
@@ -51,6 +52,17 @@ class Sweep(BasicSweeper):
             raise ConfigError(
                 f"sweep.resume: goes on with the command that it is said with; this sweep's was\n  {command}"
             )
+
+    def _refuse_all(self, found: list[Job]) -> None:
+        """Raise `ConfigError` if a new sweep would have no job that can begin, before it leaves anything behind."""
+        problems: list[str] = []
+        for job in () if self.campaign.resumed else found:
+            problem = self.campaign.problem(job, self.campaign.build)
+            if problem is None:
+                return
+            problems.append(problem)
+        if problems:
+            raise ConfigError(f"no job can begin; the first is {found[0].name}\n{problems[0]}")
 
     def _at_once(self) -> int | None:
         size = self.max_batch_size
