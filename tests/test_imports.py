@@ -47,6 +47,7 @@ LAYERS = {
     "run": 6,
     "composed": 1,
     "state": 2,
+    "telling": 9,
     "sweep": 8,
     "signals": 5,
     "build": 6,
@@ -65,7 +66,7 @@ LAYERS = {
     "film": 8,
     "evaluate": 9,
     "parts": 8,
-    "train": 9,
+    "train": 10,
     "report": 7,
 }
 ENTRY_POINTS = {

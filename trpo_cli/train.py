@@ -11,7 +11,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +29,13 @@ from trpo_cli.episodes import METRICS
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
 from trpo_cli.groups import CONF
 from trpo_cli.layout import fitting, quoted, relative
-from trpo_cli.parts import INEXACT, Parts, Settings, build_parts, build_tracker, root_settings
+from trpo_cli.parts import Parts, Settings, build_parts, build_tracker, root_settings
 from trpo_cli.progress import Progress
 from trpo_cli.resume import Plan, directed, planned
 from trpo_cli.schedules import due
 from trpo_cli.search_path import extended
 from trpo_cli.signals import Stopped, StopRequest
+from trpo_cli.telling import announce, farewell, saying_how_to_go_on
 
 if TYPE_CHECKING:
     from trpo_cli.logger import Logger
@@ -94,20 +95,6 @@ def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> boo
     return True
 
 
-@contextlib.contextmanager
-def saying_how_to_go_on(run: Run, settings: Settings, in_sweep: bool) -> Iterator[None]:
-    """When a signal stops a run, say where it can go on from; a sweep says so itself."""
-    try:
-        yield
-    except Stopped as stopped:
-        told = f"stopped by {stopped.by.name}; the last checkpoint is of step {run.saved:,}"
-        log.warning(told)
-        if not in_sweep:
-            plugins = f" plugins=[{','.join(settings.plugins)}]" if settings.plugins else ""
-            print(f"{told}\ngo on from there:  trpo-train {quoted('resume=', run.directory)}{plugins}", file=sys.stderr)
-        raise
-
-
 def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[str, Any], run: Run) -> int:
     """Put everything into the `state` of a checkpoint; returns how many bytes `metrics.csv` had.
 
@@ -123,23 +110,6 @@ def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[st
             parts.renew_environments(settings.seed, f"resume {progress.inexact_resumes}")
         restore_global_generators(state["generators"], settings.device)
         return int(state["metrics_bytes"])
-
-
-def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
-    """Say what begins, or how it goes on."""
-    log.info("training on %s, writing to %s", parts.task.id, run.directory)
-    if parts.sampler.random:
-        log.info("%s environments, %s", parts.sampler.environments.num_envs, parts.sampler.environments.how)
-    if plan.continues:
-        log.info("going on after %s steps", f"{progress.env_steps:,}")
-    for warning in run.warnings:
-        log.warning("%s", warning)
-    for change in plan.changes:
-        log.warning("changed: %s", change)
-    for key in plan.rescheduled:
-        log.warning("%s is linear: it falls to 0 at the new total_steps, from another value than it had reached", key)
-    if parts.obstacle:
-        log.warning(INEXACT, parts.obstacle)
 
 
 Row = dict[str, float | None]
@@ -235,26 +205,6 @@ class Training:
 
     def _over(self, steps: int) -> bool:
         return steps >= self.settings.total_steps
-
-
-def farewell(parts: Parts, progress: Progress, settings: Settings, directory: Path) -> None:
-    """Say what was reached, where it lies, and how to look at it."""
-    place, plugins, seconds = quoted("", directory), " ".join(settings.plugins), progress.seconds
-    reached = [
-        f"{name} {value:.5g}"
-        for name, value in (
-            ("training return", progress.final_training_return),
-            ("best", progress.best_training_return),
-            ("evaluation return", progress.final_evaluation_return),
-        )
-        if value is not None
-    ]
-    if progress.final_training_return is None:
-        reached.insert(0, f"no episode ended in {parts.sampler.environments.num_envs} environments side by side")
-    print(f"{parts.task.id}: {', '.join(reached)} after {progress.env_steps:,} steps")
-    print(f"{seconds:.0f} s, {progress.env_steps / seconds:,.0f} steps a second; the run is in {relative(directory)}")
-    print(f"look at it:  tensorboard --logdir {place}")
-    print(f"play it:     trpo-eval {place}{f' --plugins {plugins}' if plugins else ''}")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
