@@ -20,7 +20,8 @@ from trpo_cli.report.content import Options, content
 from trpo_cli.report.groups import natural
 from trpo_cli.report.measures import curve, diagnostics
 from trpo_cli.report.published import published
-from trpo_cli.report.runs import RETURN, RunRecord, find
+from trpo_cli.report.runs import RunRecord, find
+from trpo_cli.state import RETURN
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 

@@ -17,9 +17,10 @@ from trpo_cli.report.content import EVERY_TASK, Content, Options, content
 from trpo_cli.report.figures import together
 from trpo_cli.report.measures import AGAINST
 from trpo_cli.report.page import GENERATOR, page
-from trpo_cli.report.runs import RETURN, find
+from trpo_cli.report.runs import find
 from trpo_cli.report.statistics import STATISTICS
 from trpo_cli.report.tables import escaped
+from trpo_cli.state import RETURN
 
 PAGE, MARKDOWN = "report.html", "results.md"
 FIGURES = ("learning_curves", "profiles", "diagnostics")

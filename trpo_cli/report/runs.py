@@ -21,7 +21,7 @@ from trpo_cli.report.statistics import Floats
 from trpo_cli.settings import INDIFFERENT, flat
 from trpo_cli.state import failure
 
-RETURN, EVALUATION, STEPS = "rollout/episode_return_mean", "eval/episode_return_mean", "env_steps"
+EVALUATION, STEPS = "eval/episode_return_mean", "env_steps"
 SECONDS = ("time/sample_seconds", "time/update_seconds")
 SIGNS = {METRICS, CONFIG, LOG}  # a directory with any of these is a run, or was meant to be one
 EMPTY = re.compile(r"(^|,)(?=,|$)", re.MULTILINE)

@@ -29,8 +29,9 @@ from trpo_cli.report.measures import (
     speeds,
 )
 from trpo_cli.report.published import Published
-from trpo_cli.report.runs import EVALUATION, RETURN, RunRecord
+from trpo_cli.report.runs import EVALUATION, RunRecord
 from trpo_cli.report.statistics import STATISTICS, Floats, interval
+from trpo_cli.state import RETURN
 
 Cell = str | float | int | None
 NOTHING = "—"
