@@ -47,6 +47,7 @@ LAYERS = {
     "run": 6,
     "composed": 1,
     "state": 2,
+    "statistics": 0,
     "telling": 9,
     "sweep": 8,
     "signals": 5,

@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # torch takes a second to import, and neither `--help` nor TA
 METRICS = ("eval/episode_return_mean", "eval/episode_return_std", "eval/episode_length_mean")
 STREAM = "evaluation"  # of random numbers
 MAX_PARALLEL = 16  # environments at once
-RESAMPLES = 2000  # of the episodes, for an interval
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,11 @@ class Evaluation:
 
     def interval(self) -> tuple[float, float] | None:
         """The 95 % bootstrap interval of the mean return; None for one episode, which says nothing of others."""
-        import numpy as np
+        from trpo_cli.statistics import interval
 
-        count = len(self.returns)
-        if count == 1:
+        if len(self.returns) == 1:
             return None
-        means = self.returns[np.random.default_rng(0).integers(count, size=(RESAMPLES, count))].mean(1)
-        low, high = np.quantile(means, [0.025, 0.975])
+        low, high = interval([self.returns])
         return float(low), float(high)
 
 

@@ -18,9 +18,9 @@ from trpo_cli.report.figures import together
 from trpo_cli.report.measures import AGAINST
 from trpo_cli.report.page import GENERATOR, page
 from trpo_cli.report.runs import find
-from trpo_cli.report.statistics import STATISTICS
 from trpo_cli.report.tables import escaped
 from trpo_cli.state import RETURN
+from trpo_cli.statistics import STATISTICS
 
 PAGE, MARKDOWN = "report.html", "results.md"
 FIGURES = ("learning_curves", "profiles", "diagnostics")

@@ -14,9 +14,9 @@ from trpo_cli.report.measures import DIAGNOSTICS, default_threshold, diagnostics
 from trpo_cli.report.notices import many, notices
 from trpo_cli.report.published import Published, published
 from trpo_cli.report.runs import EVALUATION, STEPS, RunRecord
-from trpo_cli.report.statistics import Floats
 from trpo_cli.report.tables import Table, shown
 from trpo_cli.state import RETURN
+from trpo_cli.statistics import Floats
 
 MEASURE = {"mean": "the mean", "iqm": "the interquartile mean"}
 EVERY_TASK = ""

@@ -17,8 +17,8 @@ from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import ACCEPTED, KL, RESIDUAL, curve, diagnostics
 from trpo_cli.report.published import Published
 from trpo_cli.report.runs import STEPS
-from trpo_cli.report.statistics import STATISTICS, Floats, interval, profile, profile_interval, stretches
 from trpo_cli.state import RETURN
+from trpo_cli.statistics import STATISTICS, Floats, interval, profile, profile_interval, stretches
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's, but yellow
 STYLES = ("-", "--", ":", "-.")  # once the colours are used up

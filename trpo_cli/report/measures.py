@@ -10,7 +10,7 @@ import numpy as np
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.report.groups import Group
 from trpo_cli.report.runs import EVALUATION, SECONDS, STEPS, RunRecord
-from trpo_cli.report.statistics import Floats, steps_to, trailing_mean
+from trpo_cli.statistics import Floats, steps_to, trailing_mean
 
 AGAINST = ("env_steps", "iterations", "seconds")
 POINTS = 200  # of a curve

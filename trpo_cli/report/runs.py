@@ -17,9 +17,9 @@ import numpy as np
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.layout import CHECKPOINTS, CONFIG, FOLDERS, LOG, METRICS, SUMMARY, quoted, read_config, refuse_links
 from trpo_cli.lock import LOCK, is_held
-from trpo_cli.report.statistics import Floats
 from trpo_cli.settings import INDIFFERENT, flat
 from trpo_cli.state import failure
+from trpo_cli.statistics import Floats
 
 EVALUATION, STEPS = "eval/episode_return_mean", "env_steps"
 SECONDS = ("time/sample_seconds", "time/update_seconds")

@@ -30,8 +30,8 @@ from trpo_cli.report.measures import (
 )
 from trpo_cli.report.published import Published
 from trpo_cli.report.runs import EVALUATION, RunRecord
-from trpo_cli.report.statistics import STATISTICS, Floats, interval
 from trpo_cli.state import RETURN
+from trpo_cli.statistics import STATISTICS, Floats, interval
 
 Cell = str | float | int | None
 NOTHING = "—"

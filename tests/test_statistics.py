@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from trpo_cli.report.statistics import (
+from trpo_cli.statistics import (
     Statistic,
     interval,
     iqm,

@@ -1,4 +1,4 @@
-"""Statistics over few seeds: pure functions of NumPy arrays whose first axis is the runs.
+"""Statistics over few runs or episodes: pure functions of NumPy arrays whose first axis they are.
 
 After Agarwal et al. (2021), Deep Reinforcement Learning at the Edge of the Statistical Precipice.
 """
