@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Command
+from numpy.testing import assert_allclose
 
 from trpo_cli.lock import Lock, is_held
 from trpo_cli.report.content import Options, content
 from trpo_cli.report.groups import natural
-from trpo_cli.report.measures import curve, diagnostics
+from trpo_cli.report.measures import curve, diagnostics, series
 from trpo_cli.report.published import published
 from trpo_cli.report.runs import RunRecord, find
 from trpo_cli.state import RETURN
@@ -518,3 +519,47 @@ def test_an_outlier_does_not_squash_the_others(trpo_report: Command, tmp_path: P
         (tmp_path / "runs" / algo / "metrics.csv").write_text(f"{columns}\n100,1,{own},0\n200,3,{own},0\n")
     assert trpo_report("runs", "--out", "out").status == 0
     assert ("<!-- cut at 4: npg up to 50 -->" in (tmp_path / "out" / "diagnostics.svg").read_text()) is cut
+
+
+def test_an_archive_has_few_rows_and_the_same_report(trpo_train: Command, trpo_report: Command, tmp_path: Path) -> None:
+    small = ("env=CartPole-v1", "sampler.num_envs=2", "sampler.steps_per_iteration=32", "eval.every=1000")
+    task = (*small, "eval.episodes=2", "algo=trpo,npg", "seed=0,1", "total_steps=8000", "hydra.sweep.dir=runs")
+    assert trpo_train("-m", *task, "critic=linear", "checkpoint.every=1000").status == 0
+    (tmp_path / "runs" / "unfinished").mkdir()
+    shutil.copy(next((tmp_path / "runs").glob("*/config.yaml")), tmp_path / "runs" / "unfinished")
+    every = ("--against", "env_steps", "iterations", "seconds")
+    assert trpo_report("runs", *every).status == 0
+    done = trpo_report("runs", "--archive", "archive", *every)
+    assert done.status == 0, done.err
+    assert "4 runs are in archive" in done.out
+    runs = sorted(path.parent for path in (tmp_path / "archive").rglob("metrics.csv"))
+    names = [f"CartPole-v1/{algo}/seed{seed}" for algo in ("npg", "trpo") for seed in (0, 1)]
+    assert [str(run.relative_to(tmp_path / "archive")) for run in runs] == names
+    with (tmp_path / "archive" / "results.csv").open() as file:
+        listed = list(csv.DictReader(file))
+    whole = {(r.algo, r.seed): r for r in find([tmp_path / "runs"]) if r.status == "finished"}
+    for row, small_run in zip(listed, find(runs), strict=True):
+        run = whole[small_run.algo, small_run.seed]
+        assert len(small_run.rows["env_steps"]) <= 100 < len(run.rows["env_steps"]) == small_run.rows["iterations"][-1]
+        assert (row["algo"], row["seed"], row["env_steps"]) == (run.algo, str(run.seed), "8000")
+        assert float(row["best_training_return"]) == run.best(RETURN) == small_run.best(RETURN)
+        assert float(row["final_training_return"]) == run.last(RETURN)
+        assert float(row["final_evaluation_return"]) == run.last("eval/episode_return_mean")
+        for against in ("env_steps", "seconds"):
+            places, values = series(small_run, "eval/episode_return_mean", against)
+            assert_allclose(places, series(run, "eval/episode_return_mean", against)[0], rtol=1e-4)
+            assert list(values) == list(series(run, "eval/episode_return_mean")[1])
+    reports = [(tmp_path / folder / "report" / "results.md").read_text() for folder in ("runs", "archive")]
+    before, after = (text[text.index("## Final and best") : text.index("## Learning curves")] for text in reports)
+    assert before == after
+    done = trpo_report("runs", "--archive", "archive")
+    assert done.status == 1
+    assert "archive/CartPole-v1/npg/seed0 exists already; an archive is not written over" in done.err
+
+
+def test_what_is_not_finished_is_not_archived(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "run", "Hopper-v4", "trpo", 0, ["1.0"])
+    (tmp_path / "run" / "summary.json").unlink()
+    done = trpo_report("run", "--archive", "archive")
+    assert "error: --archive: no run is finished" in done.err
+    assert not (tmp_path / "archive").exists()

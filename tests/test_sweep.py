@@ -318,3 +318,20 @@ def test_every_launcher_gives_the_same_parameters(tmp_path: Path) -> None:
     for job in statuses(tmp_path / "basic"):
         first, *others = (saved(tmp_path / name / job) for name in ("basic", "joblib", "submitit_local"))
         assert all(exactly(first["policy"], other["policy"]) for other in others)
+
+
+def test_grids_of_a_preset_are_run_once_each(trpo_train: Command, tmp_path: Path) -> None:
+    grids = "hydra.sweeper.grids=[{algo: trpo, seed: 'range(3)'}, {algo: 'npg,trpo', seed: '0,1'}]"
+    params = "+hydra.sweeper.params={env: 'CartPole-v1,Acrobot-v1'}"
+
+    def listed(*more: str) -> list[str]:
+        done = trpo_train("-m", grids, params, *more, "hydra.sweep.dir=sweep", "sweep.dry_run=true")
+        assert done.status == 0, done.err
+        return sorted(line.split()[1] for line in done.out.splitlines() if line.startswith("waiting"))
+
+    cells = [*itertools.product(["trpo"], range(3)), *itertools.product(["npg"], range(2))]
+    tasks = ("CartPole-v1", "Acrobot-v1")
+    assert listed() == sorted(f"algo={algo},env={task},seed={seed}" for algo, seed in cells for task in tasks)
+    assert listed("env=Pendulum-v1", "seed=7") == [f"algo={algo},env=Pendulum-v1,seed=7" for algo in ("npg", "trpo")]
+    done = trpo_train("-m", "hydra.sweeper.grids=[{seed: '1,1'}]", "hydra.sweep.dir=sweep", "sweep.dry_run=true")
+    assert "this job comes 2 times" in done.err

@@ -13,6 +13,7 @@ from trpo_cli import __version__
 from trpo_cli.cli import reported
 from trpo_cli.command_line import Parser
 from trpo_cli.errors import RunDirectoryError, UserError
+from trpo_cli.report.archive import archive
 from trpo_cli.report.content import EVERY_TASK, Content, Options, content
 from trpo_cli.report.figures import together
 from trpo_cli.report.measures import AGAINST
@@ -128,6 +129,8 @@ def parsed() -> argparse.Namespace:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders of them")
     add("--out", type=Path, metavar="DIR", help="where to write; made if need be (default, of one folder: its report/)")
+    add("--archive", type=Path, metavar="DIR", help="first copy the finished runs there, small enough to publish, and "
+        "report on the copies")  # fmt: skip
     add("--by", nargs="+", default=(), metavar="KEY", help="group by algo, env, sampler, algo.delta or any other key "
         "(default: algo and whatever settings differ)")  # fmt: skip
     add("--metric", default=RETURN, help="a column of metrics.csv (default: %(default)s)")
@@ -148,5 +151,8 @@ def main() -> None:
     if given["smooth"] < 1:
         raise UserError(f"--smooth: got {given['smooth']}; a number of rows fits, 1 or more")
     given["thresholds"] = dict(threshold(text) for text in given.pop("threshold"))
-    folders, out = given.pop("runs"), given.pop("out")
+    folders, out, archived = given.pop("runs"), given.pop("out"), given.pop("archive")
+    if archived is not None:
+        print(f"{archive(find(folders), archived)} runs are in {archived}\n")
+        folders = [archived]
     report(folders, out or beside(folders), **given)

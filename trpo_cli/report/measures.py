@@ -9,10 +9,10 @@ import numpy as np
 
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.report.groups import Group
-from trpo_cli.report.runs import EVALUATION, SECONDS, STEPS, RunRecord
+from trpo_cli.report.runs import EVALUATION, ITERATIONS, SECONDS, STEPS, RunRecord
 from trpo_cli.statistics import Floats, steps_to, trailing_mean
 
-AGAINST = ("env_steps", "iterations", "seconds")
+AGAINST = (STEPS, ITERATIONS, "seconds")
 POINTS = 200  # of a curve
 NEARLY = 0.9  # of the way from the first rows to the best final value: the threshold, if none is given
 
@@ -25,8 +25,8 @@ def series(record: RunRecord, metric: str, against: str = STEPS) -> tuple[Floats
     y = record.rows[metric]
     if against == STEPS:
         x = record.rows[STEPS]
-    elif against == "iterations":
-        x = np.arange(1.0, len(y) + 1)
+    elif against == ITERATIONS:
+        x = record.rows.get(ITERATIONS, np.arange(1.0, len(y) + 1))
     elif set(SECONDS) <= record.rows.keys():
         x = np.cumsum(sum(record.rows[name] for name in SECONDS))
     else:

@@ -22,6 +22,7 @@ from trpo_cli.state import failure
 from trpo_cli.statistics import Floats
 
 EVALUATION, STEPS = "eval/episode_return_mean", "env_steps"
+ITERATIONS = "iterations"  # a column of archived runs, which lack rows; elsewhere each row is one
 SECONDS = ("time/sample_seconds", "time/update_seconds")
 SIGNS = {METRICS, CONFIG, LOG}  # a directory with any of these is a run, or was meant to be one
 EMPTY = re.compile(r"(^|,)(?=,|$)", re.MULTILINE)

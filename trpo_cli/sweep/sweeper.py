@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,6 +22,16 @@ class Sweep(BasicSweeper):
     """The sweeper of `trpo-train -m`."""
 
     __module__ = "hydra_plugins.trpo_cli"  # Hydra takes sweepers from there only
+
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: dict[str, str] | None,
+        grids: Sequence[Mapping[str, str]] | None = None,
+    ) -> None:
+        """`params` are in every grid; a sweep without `grids` is one grid, of `params` and the command line."""
+        super().__init__(max_batch_size, params)
+        self.grids = grids or [{}]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra gives what it has composed."""
@@ -71,13 +82,20 @@ class Sweep(BasicSweeper):
         raise ConfigError(f"hydra.sweeper.max_batch_size: got {size}; a number of jobs fits, or null for all at once")
 
     def _jobs(self, arguments: list[str]) -> list[Job]:
-        parsed = self.overrides_of(arguments)
+        found: list[list[str]] = []
+        for grid in self.grids:
+            earlier = set(map(frozenset, found))
+            found += [texts for texts in self._combinations(grid, arguments) if frozenset(texts) not in earlier]
+        return jobs(found, self.campaign.directory)
+
+    def _combinations(self, grid: Mapping[str, str], arguments: list[str]) -> list[list[str]]:
+        parsed = self.overrides_of([*(f"{key}={value}" for key, value in grid.items()), *arguments])
         for override in parsed:
             if override.is_interval_sweep():
                 key = override.get_key_element()
                 raise ConfigError(f"{key}: an interval has no end of values; hydra/sweeper=optuna searches it")
         [combinations] = self.split_arguments(parsed, None)
-        return jobs(combinations, self.campaign.directory)
+        return combinations
 
     def overrides_of(self, arguments: list[str]) -> list[Override]:
         """Those of a preset, and then those of the command line. Raises `ConfigError` if they name the jobs."""

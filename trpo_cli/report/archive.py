@@ -1,0 +1,93 @@
+"""Runs made small enough to publish: what each was and came to, and its curve, for a report to be made from anew."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trpo_cli.errors import RunDirectoryError
+from trpo_cli.layout import CONFIG, METRICS, SUMMARY
+from trpo_cli.report.groups import finished, grouped, without_duplicates
+from trpo_cli.report.runs import EVALUATION, ITERATIONS, SECONDS, RunRecord, read_summary
+from trpo_cli.state import RETURN
+
+RESULTS = "results.csv"
+SUMMARISED = ("env_steps", "final_training_return", "final_evaluation_return", "best_training_return", "wall_seconds")
+ROWS = 100  # of metrics.csv that are kept
+
+
+def archive(records: Sequence[RunRecord], directory: Path) -> int:
+    """Copy every finished run's configuration, summary and some of its rows to DIRECTORY/TASK/LABEL/seedSEED.
+
+    `results.csv` has a row a run. Returns how many there are. Raises `RunDirectoryError` if no run is finished, one is
+    there already, or `directory` cannot be written to.
+    """
+    groups = [finished(group) for group in grouped([r for r in without_duplicates(records) if r.rows])]
+    chosen = {
+        directory / _plain(group.task) / _plain(group.label) / f"seed{record.seed}": record
+        for group in groups
+        for record in group.runs
+        if record.status == "finished"
+    }
+    if not chosen:
+        raise RunDirectoryError("--archive: no run is finished")
+    for path in (*chosen, directory / RESULTS):
+        if path.exists():
+            raise RunDirectoryError(f"--archive: {path} exists already; an archive is not written over")
+    try:
+        for path, record in chosen.items():
+            _copy(record, path)
+        _write_results(directory / RESULTS, list(chosen.values()))
+    except OSError as error:
+        raise RunDirectoryError(f"--archive: {error.filename or directory}: {error.strerror}") from error
+    return len(chosen)
+
+
+def kept(record: RunRecord, rows: int = ROWS) -> list[int]:
+    """Which rows stay, at most `rows` of them: those with an evaluation, the best, the first and the last, and others
+    at equal distances."""
+    count = len(next(iter(record.rows.values())))
+    if count <= rows:
+        return list(range(count))
+    certain = {0, count - 1}
+    if record.has(RETURN):
+        certain.add(int(np.nanargmax(record.rows[RETURN])))
+    if record.has(EVALUATION):
+        certain |= set(np.flatnonzero(~np.isnan(record.rows[EVALUATION])).tolist())
+    others = np.linspace(0, count - 1, max(0, rows - len(certain)), dtype=int).tolist()
+    return sorted({*sorted(certain)[-rows:], *others})
+
+
+def _copy(record: RunRecord, path: Path) -> None:
+    """A row that stays says which iteration it was, and takes over the seconds of those before it that do not."""
+    path.mkdir(parents=True)
+    for name in (CONFIG, SUMMARY):
+        (path / name).write_bytes((record.directory / name).read_bytes())
+    with (record.directory / METRICS).open(newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    seconds = {place: np.cumsum(record.rows[name]) for place, name in enumerate(header) if name in SECONDS}
+    before = dict.fromkeys(seconds, 0.0)
+    with (path / METRICS).open("x", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*header, ITERATIONS])
+        for row in kept(record):
+            since = {place: round(float(total[row]) - before[place], 6) for place, total in seconds.items()}
+            before = {place: float(total[row]) for place, total in seconds.items()}
+            writer.writerow([*(since.get(place, cell) for place, cell in enumerate(lines[row])), row + 1])
+
+
+def _write_results(path: Path, records: Sequence[RunRecord]) -> None:
+    with path.open("x", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["task", "algo", "seed", *SUMMARISED])
+        for record in records:
+            summary = read_summary(record.directory / SUMMARY)
+            writer.writerow([record.task, record.algo, record.seed, *(summary.get(name) for name in SUMMARISED)])
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w.,=+-]", "_", text, flags=re.ASCII)
