@@ -348,18 +348,26 @@ def test_a_jobs_mistake_is_looked_up_while_the_sweep_goes_on(trpo_train: Command
 
 def test_too_many_rejected_updates_end_the_run(trpo_train: Command, tmp_path: Path) -> None:
     done = trpo_train(
-        *PROBE,
-        "env.id=Probe/Silent-v0",
-        "critic=zero",
+        "env=CartPole-v1",
+        "algo=random_search",
+        "algo.step_size=1e300",
         "algo.max_rejected=2",
-        *SHORT,
-        "total_steps=9999",
+        "total_steps=999_999",
         "hydra.run.dir=run",
     )
     assert done.status == 1
     assert "2 updates in a row were rejected: the policy no longer moves" in done.err
-    assert "update rejected (zero gradient)" in (tmp_path / "run" / "train.log").read_text()
-    assert [row["trust_region/outcome"] for row in rows(tmp_path / "run")] == ["1", "1"]
+    assert "update rejected (non finite loss)" in (tmp_path / "run" / "train.log").read_text()
+    assert [row["trust_region/outcome"] for row in rows(tmp_path / "run")] == ["3", "3"]
+
+
+def test_a_task_without_a_gradient_is_no_fault(trpo_train: Command, tmp_path: Path) -> None:
+    """No reward found yet, or a task that is solved: training goes on, and says so once."""
+    silent = (*PROBE, "env.id=Probe/Silent-v0", "critic=zero", "algo.max_rejected=1", *SHORT, "total_steps=384")
+    done = trpo_train(*silent, "hydra.run.dir=run")
+    assert done.status == 0, done.err
+    assert {row["trust_region/outcome"] for row in rows(tmp_path / "run")} == {"1"}
+    assert (tmp_path / "run" / "train.log").read_text().count("no gradient") == 1
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,7 @@ class BlackBox(PatientAlgorithm):
         sampled = time.perf_counter()
         spread = (candidates - self.mean).square().mean().sqrt().item()
         outcome = self._learn(candidates, returns)
-        if outcome is not Outcome.ZERO_GRADIENT:  # equal returns, or a search that has converged, is no fault
-            self._note(outcome)
+        self._note(outcome)
         return {
             **self.sampler.metrics(self.policy),
             **dict.fromkeys(MEANINGLESS),

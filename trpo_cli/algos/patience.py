@@ -1,4 +1,4 @@
-"""Updates that fail are rejected and counted; too many in a row end the training."""
+"""Updates that fail are rejected and counted, and too many in a row end the training. No gradient is no failure."""
 
 from __future__ import annotations
 
@@ -22,11 +22,19 @@ class PatientAlgorithm(Algorithm):
     sampler: Sampler
     max_rejected: Count  # updates in a row, before training ends
     rejected_in_a_row: int = field(default=0, init=False)
+    unmoved: bool = field(default=False, init=False)  # for want of a gradient, by the last update
 
     def _note(self, outcome: Outcome) -> None:
-        """Count rejected updates in a row, and say why the last one was."""
+        """Count rejected updates in a row, and say why the last one was.
+
+        Without a gradient there is nothing to do: no reward has been found yet, or the task is solved.
+        """
+        unmoved, self.unmoved = self.unmoved, outcome is Outcome.ZERO_GRADIENT
+        if self.unmoved and not unmoved:
+            logger.info("no gradient: in this sample no action was better than another; the policy stays as it was")
         if outcome is Outcome.ACCEPTED:
             self.rejected_in_a_row = 0
+        if outcome in (Outcome.ACCEPTED, Outcome.ZERO_GRADIENT):
             return
         self.rejected_in_a_row += 1
         if self.sampler.random or self.rejected_in_a_row == 1:  # where nothing is random, all that follow are the same
