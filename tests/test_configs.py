@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -111,14 +110,24 @@ def test_every_part_of_an_algorithm_builds(part: str) -> None:
     built(*small(*needs), f"algo/{group}={name}").algorithm.iterate(0.0)
 
 
-@pytest.mark.parametrize(
-    "path", list((CONF / "algo" / "tuned").rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
-)
-def test_every_tuned_difference_differs(path: Path) -> None:
+TUNED = CONF / "algo" / "tuned"
+
+
+@pytest.mark.parametrize("place", [str(path.relative_to(TUNED).with_suffix("")) for path in TUNED.rglob("*.yaml")])
+def test_every_tuned_difference_differs(place: str) -> None:
     """A file of differences that changes nothing would be a dead one."""
-    tuned = composed(f"algo={path.parent.name}", f"env={path.stem}")
-    plain = composed(f"algo={path.parent.name}", f"env={path.stem}", "~algo/tuned@_global_")
-    assert tuned != plain
+    first, second, env = place.split("/")
+    options = [f"algo={second}", "experiment=paper/cartpole"] if first == "paper" else [f"algo={first}"]
+    choice = (*options, f"env={env}", "sampler=single_path")
+    assert composed(*choice) != composed(*choice, "~algo/tuned@_global_")
+    built(*choice, "sampler.num_envs=2")
+
+
+def test_what_is_tuned_for_a_task_stays_out_of_the_papers_comparison() -> None:
+    tuned, paper = composed("env=Swimmer-v4"), composed("experiment=paper/swimmer")
+    assert tuned["algo"]["delta"] != paper["algo"]["delta"] == composed()["algo"]["delta"]
+    vine = composed("env=Swimmer-v4", "sampler=vine")
+    assert vine["sampler"] == composed("sampler=vine")["sampler"]
 
 
 EXPERIMENTS = [
