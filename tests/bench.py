@@ -29,6 +29,7 @@ from typing import Any
 
 TASKS = ("Hopper-v4", "Walker2d-v4", "HalfCheetah-v4", "Ant-v4", "Humanoid-v4", "CartPole-v1")
 STEPS = 2048  # an iteration, for everyone
+ALIKE = ("sampler.num_envs=64", f"sampler.steps_per_iteration={STEPS}")  # of all tasks, however they are tuned
 ITERATIONS = 2  # a round
 Round = Callable[[], dict[str, float]]
 
@@ -119,7 +120,7 @@ def physics(sampler: Any, policy: Any) -> dict[str, float]:
 
 def ours(task: str, *overrides: str) -> Round:
     """One iteration of training."""
-    run = parts(f"env={task}", *overrides)
+    run = parts(f"env={task}", *ALIKE, *overrides)
     run.algorithm.iterate(0.0)
 
     def play() -> dict[str, float]:
@@ -137,7 +138,7 @@ def saving(task: str) -> Round:
     from trpo_cli.run import Run
     from trpo_cli.seeding import global_generators
 
-    run, directory = parts(f"env={task}"), Path(tempfile.mkdtemp(dir="."))
+    run, directory = parts(f"env={task}", *ALIKE), Path(tempfile.mkdtemp(dir="."))
     place = Run(directory)
     place.begin({})
     atexit.register(shutil.rmtree, directory)
