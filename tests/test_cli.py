@@ -171,7 +171,9 @@ def test_only_the_last_checkpoints_are_kept(trpo_train: Command, tmp_path: Path)
 
 
 def test_trust_region_diagnostics_are_true(trpo_train: Command, tmp_path: Path) -> None:
-    trpo_train("env=Hopper-v4", *SHORT, "total_steps=2048", "sampler.steps_per_iteration=256", "hydra.run.dir=run")
+    radius = ("algo.delta=0.01", "algo.delta_decay=none")
+    longer = ("total_steps=2048", "sampler.steps_per_iteration=256")
+    trpo_train("env=Hopper-v4", *SHORT, *radius, *longer, "hydra.run.dir=run")
     for row in rows(tmp_path / "run"):
         number = {name: float(value) for name, value in row.items() if value}
         assert number["trust_region/accepted"] == 1
