@@ -49,6 +49,24 @@ def test_linear_fit_is_least_squares(observation: torch.Tensor) -> None:
     torch.testing.assert_close(critic.predict(observation).double(), best[:, 0], atol=1e-5, rtol=1e-5)
 
 
+def test_values_stay_what_they_were_when_their_scale_moves(observation: torch.Tensor) -> None:
+    """A batch of another scale moves the standardisation a little, and V not at all; only the fit does."""
+    critic = mlp()
+    critic.fit(observation, 100 + observation[:, 0], progress=0.0)
+    before, std = critic.predict(observation), critic.std.item()
+    critic.fit(observation, 5000 * observation[:, 1], progress=1.0)  # with a learning rate of 0
+    torch.testing.assert_close(critic.predict(observation), before, rtol=1e-4, atol=1e-2)
+    assert critic.std > 100 * std
+    critic.fit(observation, torch.full((512,), 7.0), progress=1.0)
+    torch.testing.assert_close(critic.predict(observation), before, rtol=1e-4, atol=1e-2)
+
+
+def test_the_first_fit_starts_at_the_scale_of_its_batch(observation: torch.Tensor) -> None:
+    critic = mlp()
+    critic.fit(observation, 1e6 + 1e3 * observation[:, 0], progress=1.0)
+    assert critic.predict(observation).mean() == pytest.approx(1e6, rel=0.01)
+
+
 def test_zero_is_zero(observation: torch.Tensor) -> None:
     critic = ZeroCritic()
     critic.fit(observation, torch.ones(512), 0.0)

@@ -19,7 +19,7 @@ from trpo_cli import durable, sealing
 from trpo_cli.errors import CheckpointError, NewerCheckpointError
 from trpo_cli.packing import pack, unpack
 
-VERSION = 2  # the only one that is read
+VERSION = 3  # the only one that is read
 SUFFIX = ".safetensors"
 NAME = re.compile(r"step_([0-9]+)\.safetensors")
 TEMPORARY = re.compile(r"\.step_[0-9]+\.safetensors\.tmp")

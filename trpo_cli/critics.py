@@ -18,6 +18,7 @@ from trpo_cli.ranges import Count, NonNegative, Positive
 from trpo_cli.schedules import Decay, decayed
 
 EPSILON = 1e-6  # keeps equal returns from dividing by zero
+RATE = 0.05  # of the moving averages over batches
 
 
 class Critic(nn.Module, ABC):
@@ -78,12 +79,15 @@ class LinearCritic(Critic):
 class MLPCritic(Critic):
     """A fully connected network, fitted by minibatches of Adam on the squared error.
 
-    The network predicts returns standardised by the mean and deviation of the last batch, V = mean + std * network, so
-    that one learning rate suits rewards of any scale. V follows each batch's scale before the fit corrects the rest.
+    The network predicts standardised returns, V = mean + std * network, so that one learning rate suits rewards of any
+    scale. Mean and deviation are moving averages over the batches: one batch has failures and the next has none, so
+    that those of a single one would be of another scale each time. When they move, the last layer moves against them,
+    and V stays what it was (Pop-Art: van Hasselt et al. 2016, section 2.2).
     """
 
     mean: Tensor
     std: Tensor
+    fits: Tensor
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class MLPCritic(Critic):
         self.network = MLP(observation_size, hidden_sizes, 1, activation, 1.0)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
+        self.register_buffer("fits", torch.zeros(()))
         self.generator = generator
         self.learning_rate, self.learning_rate_decay = learning_rate, learning_rate_decay
         self.epochs, self.minibatch_size = epochs, minibatch_size
@@ -113,9 +118,8 @@ class MLPCritic(Critic):
     def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
         before = copy.deepcopy(self.state_dict())
         learning_rate = decayed(self.learning_rate, self.learning_rate_decay, progress)
-        self.mean.copy_(return_.mean())
-        self.std.copy_(return_.std(correction=0) + EPSILON)
         theta = share_memory(self.network)
+        self._standardise(return_)
         network = self.network.passes(min(self.minibatch_size, len(return_)))
         target = ((return_ - self.mean) / self.std)[:, None]
         for _ in range(self.epochs):
@@ -127,6 +131,19 @@ class MLPCritic(Critic):
                 self.optimizer.step(theta, value.vjp(slope), learning_rate)
         if not theta.isfinite().all():
             self.load_state_dict(before)
+
+    def _standardise(self, return_: Tensor) -> None:
+        """Move mean and std towards those of the returns (B,), and the last layer so that V does not."""
+        self.fits += 1
+        rate = max(RATE, 1 / self.fits.item())
+        old_mean, old_std, away = self.mean.clone(), self.std.clone(), return_.mean() - self.mean
+        variance = (1 - rate) * (old_std.square() + rate * away.square()) + rate * return_.var(correction=0)
+        self.mean += rate * away
+        self.std.copy_(variance.sqrt().clamp(min=EPSILON))
+        if rate < 1:  # before the first fit there is no V worth keeping
+            last = self.network.head
+            last.weight.mul_(old_std / self.std)
+            last.bias.mul_(old_std).add_(old_mean - self.mean).div_(self.std)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What the next fit depends on beside weights and moments; part of `state_dict`."""
