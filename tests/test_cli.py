@@ -219,7 +219,7 @@ MISTAKES = {
     ),
     ("sampler.num_threads=0",): "sampler.num_threads: got 0; it should be greater than or equal to 1",
     ("sampler.num_envs=many",): "sampler.num_envs: got 'many'; it should be a valid integer",
-    ("sampler.num_envs=3",): "sampler.steps_per_iteration: 2048 is not a multiple of sampler.num_envs = 3; 2049 is",
+    ("sampler.num_envs=3",): "sampler.steps_per_iteration: 4096 is not a multiple of sampler.num_envs = 3; 4095 is",
     ("policy.hidden_sizes=[0]",): "policy.hidden_sizes[0]: got [0]; it should be greater than or equal to 1",
     ("policy.activation=tahn",): "policy.activation: got 'tahn'; it should be 'tanh', 'relu', 'elu' or 'silu'",
     ("critic=shared",): "critic=shared goes with algo=ppo",
