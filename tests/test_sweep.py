@@ -305,7 +305,8 @@ def test_a_signal_is_one_signal_however_often_it_is_sent_at_once() -> None:
 
 def test_every_launcher_gives_the_same_parameters(tmp_path: Path) -> None:
     """The real command, with jobs in its own process, in those of joblib, and in those of submitit."""
-    sweep = ["-m", "env=Hopper-v4", "algo=trpo,npg", "total_steps=2048", "sampler.num_envs=8", "eval.every=0"]
+    batch = ["sampler.num_envs=8", "sampler.steps_per_iteration=1024"]
+    sweep = ["-m", "env=Hopper-v4", "algo=trpo,npg", "total_steps=2048", *batch, "eval.every=0"]
     for name, launcher in (
         ("basic", ["hydra.sweeper.max_batch_size=1"]),
         ("joblib", ["hydra.launcher.n_jobs=2"]),
