@@ -82,7 +82,7 @@ class MLPCritic(Critic):
     The network predicts standardised returns, V = mean + std * network, so that one learning rate suits rewards of any
     scale. Mean and deviation are moving averages over the batches: one batch has failures and the next has none, so
     that those of a single one would be of another scale each time. When they move, the last layer moves against them,
-    and V stays what it was (Pop-Art: van Hasselt et al. 2016, section 2.2).
+    and V stays what it was (Pop-Art: van Hasselt et al. 2016).
     """
 
     mean: Tensor

@@ -31,7 +31,7 @@ class PatientAlgorithm(Algorithm):
         """
         unmoved, self.unmoved = self.unmoved, outcome is Outcome.ZERO_GRADIENT
         if self.unmoved and not unmoved:
-            logger.info("no gradient: in this sample no action was better than another; the policy stays as it was")
+            logger.info("no gradient: nothing in this sample was better than the rest; the policy stays as it was")
         if outcome is Outcome.ACCEPTED:
             self.rejected_in_a_row = 0
         if outcome in (Outcome.ACCEPTED, Outcome.ZERO_GRADIENT):
