@@ -17,6 +17,7 @@ from conftest import Command
 from numpy.testing import assert_allclose
 
 from trpo_cli.lock import Lock, is_held
+from trpo_cli.report.archive import kept
 from trpo_cli.report.content import Options, content
 from trpo_cli.report.groups import natural
 from trpo_cli.report.measures import curve, diagnostics, series
@@ -555,6 +556,24 @@ def test_an_archive_has_few_rows_and_the_same_report(trpo_train: Command, trpo_r
     done = trpo_report("runs", "--archive", "archive")
     assert done.status == 1
     assert "archive/CartPole-v1/npg/seed0 exists already; an archive is not written over" in done.err
+
+
+def test_an_archive_keeps_the_best_row_among_many_evaluations() -> None:
+    steps, returns = np.arange(1.0, 1001.0), np.zeros(1000)
+    returns[37] = 1.0
+    rows = {"env_steps": steps, RETURN: returns, "eval/episode_return_mean": steps}
+    chosen = kept(RunRecord(Path("run"), "finished", rows=rows))
+    assert {0, 37, 999} <= set(chosen)
+    assert 95 <= len(chosen) <= 100
+    assert max(np.diff(chosen)) < 15
+
+
+def test_two_runs_never_share_a_place_in_an_archive(trpo_report: Command, tmp_path: Path) -> None:
+    for place, task in (("a", "My/Task"), ("b", "My.Task")):
+        written(tmp_path / "runs" / place, task, "trpo", 0, ["1.0"])
+    done = trpo_report("runs", "--archive", "archive")
+    assert "would both be archive/My.Task/trpo/seed0" in done.err
+    assert not (tmp_path / "archive").exists()
 
 
 def test_what_is_not_finished_is_not_archived(trpo_report: Command, tmp_path: Path) -> None:

@@ -336,3 +336,6 @@ def test_grids_of_a_preset_are_run_once_each(trpo_train: Command, tmp_path: Path
     assert listed("env=Pendulum-v1", "seed=7") == [f"algo={algo},env=Pendulum-v1,seed=7" for algo in ("npg", "trpo")]
     done = trpo_train("-m", "hydra.sweeper.grids=[{seed: '1,1'}]", "hydra.sweep.dir=sweep", "sweep.dry_run=true")
     assert "this job comes 2 times" in done.err
+    for wrong in ("5", "[5]", "{seed: 1}"):
+        done = trpo_train("-m", f"hydra.sweeper.grids={wrong}", "hydra.sweep.dir=sweep", "sweep.dry_run=true")
+        assert "hydra.sweeper.grids: got" in done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import stat
 from collections.abc import Iterator
@@ -77,6 +78,11 @@ def fitting(directory: Path) -> Iterator[None]:
 
 def _listed(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+
+
+def plain(text: str) -> str:
+    """`text` as the name of a directory on any machine."""
+    return re.sub(r"[^\w.,=+-]", "_", text.replace("/", "."), flags=re.ASCII)
 
 
 def quoted(key: str, path: Path) -> str:

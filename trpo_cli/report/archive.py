@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from trpo_cli.errors import RunDirectoryError
-from trpo_cli.layout import CONFIG, METRICS, SUMMARY
+from trpo_cli.layout import CONFIG, METRICS, SUMMARY, plain
 from trpo_cli.report.groups import finished, grouped, without_duplicates
 from trpo_cli.report.runs import EVALUATION, ITERATIONS, SECONDS, RunRecord, read_summary
 from trpo_cli.state import RETURN
@@ -27,12 +26,13 @@ def archive(records: Sequence[RunRecord], directory: Path) -> int:
     there already, or `directory` cannot be written to.
     """
     groups = [finished(group) for group in grouped([r for r in without_duplicates(records) if r.rows])]
-    chosen = {
-        directory / _plain(group.task) / _plain(group.label) / f"seed{record.seed}": record
-        for group in groups
-        for record in group.runs
-        if record.status == "finished"
-    }
+    chosen: dict[Path, RunRecord] = {}
+    for group in groups:
+        for record in (run for run in group.runs if run.status == "finished"):
+            path = directory / plain(group.task) / plain(group.label) / f"seed{record.seed}"
+            if path in chosen:
+                raise RunDirectoryError(f"--archive: {record.where()} and {chosen[path].where()} would both be {path}")
+            chosen[path] = record
     if not chosen:
         raise RunDirectoryError("--archive: no run is finished")
     for path in (*chosen, directory / RESULTS):
@@ -47,19 +47,22 @@ def archive(records: Sequence[RunRecord], directory: Path) -> int:
     return len(chosen)
 
 
-def kept(record: RunRecord, rows: int = ROWS) -> list[int]:
-    """Which rows stay, at most `rows` of them: those with an evaluation, the best, the first and the last, and others
-    at equal distances."""
-    count = len(next(iter(record.rows.values())))
-    if count <= rows:
-        return list(range(count))
-    certain = {0, count - 1}
+def kept(record: RunRecord) -> list[int]:
+    """Which rows stay, at most `ROWS`: the first, the last and the best, then those with an evaluation, then others.
+
+    Where not all of a kind fit, they are taken at equal distances.
+    """
+    every = range(len(next(iter(record.rows.values()))))
+    if len(every) <= ROWS:
+        return list(every)
+    chosen = {0, every[-1]}
     if record.has(RETURN):
-        certain.add(int(np.nanargmax(record.rows[RETURN])))
-    if record.has(EVALUATION):
-        certain |= set(np.flatnonzero(~np.isnan(record.rows[EVALUATION])).tolist())
-    others = np.linspace(0, count - 1, max(0, rows - len(certain)), dtype=int).tolist()
-    return sorted({*sorted(certain)[-rows:], *others})
+        chosen.add(int(np.nanargmax(record.rows[RETURN])))
+    evaluated = np.flatnonzero(~np.isnan(record.rows[EVALUATION])).tolist() if record.has(EVALUATION) else []
+    for rows in (evaluated, every):
+        places = np.linspace(0, len(rows) - 1, min(len(rows), ROWS - len(chosen)), dtype=int)
+        chosen |= {rows[place] for place in places}
+    return sorted(chosen)
 
 
 def _copy(record: RunRecord, path: Path) -> None:
@@ -87,7 +90,3 @@ def _write_results(path: Path, records: Sequence[RunRecord]) -> None:
         for record in records:
             summary = read_summary(record.directory / SUMMARY)
             writer.writerow([record.task, record.algo, record.seed, *(summary.get(name) for name in SUMMARISED)])
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^\w.,=+-]", "_", text, flags=re.ASCII)

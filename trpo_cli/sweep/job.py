@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trpo_cli.errors import ConfigError, RunDirectoryError
-from trpo_cli.layout import SWEEP
+from trpo_cli.layout import SWEEP, plain
 from trpo_cli.resume import MAY_CHANGE, as_value, unquoted
 
 NAMELESS = ("hydra", "resume", "sweep.", "plugins", "logger", "experiment", *MAY_CHANGE)
@@ -48,18 +48,18 @@ def recorded(directory: Path) -> tuple[str, list[Job]]:
         command = str(content["command"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", []
-    plain = [(name, texts) for name, texts in found if re.fullmatch(r"[\w,=+-][\w.,=+-]*", name)]
-    return command, [Job(name, texts, directory / name) for name, texts in plain]
+    safe = [(name, texts) for name, texts in found if re.fullmatch(r"[\w,=+-][\w.,=+-]*", name)]
+    return command, [Job(name, texts, directory / name) for name, texts in safe]
 
 
 def _name(overrides: Sequence[str], swept: set[str]) -> str:
     """What the directory is called: the same for the same overrides, in whatever order, on whatever machine."""
     telling = [text.lstrip("+") for text in overrides if _key(text) in swept or not _key(text).startswith(NAMELESS)]
     full = ",".join(sorted(telling)) or NAMELESS_JOB
-    plain = re.sub(r"[^\w.,=+-]", "_", full.replace("/", "."), flags=re.ASCII)
-    if plain == full.replace("/", ".") and len(plain) <= LONGEST:
-        return plain
-    return f"{plain[:LONGEST]}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+    name = plain(full)
+    if name == full.replace("/", ".") and len(name) <= LONGEST:
+        return name
+    return f"{name[:LONGEST]}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
 
 
 def _key(override: str) -> str:

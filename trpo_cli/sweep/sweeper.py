@@ -83,10 +83,17 @@ class Sweep(BasicSweeper):
 
     def _jobs(self, arguments: list[str]) -> list[Job]:
         found: list[list[str]] = []
-        for grid in self.grids:
+        for grid in self._grids():
             earlier = set(map(frozenset, found))
             found += [texts for texts in self._combinations(grid, arguments) if frozenset(texts) not in earlier]
         return jobs(found, self.campaign.directory)
+
+    def _grids(self) -> Sequence[Mapping[str, str]]:
+        if isinstance(self.grids, Sequence) and all(isinstance(grid, Mapping) for grid in self.grids):
+            return self.grids
+        raise ConfigError(
+            f"hydra.sweeper.grids: got {self.grids}; a list of mappings fits, [{{algo: trpo, seed: '0,1'}}]"
+        )
 
     def _combinations(self, grid: Mapping[str, str], arguments: list[str]) -> list[list[str]]:
         parsed = self.overrides_of([*(f"{key}={value}" for key, value in grid.items()), *arguments])
