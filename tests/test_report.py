@@ -532,7 +532,7 @@ def test_an_archive_has_few_rows_and_the_same_report(trpo_train: Command, trpo_r
     assert trpo_report("runs", *every).status == 0
     done = trpo_report("runs", "--archive", "archive", *every)
     assert done.status == 0, done.err
-    assert "4 runs are in archive" in done.out
+    assert "4 runs copied to archive, which has 4 now" in done.out
     runs = sorted(path.parent for path in (tmp_path / "archive").rglob("metrics.csv"))
     names = [f"CartPole-v1/{algo}/seed{seed}" for algo in ("npg", "trpo") for seed in (0, 1)]
     assert [str(run.relative_to(tmp_path / "archive")) for run in runs] == names
@@ -553,9 +553,27 @@ def test_an_archive_has_few_rows_and_the_same_report(trpo_train: Command, trpo_r
     reports = [(tmp_path / folder / "report" / "results.md").read_text() for folder in ("runs", "archive")]
     before, after = (text[text.index("## Final and best") : text.index("## Learning curves")] for text in reports)
     assert before == after
-    done = trpo_report("runs", "--archive", "archive")
+
+
+def test_an_archive_grows_and_loses_nothing(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "first", "Hopper-v4", "trpo", 10, ["1.0"])
+    written(tmp_path / "second", "Hopper-v4", "trpo", 9, ["2.0"])
+    assert trpo_report("first", "--archive", "archive").status == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "archive").rglob("seed10/*")}
+    done = trpo_report("first", "second", "--archive", "archive")
+    assert "1 run copied to archive, which has 2 now" in done.out, done.err
+    assert before == {path: path.read_bytes() for path in (tmp_path / "archive").rglob("seed10/*")}
+    lines = (tmp_path / "archive" / "results.csv").read_text().splitlines()
+    assert [line.split(",")[:3] for line in lines[1:]] == [["Hopper-v4", "trpo", seed] for seed in ("9", "10")]
+    shutil.rmtree(tmp_path / "first")
+    written(tmp_path / "first", "Hopper-v4", "trpo", 10, ["1.0"], delta=0.5)
+    done = trpo_report("first", "--archive", "archive")
     assert done.status == 1
-    assert "archive/CartPole-v1/npg/seed0 exists already; an archive is not written over" in done.err
+    assert "archive/Hopper-v4/trpo/seed10 is another run already; an archive is not written over" in done.err
+    (tmp_path / "archive" / "results.csv").write_text("mine\n")
+    done = trpo_report("second", "--archive", "archive")
+    assert done.status == 1
+    assert "archive/results.csv is of no archive, and is not written over" in done.err
 
 
 def test_an_archive_keeps_the_best_row_among_many_evaluations() -> None:

@@ -17,6 +17,7 @@ from trpo_cli.report.archive import archive
 from trpo_cli.report.content import EVERY_TASK, Content, Options, content
 from trpo_cli.report.figures import together
 from trpo_cli.report.measures import AGAINST
+from trpo_cli.report.notices import many
 from trpo_cli.report.page import GENERATOR, page
 from trpo_cli.report.runs import find
 from trpo_cli.report.tables import escaped
@@ -129,8 +130,8 @@ def parsed() -> argparse.Namespace:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders of them")
     add("--out", type=Path, metavar="DIR", help="where to write; made if need be (default, of one folder: its report/)")
-    add("--archive", type=Path, metavar="DIR", help="first copy the finished runs there, small enough to publish, and "
-        "report on the copies")  # fmt: skip
+    add("--archive", type=Path, metavar="DIR", help="first copy finished runs there that it lacks, small "
+        "enough to publish, and report on all it has")  # fmt: skip
     add("--by", nargs="+", default=(), metavar="KEY", help="group by algo, env, sampler, algo.delta or any other key "
         "(default: algo and whatever settings differ)")  # fmt: skip
     add("--metric", default=RETURN, help="a column of metrics.csv (default: %(default)s)")
@@ -153,6 +154,7 @@ def main() -> None:
     given["thresholds"] = dict(threshold(text) for text in given.pop("threshold"))
     folders, out, archived = given.pop("runs"), given.pop("out"), given.pop("archive")
     if archived is not None:
-        print(f"{archive(find(folders), archived)} runs are in {archived}\n")
+        copied, every = archive(find(folders), archived)
+        print(f"{many(copied, 'run')} copied to {archived}, which has {every} now\n")
         folders = [archived]
     report(folders, out or beside(folders), **given)
