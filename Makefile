@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TRAIN := algo=trpo env=Hopper-v4 total_steps=500_000
 ARGS ?=
+# The tests run on every core.
+PARALLEL := --numprocesses=auto --dist=worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test test-slow check bench tensorboard clean
@@ -25,16 +27,16 @@ train: install ## train TRPO on Hopper-v4, half a minute; ARGS="algo=ppo env=Car
 	$(BIN)/trpo-train $(TRAIN) $(ARGS)
 
 test: install ## the tests, under ten minutes on two cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-slow: install ## the tests that take longer: learning over seeds, a clean installation
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 check: install ## format, lint, types and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow" -q
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" -q
 
 bench: install ## how fast, against the physics engine and others; ARGS="--tasks Hopper-v4" for less
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
