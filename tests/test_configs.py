@@ -113,7 +113,7 @@ def test_every_part_of_an_algorithm_builds(part: str) -> None:
 TUNED = CONF / "algo" / "tuned"
 
 
-@pytest.mark.parametrize("place", [str(path.relative_to(TUNED).with_suffix("")) for path in TUNED.rglob("*.yaml")])
+@pytest.mark.parametrize("place", [str(path.relative_to(TUNED).with_suffix("")) for path in TUNED.glob("*/*/*.yaml")])
 def test_every_tuned_difference_differs(place: str) -> None:
     """A file of differences that changes nothing would be a dead one."""
     first, second, env = place.split("/")
