@@ -555,23 +555,50 @@ def test_an_archive_has_few_rows_and_the_same_report(trpo_train: Command, trpo_r
     assert before == after
 
 
-def test_an_archive_grows_and_loses_nothing(trpo_report: Command, tmp_path: Path) -> None:
+def test_an_archive_grows_and_touches_nothing_it_has(trpo_report: Command, tmp_path: Path) -> None:
     written(tmp_path / "first", "Hopper-v4", "trpo", 10, ["1.0"])
     written(tmp_path / "second", "Hopper-v4", "trpo", 9, ["2.0"])
+    written(tmp_path / "third", "Hopper-v4", "trpo", 10, ["3.0"], delta=0.5)
     assert trpo_report("first", "--archive", "archive").status == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "archive").rglob("seed10/*")}
-    done = trpo_report("first", "second", "--archive", "archive")
-    assert "1 run copied to archive, which has 2 now" in done.out, done.err
-    assert before == {path: path.read_bytes() for path in (tmp_path / "archive").rglob("seed10/*")}
+    kept_row = tmp_path / "archive" / "Hopper-v4" / "trpo" / "seed10" / "metrics.csv"
+    kept_row.write_text(kept_row.read_text().replace("1.0", "1.5"))
+    done = trpo_report("first", "second", "third", "archive", "--archive", "archive")
+    assert "2 runs copied to archive, which has 3 now" in done.out, done.err
+    assert "1.5" in kept_row.read_text()
+    places = sorted(
+        str(path.parent.relative_to(tmp_path / "archive")) for path in kept_row.parents[3].rglob("summary.json")
+    )
+    labels = ("trpo/seed10", "trpo/seed9", "trpo_algo.delta=0.5/seed10")
+    assert places == [f"Hopper-v4/{label}" for label in labels]
     lines = (tmp_path / "archive" / "results.csv").read_text().splitlines()
-    assert [line.split(",")[:3] for line in lines[1:]] == [["Hopper-v4", "trpo", seed] for seed in ("9", "10")]
-    shutil.rmtree(tmp_path / "first")
-    written(tmp_path / "first", "Hopper-v4", "trpo", 10, ["1.0"], delta=0.5)
-    done = trpo_report("first", "--archive", "archive")
-    assert done.status == 1
-    assert "archive/Hopper-v4/trpo/seed10 is another run already; an archive is not written over" in done.err
+    assert [line.split(",")[:3] for line in lines[1:]] == [["Hopper-v4", "trpo", seed] for seed in ("9", "10", "10")]
+    assert "0 runs copied to archive, which has 3 now" in trpo_report("second", "--archive", "archive").out
+
+
+def test_an_archive_of_an_archive_is_the_same(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "run", "Hopper-v4", "trpo", 0, [str(float(i)) for i in range(300)])
+    assert trpo_report("run", "--archive", "first").status == 0
+    assert trpo_report("first", "--archive", "second").status == 0
+    first, second = ((tmp_path / name / "Hopper-v4/trpo/seed0/metrics.csv").read_text() for name in ("first", "second"))
+    assert first == second
+
+
+def test_a_copy_that_was_cut_off_is_made_again(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "run", "Hopper-v4", "trpo", 0, ["1.0"])
+    assert trpo_report("run", "--archive", "archive").status == 0
+    copy = tmp_path / "archive" / "Hopper-v4" / "trpo" / "seed0"
+    (copy / "summary.json").unlink()
+    (copy / "metrics.csv").write_text("env")
+    done = trpo_report("run", "--archive", "archive")
+    assert "1 run copied to archive, which has 1 now" in done.out, done.err
+    assert "100,1.0,1" in (copy / "metrics.csv").read_text()
+
+
+def test_results_of_something_else_are_not_written_over(trpo_report: Command, tmp_path: Path) -> None:
+    written(tmp_path / "run", "Hopper-v4", "trpo", 0, ["1.0"])
+    (tmp_path / "archive").mkdir()
     (tmp_path / "archive" / "results.csv").write_text("mine\n")
-    done = trpo_report("second", "--archive", "archive")
+    done = trpo_report("run", "--archive", "archive")
     assert done.status == 1
     assert "archive/results.csv is of no archive, and is not written over" in done.err
 

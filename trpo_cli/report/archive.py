@@ -13,7 +13,7 @@ from trpo_cli import durable
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.layout import CONFIG, METRICS, SUMMARY, plain
 from trpo_cli.report.groups import grouped, natural, without_duplicates
-from trpo_cli.report.runs import EVALUATION, ITERATIONS, SECONDS, RunRecord, find, read_summary
+from trpo_cli.report.runs import EVALUATION, ITERATIONS, SECONDS, RunRecord, directories, read, read_summary
 from trpo_cli.state import RETURN
 
 RESULTS = "results.csv"
@@ -25,40 +25,37 @@ ROWS = 100  # of metrics.csv that are kept
 def archive(records: Sequence[RunRecord], directory: Path) -> tuple[int, int]:
     """Copy every finished run's configuration, summary and some of its rows to DIRECTORY/TASK/LABEL/seedSEED.
 
-    Runs that are there already stay; `results.csv` has a row for each of all. Returns how many were copied, and how
-    many there are now. Raises `RunDirectoryError` if no run is finished, another run is in a place already, or
-    `directory` cannot be written to.
+    Runs that are there already, or the same to the seed, stay as they are; `results.csv` has a row for each of all.
+    Returns how many were copied, and how many there are now. Raises `RunDirectoryError` if no run is finished, two
+    would share a place, or `directory` cannot be written to.
     """
-    chosen: dict[Path, RunRecord] = {}
-    for group in grouped([r for r in without_duplicates(records) if r.rows]):
-        for record in (run for run in group.runs if run.status == "finished"):
-            path = directory / plain(group.task) / plain(group.label) / f"seed{record.seed}"
-            if path in chosen:
-                raise RunDirectoryError(f"--archive: {record.where()} and {chosen[path].where()} would both be {path}")
-            chosen[path] = record
-    if not chosen:
+    if not any(record.status == "finished" for record in records):
         raise RunDirectoryError("--archive: no run is finished")
-    new = {path: record for path, record in chosen.items() if not _has(path, record)}
-    for path in new:
-        if path.exists():
-            raise RunDirectoryError(f"--archive: {path} is another run already; an archive is not written over")
     _refuse_foreign(directory / RESULTS)
+    there = _archived(directory)
+    taken = {record.directory: record for record in there}
+    new: dict[Path, RunRecord] = {}
+    for group in grouped([r for r in without_duplicates([*there, *records]) if r.rows]):
+        home = next((run.directory.parent for run in group.runs if run.directory in taken), None)
+        home = home or directory / plain(group.task) / plain(group.label)
+        for record in (run for run in group.runs if run.status == "finished" and run.directory not in taken):
+            path = home / f"seed{record.seed}"
+            if other := new.get(path) or taken.get(path):
+                raise RunDirectoryError(f"--archive: {record.where()} and {other.where()} would both be {path}")
+            new[path] = record
     try:
         for path, record in new.items():
             _copy(record, path)
-        every = [record for record in find([directory]) if record.status == "finished"]
-        _write_results(directory / RESULTS, every)
+        _write_results(directory / RESULTS, _archived(directory))
     except OSError as error:
         raise RunDirectoryError(f"--archive: {error.filename or directory}: {error.strerror}") from error
-    return len(new), len(every)
+    return len(new), len(there) + len(new)
 
 
-def _has(path: Path, record: RunRecord) -> bool:
-    """Whether the copy of the run is there already."""
-    return all(
-        (path / name).is_file() and (path / name).read_bytes() == (record.directory / name).read_bytes()
-        for name in (CONFIG, SUMMARY)
-    )
+def _archived(directory: Path) -> list[RunRecord]:
+    """What is in an archive; a copy that was cut off has no summary yet, and does not count."""
+    found = [read(path) for path in sorted(directories(directory))] if directory.is_dir() else []
+    return [record for record in found if record.status == "finished"]
 
 
 def _refuse_foreign(results: Path) -> None:
@@ -86,21 +83,29 @@ def kept(record: RunRecord) -> list[int]:
 
 
 def _copy(record: RunRecord, path: Path) -> None:
-    """A row that stays says which iteration it was, and takes over the seconds of those before it that do not."""
-    path.mkdir(parents=True)
+    """The summary comes last: a copy with one is whole."""
+    path.mkdir(parents=True, exist_ok=True)
+    durable.write(path / METRICS, _thinned(record).encode())
     for name in (CONFIG, SUMMARY):
-        (path / name).write_bytes((record.directory / name).read_bytes())
-    with (record.directory / METRICS).open(newline="", encoding="utf-8") as file:
-        header, *lines = csv.reader(file)
+        durable.write(path / name, (record.directory / name).read_bytes())
+
+
+def _thinned(record: RunRecord) -> str:
+    """A row that stays says which iteration it was, and takes over the seconds of those before it that do not."""
+    text = (record.directory / METRICS).read_text(encoding="utf-8")
+    if ITERATIONS in record.rows:  # an archived run
+        return text
+    header, *lines = csv.reader(io.StringIO(text))
     seconds = {place: np.cumsum(record.rows[name]) for place, name in enumerate(header) if name in SECONDS}
     before = dict.fromkeys(seconds, 0.0)
-    with (path / METRICS).open("x", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*header, ITERATIONS])
-        for row in kept(record):
-            since = {place: round(float(total[row]) - before[place], 6) for place, total in seconds.items()}
-            before = {place: float(total[row]) for place, total in seconds.items()}
-            writer.writerow([*(since.get(place, cell) for place, cell in enumerate(lines[row])), row + 1])
+    thinned = io.StringIO(newline="")
+    writer = csv.writer(thinned, lineterminator="\n")
+    writer.writerow([*header, ITERATIONS])
+    for row in kept(record):
+        since = {place: round(float(total[row]) - before[place], 6) for place, total in seconds.items()}
+        before = {place: float(total[row]) for place, total in seconds.items()}
+        writer.writerow([*(since.get(place, cell) for place, cell in enumerate(lines[row])), row + 1])
+    return thinned.getvalue()
 
 
 def _write_results(path: Path, records: Sequence[RunRecord]) -> None:
