@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -121,6 +122,16 @@ def test_every_tuned_difference_differs(place: str) -> None:
     choice = (*options, f"env={env}", "sampler=single_path")
     assert composed(*choice) != composed(*choice, "~algo/tuned@_global_")
     built(*choice, "sampler.num_envs=2")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CONF / "algo" / "advantage" / "tuned").glob("*/*/*.yaml")), ids=lambda p: p.stem
+)
+def test_every_tuned_estimator_differs_and_leaves_others_alone(path: Path) -> None:
+    chosen = (f"algo={path.parts[-3]}", f"env={path.stem}")
+    before = composed(chosen[0], "env=CartPole-v1", f"algo/advantage={path.parts[-2]}")["algo"]["advantage"]
+    assert composed(*chosen)["algo"]["advantage"] != before
+    built(*chosen, "algo/advantage=monte_carlo", "sampler.num_envs=2")
 
 
 def test_what_is_tuned_for_a_task_stays_out_of_the_papers_comparison() -> None:
