@@ -23,7 +23,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-train: install ## train TRPO on Hopper-v4, half a minute; ARGS="algo=ppo env=CartPole-v1" overrides
+train: install ## train TRPO on Hopper-v4, a minute or two; ARGS="algo=ppo env=CartPole-v1" overrides
 	$(BIN)/trpo-train $(TRAIN) $(ARGS)
 
 test: install ## the tests, under ten minutes on two cores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import re
 import shlex
@@ -9,8 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Command
+
+from trpo_cli.statistics import interval
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -107,3 +111,23 @@ def test_every_link_leads_somewhere() -> None:
     for text in (README, (ROOT / "runs" / "README.md").read_text(encoding="utf-8")):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (ROOT / target).exists(), target
+
+
+def test_the_results_are_those_of_the_published_runs() -> None:
+    """Every mean and interval of the table, from `results.csv`, which has a row for each run."""
+    with (ROOT / "runs" / "reference" / "results.csv").open() as file:
+        runs = list(csv.DictReader(file))
+    table = re.findall(r"^\| (\S+-v\d) \| `(\w+)` \| (.+) \|$", README, re.MULTILINE)
+    assert {(task, algo) for task, algo, _ in table} == {(run["task"], run["algo"]) for run in runs}
+    for task, algo, cells in table:
+        rows = [run for run in runs if (run["task"], run["algo"]) == (task, algo)]
+        columns = ("final_evaluation_return", "final_training_return", "best_training_return")
+        evaluation, training, best = (np.array([float(run[name]) for run in rows]) for name in columns)
+        low, high = interval([evaluation])
+        ours = [rounded(evaluation.mean()), f"{rounded(low)} to {rounded(high)}", rounded(training.mean())]
+        assert cells.split(" | ")[:-1] == [str(len(rows)), *ours, rounded(best.mean())], task
+
+
+def rounded(number: float) -> str:
+    """As the table has it."""
+    return f"{number:.1f}" if abs(number) < 100 else f"{number:.0f}"

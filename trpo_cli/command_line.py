@@ -105,6 +105,8 @@ def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
             raise ConfigError(f"'{text}': there is no key before '='; KEY=VALUE and GROUP=OPTION stand without spaces")
         if value.startswith("="):
             raise ConfigError(f"'{text}': '=' stands there twice; say {key}={value.lstrip('=')}")
+        if key.startswith("+") and key.lstrip("+").partition("/")[0] in GROUPS:
+            raise ConfigError(f"{key.lstrip('+')}: is chosen twice; a group takes no + before it")
         if _names_an_option(key) and _climbs(text):
             raise ConfigError(
                 f"'{text}': an option is a name, without '..'; --config-dir DIR adds a directory of options"
