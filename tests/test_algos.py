@@ -94,6 +94,9 @@ def test_the_penalty_follows_the_kl_within_bounds() -> None:
 def test_radius_and_learning_rate_fall_to_zero() -> None:
     parts = built("algo=trpo", "algo.delta_decay=linear", *SMALL)
     assert [parts.algorithm.iterate(p)["trust_region/delta"] for p in (0.0, 0.75)] == [0.01, 0.0025]
+    parts = built("algo=trpo", "algo.delta_decay=late", *SMALL)
+    falling = [parts.algorithm.iterate(p)["trust_region/delta"] for p in (0.0, 0.5, 0.75, 1.0)]
+    assert falling == [0.01, 0.01, 0.005, 0.0]
     parts = built("algo=ppo", *SMALL)
     assert parts.algorithm.iterate(0.5)["policy/learning_rate"] == pytest.approx(1.5e-4)
 

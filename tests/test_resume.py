@@ -130,14 +130,14 @@ def test_a_longer_run_is_what_it_would_have_been(trpo_train: Command, tmp_path: 
     extended = trpo_train("resume=run", "total_steps=640")
     assert extended.status == 0
     assert "changed: total_steps: saved 320, given 640" in extended.err
-    assert "linear" not in extended.err
+    assert "falls to 0" not in extended.err
     assert_same_run(tmp_path / "run", tmp_path / "long")
 
 
 def test_an_extension_says_what_becomes_of_schedules(trpo_train: Command, tmp_path: Path) -> None:
     assert trpo_train("algo=ppo", *SMALL, "total_steps=64", "hydra.run.dir=run").status == 0
     extended = trpo_train("resume=run", "total_steps=128")
-    assert "algo.learning_rate_decay is linear: it falls to 0 at the new total_steps" in extended.err
+    assert "algo.learning_rate_decay: it falls to 0 at the new total_steps" in extended.err
 
 
 def test_a_contradiction_is_refused_with_the_differences(trpo_train: Command, tmp_path: Path) -> None:
@@ -323,5 +323,6 @@ def test_directories_are_named_as_a_shell_takes_them(trpo_train: Command, tmp_pa
     assert "trpo-train 'resume=a run, mine' total_steps=MORE" in trpo_train("resume=a run, mine").out
 
 
-def test_linear_decays_are_found() -> None:
-    assert schedules({"algo": {"delta_decay": "linear", "critic": {"rate_decay": "none"}}}) == ["algo.delta_decay"]
+def test_decays_are_found() -> None:
+    falling = {"algo": {"delta_decay": "linear", "critic": {"rate_decay": "none"}, "step": {"decay": "late"}}}
+    assert schedules(falling) == ["algo.delta_decay", "algo.step.decay"]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -22,6 +22,7 @@ from trpo_cli.command_line import OPEN
 from trpo_cli.composed import Node
 from trpo_cli.errors import ConfigError, RunDirectoryError, nearest
 from trpo_cli.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, read_config, relative
+from trpo_cli.schedules import Falling
 
 AUTO = "auto"
 MAY_CHANGE = (
@@ -263,8 +264,8 @@ def _roots(found: Mapping[str, str]) -> dict[str, str]:
 
 
 def schedules(node: Any, key: str = "") -> list[str]:
-    """The keys of everything that decays on a straight line to zero at `total_steps`."""
+    """The keys of everything that decays to 0 at `total_steps`."""
     if isinstance(node, Mapping):
         inner = (schedules(value, f"{key}.{name}" if key else str(name)) for name, value in node.items())
         return [name for found in inner for name in found]
-    return [key] if key.endswith("decay") and node == "linear" else []
+    return [key] if key.endswith("decay") and node in get_args(Falling) else []

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-Decay = Literal["none", "linear"]
+Falling = Literal["linear", "late"]
+Decay = Literal["none", Falling]
 
 
 def decayed(rate: float, decay: Decay, progress: float) -> float:
-    """`rate` after the fraction `progress` in [0, 1] of training: constant, or on a straight line to 0."""
-    return rate if decay == "none" else rate * max(0.0, 1.0 - progress)
+    """`rate` after the fraction `progress` in [0, 1] of training: constant, on a straight line to 0, or first the one
+    and, from half of training on, the other (`late`)."""
+    left = max(0.0, 1.0 - progress)
+    return rate * {"none": 1.0, "linear": left, "late": min(1.0, 2 * left)}[decay]
 
 
 def due(every: int, before: int, now: int) -> bool:

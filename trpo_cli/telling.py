@@ -33,7 +33,7 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
     for change in plan.changes:
         log.warning("changed: %s", change)
     for key in plan.rescheduled:
-        log.warning("%s is linear: it falls to 0 at the new total_steps, from another value than it had reached", key)
+        log.warning("%s: it falls to 0 at the new total_steps, from another value than it had reached", key)
     if parts.obstacle:
         log.warning(INEXACT, parts.obstacle)
 

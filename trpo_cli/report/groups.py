@@ -40,7 +40,7 @@ def without_duplicates(records: Sequence[RunRecord], by: Sequence[str] = ()) -> 
     """The records; of those that are the same run, seed and all, all but the one that got furthest are duplicates.
 
     Counted as two they would feign certainty. Groups `by` chosen keys may hold runs that were to take more steps than
-    others: where nothing decays towards the last one, the shorter run is the beginning of the longer.
+    others: where nothing falls to 0 at the last one, the shorter run is the beginning of the longer.
     """
     alike: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
