@@ -134,6 +134,13 @@ def test_every_tuned_estimator_differs_and_leaves_others_alone(path: Path) -> No
     built(*chosen, "algo/advantage=monte_carlo", "sampler.num_envs=2")
 
 
+@pytest.mark.parametrize("env", sorted(path.stem for path in (TUNED / "trpo" / "single_path").glob("*.yaml")))
+def test_npg_differs_from_trpo_by_the_step_alone(env: str) -> None:
+    trpo, npg = (copy.deepcopy(composed(f"algo={algo}", f"env={env}")) for algo in ("trpo", "npg"))
+    assert trpo["algo"].pop("step") != npg["algo"].pop("step")
+    assert all(trpo[group] == npg[group] for group in PART_GROUPS)
+
+
 def test_what_is_tuned_for_a_task_stays_out_of_the_papers_comparison() -> None:
     tuned, paper = composed("env=Swimmer-v4"), composed("experiment=paper/swimmer")
     assert tuned["algo"]["delta"] != paper["algo"]["delta"] == composed("env=CartPole-v1")["algo"]["delta"]
