@@ -188,8 +188,8 @@ def leaves(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[s
 REWARDS = ("normalize_reward", "reward_clip")
 CHANGES: dict[str, Any] = {  # where "something else" is not simply another number
     "activation": "relu",
-    "delta_decay": "linear",
-    "learning_rate_decay": "linear",
+    "delta_decay": "late",
+    "learning_rate_decay": "late",
     "hidden_sizes": [8],
     "id": "Pendulum-v1",
     "kwargs": {"forward_reward_weight": 3.0},
