@@ -141,6 +141,14 @@ def test_npg_differs_from_trpo_by_the_step_alone(env: str) -> None:
     assert all(trpo[group] == npg[group] for group in PART_GROUPS)
 
 
+@pytest.mark.parametrize("algo", ["ppo"])
+@pytest.mark.parametrize("env", sorted(path.stem for path in (TUNED / "trpo" / "single_path").glob("*.yaml")))
+def test_every_tuned_task_is_sampled_alike_whatever_the_algorithm(env: str, algo: str) -> None:
+    trpo, other = (composed(f"algo={name}", f"env={env}") for name in ("trpo", algo))
+    assert trpo["algo"]["gamma"] == other["algo"]["gamma"]
+    assert trpo["sampler"] == other["sampler"]
+
+
 def test_what_is_tuned_for_a_task_stays_out_of_the_papers_comparison() -> None:
     tuned, paper = composed("env=Swimmer-v4"), composed("experiment=paper/swimmer")
     assert tuned["algo"]["delta"] != paper["algo"]["delta"] == composed("env=CartPole-v1")["algo"]["delta"]
