@@ -141,7 +141,7 @@ def test_npg_differs_from_trpo_by_the_step_alone(env: str) -> None:
     assert all(trpo[group] == npg[group] for group in PART_GROUPS)
 
 
-@pytest.mark.parametrize("algo", ["ppo"])
+@pytest.mark.parametrize("algo", ["ppo", "vpg"])
 @pytest.mark.parametrize("env", sorted(path.stem for path in (TUNED / "trpo" / "single_path").glob("*.yaml")))
 def test_every_tuned_task_is_sampled_alike_whatever_the_algorithm(env: str, algo: str) -> None:
     trpo, other = (composed(f"algo={name}", f"env={env}") for name in ("trpo", algo))
