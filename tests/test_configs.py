@@ -124,14 +124,18 @@ def test_every_tuned_difference_differs(place: str) -> None:
     built(*choice, "sampler.num_envs=2")
 
 
+ANOTHER = {"advantage": "monte_carlo", "surrogate": "importance_sampled"}
+
+
 @pytest.mark.parametrize(
-    "path", sorted((CONF / "algo" / "advantage" / "tuned").glob("*/*/*.yaml")), ids=lambda p: p.stem
+    "path",
+    [pytest.param(path, id=path.stem) for part in ANOTHER for path in (CONF / "algo" / part).glob("tuned/*/*/*.yaml")],
 )
-def test_every_tuned_estimator_differs_and_leaves_others_alone(path: Path) -> None:
-    chosen = (f"algo={path.parts[-3]}", f"env={path.stem}")
-    before = composed(chosen[0], "env=CartPole-v1", f"algo/advantage={path.parts[-2]}")["algo"]["advantage"]
-    assert composed(*chosen)["algo"]["advantage"] != before
-    built(*chosen, "algo/advantage=monte_carlo", "sampler.num_envs=2")
+def test_every_tuned_part_differs_and_leaves_others_alone(path: Path) -> None:
+    part, _, algo, option, env = path.relative_to(CONF / "algo").with_suffix("").parts
+    before = composed(f"algo={algo}", "env=CartPole-v1", f"algo/{part}={option}")["algo"][part]
+    assert composed(f"algo={algo}", f"env={env}")["algo"][part] != before
+    built(f"algo={algo}", f"env={env}", f"algo/{part}={ANOTHER[part]}", "sampler.num_envs=2")
 
 
 @pytest.mark.parametrize("env", sorted(path.stem for path in (TUNED / "trpo" / "single_path").glob("*.yaml")))
