@@ -129,7 +129,8 @@ ANOTHER = {"advantage": "monte_carlo", "surrogate": "importance_sampled"}
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, id=path.stem) for part in ANOTHER for path in (CONF / "algo" / part).glob("tuned/*/*/*.yaml")],
+    sorted(path for part in ANOTHER for path in (CONF / "algo" / part).glob("tuned/*/*/*.yaml")),
+    ids=lambda path: "-".join(path.parts[-5::2]),
 )
 def test_every_tuned_part_differs_and_leaves_others_alone(path: Path) -> None:
     part, _, algo, option, env = path.relative_to(CONF / "algo").with_suffix("").parts
