@@ -430,7 +430,7 @@ def test_help_is_ours_and_complete(trpo_train: Command, tmp_path: Path) -> None:
 def test_the_composed_configuration_is_printed(trpo_train: Command, tmp_path: Path) -> None:
     done = trpo_train("--cfg", "job", "algo=ppo", "env=HalfCheetah-v4")
     assert done.status == 0
-    assert "learning_rate: 0.0006" in done.out
+    assert "clip: 0.3" in done.out
     assert "id: HalfCheetah-v4" in done.out
     assert list(tmp_path.iterdir()) == []
 
