@@ -137,8 +137,8 @@ def test_every_tuned_part_differs_and_leaves_others_alone(path: Path) -> None:
     *group, _, algo, option, env = path.relative_to(CONF).with_suffix("").parts
     part = "/".join(group)
 
-    def chosen(env: str) -> Any:
-        return functools.reduce(operator.getitem, group, composed(f"algo={algo}", f"env={env}", f"{part}={option}"))
+    def chosen(task: str) -> Any:
+        return functools.reduce(operator.getitem, group, composed(f"algo={algo}", f"env={task}", f"{part}={option}"))
 
     assert chosen(env) != chosen("CartPole-v1")
     built(f"algo={algo}", f"env={env}", f"{part}={ANOTHER[part]}", "sampler.num_envs=2")
