@@ -111,14 +111,13 @@ def test_fisher_products_on_a_fraction_of_the_batch() -> None:
     assert algorithm.update(batch, 0.0)[0] is Outcome.ACCEPTED
 
 
-@pytest.mark.parametrize("steps", [64, 2048], ids=["few rows", "many rows"])
 @pytest.mark.parametrize(("constraint", "column"), [("mean_kl", "policy/kl"), ("max_kl", "policy/max_kl")])
-def test_the_kl_that_is_reported_is_the_one_that_was_compared(constraint: str, column: str, steps: int) -> None:
+def test_the_kl_that_is_reported_is_the_one_that_was_compared(constraint: str, column: str) -> None:
     """At a radius near the rounding of float32, another forward pass would report a KL above it."""
-    size = (f"sampler.steps_per_iteration={steps}", "sampler.num_envs=16", "env=Hopper-v4", "critic=zero")
-    for seed in range(3):
+    size = ("sampler.steps_per_iteration=64", "sampler.num_envs=16", "env=CartPole-v1", "critic=zero")
+    for seed in range(6):
         parts = built("algo=trpo", f"algo/step/constraint={constraint}", "algo.delta=1e-7", f"seed={seed}", *size)
-        rows = [parts.algorithm.iterate(0.0) for _ in range(4)]
+        rows = [parts.algorithm.iterate(0.0) for _ in range(10)]
         assert any(row["trust_region/accepted"] for row in rows)
         assert max(row[column] or 0.0 for row in rows) <= 1e-7
 
