@@ -155,6 +155,18 @@ def test_evaluation_does_not_disturb_training(trpo_train: Command, tmp_path: Pat
     assert {row["eval/episode_return_mean"] for row in rows(tmp_path / "a")} == {""}
 
 
+def test_a_run_is_evaluated_ten_times_however_short_and_says_what_is_recent(
+    trpo_train: Command, tmp_path: Path
+) -> None:
+    size = ("sampler.num_envs=2", "sampler.steps_per_iteration=64", "total_steps=1280", "eval.episodes=1")
+    done = trpo_train("env=CartPole-v1", *size, "hydra.run.dir=run")
+    found, summary = rows(tmp_path / "run"), json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert sum(row["eval/episode_return_mean"] != "" for row in found) == 10
+    recent = [float(row["rollout/recent_return_mean"]) for row in found if row["rollout/recent_return_mean"]]
+    assert summary["recent_training_return"] == recent[-1]
+    assert f"recent {recent[-1]:.5g}, best" in done.out
+
+
 def test_a_run_is_never_overwritten(trpo_train: Command, tmp_path: Path) -> None:
     assert trpo_train("env=CartPole-v1", *SHORT, "hydra.run.dir=run").status == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
@@ -480,7 +492,7 @@ def test_a_terminal_gets_one_live_line(tmp_path: Path) -> None:
     assert process.returncode == 0
     text = shown.decode()
     assert "256 / 256 steps" in text
-    assert re.search(r"return \d+\.\d  kl 0\.\d{4}  [\d,]+ steps/s", text)
+    assert re.search(r"return \d+\.\d  recent \d+\.\d  kl 0\.\d{4}  [\d,]+ steps/s", text)
     assert "left" in text
     assert "training on" not in text
 

@@ -12,7 +12,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml  # type: ignore[import-untyped]
@@ -128,20 +128,24 @@ def _describes(group: str, option: str, role: type) -> bool:
 
 
 def fill(cls: type[S], node: Mapping[str, Any], path: str = "") -> S:
-    """The dataclass `cls`, nested ones included, with the plain values of `node`. Raises `ConfigError` like `build`."""
+    """The dataclass `cls`, nested ones included, with the plain values of `node`; what it lacks is left at its default.
+
+    Raises `ConfigError` like `build`.
+    """
     if not isinstance(node, Mapping):
         raise ConfigError(f"{path.rstrip('.')}: got {node!r}; it should hold {', '.join(get_type_hints(cls))}")
     annotations = get_type_hints(cls, include_extras=True)
-    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    _refuse_unknown(node, known, path)
-    for name in known:
-        if name not in node:
+    known = {field.name: field.default for field in fields(cls)}  # type: ignore[arg-type]
+    _refuse_unknown(node, list(known), path)
+    for name, default in known.items():
+        if name not in node and default is MISSING:
             raise ConfigError(f"{path}{name}: missing")
     values = {
         name: fill(annotations[name], node[name], f"{path}{name}.")
         if is_dataclass(annotations[name])
         else checked(node[name], annotations[name], f"{path}{name}")
         for name in known
+        if name in node
     }
     return cls(**values)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from trpo_cli.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.errors import NoSnapshot
@@ -25,6 +25,7 @@ R = TypeVar("R")
 INEXACT = "a resume will not be exact, and resets the environments: %s"
 PART_GROUPS = ("algo", "sampler", "policy", "critic", "env")
 LEARNING = ("sampler", "policy", "critic", "algorithm")  # the parts that change
+BY_DEFAULT = 10  # evaluations of a run
 NOT_SETTINGS = (*PART_GROUPS, "logger", "choices", "resume", "sweep")
 
 
@@ -32,7 +33,11 @@ NOT_SETTINGS = (*PART_GROUPS, "logger", "choices", "resume", "sweep")
 class EvaluationSettings(Episodes):
     """Of the evaluations during training."""
 
-    every: NonNegativeInt  # environment steps; 0 for none
+    every: NonNegativeInt | Literal["auto"]  # environment steps; 0 for none
+
+    def interval(self, total_steps: int) -> int:
+        """Environment steps from one to the next in a run of `total_steps`; 0 for none."""
+        return max(1, total_steps // BY_DEFAULT) if self.every == "auto" else self.every
 
 
 @dataclass(frozen=True)

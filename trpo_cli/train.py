@@ -184,7 +184,8 @@ class Training:
     def evaluate(self, steps: int) -> Row:
         """What an evaluation adds to the row of `steps`: nothing if none is due, or its environments spoiled it."""
         plan, nothing = self.settings.eval, dict.fromkeys(METRICS)
-        if not plan.every or not (self._over(steps) or due(plan.every, self.progress.env_steps, steps)):
+        every = plan.interval(self.settings.total_steps)
+        if not every or not (self._over(steps) or due(every, self.progress.env_steps, steps)):
             return nothing
         try:
             return self.parts.evaluate(plan, self.settings.seed).metrics()
