@@ -306,6 +306,20 @@ class Single(Probe):
         Path(self.seat).unlink(missing_ok=True)
 
 
+class Fickle(Probe):
+    """Says each time it is made that it has another space."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-1.0, random.SystemRandom().uniform(1.0, 9.0), (1,), np.float32)
+
+    def reward(self, action: Any) -> float:
+        return 1.0
+
+
+class Spaceless(Env[Any, Any]):
+    """Declares nothing."""
+
+
 class Helped(Probe):
     """Has a process of its own, whose number is its reward; every step but the first takes `seconds`."""
 
@@ -388,5 +402,5 @@ class Painted(Probe):
         return np.full((32, 48, 3), 20 * self.time, np.uint8)
 
 
-for probe in (*Probe.__subclasses__(), Coin):
+for probe in (*Probe.__subclasses__(), Coin, Spaceless):
     gymnasium.register(f"Probe/{probe.__name__}-v0", entry_point=probe)

@@ -63,7 +63,7 @@ def refused(vectorization: Any, **kwargs: Any) -> str:
         ),
         (
             {"step": ([0.0], 1.0, False, {})},
-            f"{STEP} at step 1 of environment 0: ([0.0], 1.0, False, {{}}) (tuple of 4); Gym before version 0.26 did",
+            f"{STEP} at step 1 of environment 0: (list, float, bool, dict); Gym before version 0.26 did",
         ),
         (
             {"step": ([0.0], 1.0, False, {}), "max_episode_steps": 3},  # a wrapper of Gymnasium's takes that apart
@@ -179,6 +179,20 @@ def test_an_array_that_is_used_again_is_copied() -> None:
 def test_a_space_without_a_number_is_refused(space: spaces.Space[Any]) -> None:
     with pytest.raises(ConfigError, match=r"the observations of Probe/Careless-v0 are Box.* of one number or more"):
         made("sync", space=space)
+
+
+@pytest.mark.parametrize("vectorization", MODES)
+@pytest.mark.parametrize(
+    ("env_id", "said"),
+    [
+        ("Probe/Spaceless-v0", r"the observations of Probe/Spaceless-v0 are None; supported are"),
+        ("Probe/Fickle-v0", r"Probe/Fickle-v0 has other spaces each time it is made: Box\(.*\), then Box\("),
+    ],
+)
+def test_spaces_are_declared_and_always_the_same(env_id: str, said: str, vectorization: Any) -> None:
+    task = Task(env_id, {}, None, False, False, 10.0, 10.0)
+    with pytest.raises(ConfigError, match=said):
+        Environments(task, 2, [0, 1], Parallelism(vectorization))
 
 
 def test_a_misfit_ends_the_run_at_once(trpo_train: Command, tmp_path: Any) -> None:

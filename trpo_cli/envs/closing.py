@@ -9,7 +9,7 @@ from collections.abc import Callable
 from trpo_cli.envs.failure import NOT_ITS_OWN, Failure, worded
 
 log = logging.getLogger("trpo_cli")
-LONG = 10.0  # seconds
+LONG = 15.0  # seconds: worker processes have been killed before
 
 
 def let_go(close: Callable[[], object], name: str, told: set[str]) -> None:

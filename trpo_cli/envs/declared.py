@@ -36,7 +36,8 @@ class Declared:
     def reset(self, returned: Any) -> Any:
         """The observation, as the space has it."""
         if not isinstance(returned, tuple | list) or len(returned) != 2:
-            raise self._misfit(f"reset does not return {RESET}", described(returned) + OLD)
+            old = "" if returned is None or isinstance(returned, tuple) else OLD
+            raise self._misfit(f"reset does not return {RESET}", kinds(returned) + old)
         return self._observation(returned[0])
 
     def step(self, returned: Any) -> tuple[Any, float, bool, bool]:
@@ -45,7 +46,7 @@ class Declared:
             observation, reward, terminated, truncated, _ = returned
         except (TypeError, ValueError):
             old = OLD if isinstance(returned, tuple) and len(returned) == 4 else ""
-            raise self._misfit(f"step does not return {STEP}", described(returned) + old) from None
+            raise self._misfit(f"step does not return {STEP}", kinds(returned) + old) from None
         return (
             self._observation(observation),
             reward if type(reward) is float else self._number(reward),
@@ -106,6 +107,13 @@ class Declared:
 
     def _misfit(self, what: str, more: str) -> Misfit:
         return Misfit(f": {what}", f" of environment {self._index}: {more}")
+
+
+def kinds(returned: Any) -> str:
+    """What a method returned instead of the tuple that it should."""
+    if isinstance(returned, tuple):
+        return f"({', '.join(type(value).__name__ for value in returned)})"
+    return described(returned)
 
 
 def described(value: Any) -> str:

@@ -72,7 +72,7 @@ class Task:
         `EnvironmentFault` or `EnvironmentMisfit` if its steps are timed and go wrong.
         """
         with self.looked_at() as env:
-            spaces = env.observation_space, env.action_space
+            spaces: Any = getattr(env, "observation_space", None), getattr(env, "action_space", None)
             observation_encoder(spaces[0], self.id)  # spaces that no policy reads are refused here
             action_decoder(spaces[1], self.id)
             vectorization, reason = self._chosen(env, num_envs, parallelism)
@@ -82,7 +82,7 @@ class Task:
             make, how = functools.partial(self._make_batch, num_envs, threads), _count(threads, "thread")
             return Vectorized(make(), f"one MuJoCo batch, {how}", make)
         if vectorization == "sync":
-            make = functools.partial(InTurn, self._make_watched, num_envs)
+            make = functools.partial(InTurn, functools.partial(self._make_watched, spaces), num_envs)
             return Vectorized(make(), f"stepped in turn ({reason})", make)
         make = functools.partial(self._make_workers, num_envs, spaces)
         return Vectorized(make(), f"in {_count(num_envs, 'worker process')} ({reason})", make)
@@ -125,13 +125,22 @@ class Task:
     def _make_batch(self, num_envs: int, num_threads: int) -> MujocoBatch:
         return MujocoBatch(self.make_one(), num_envs, num_threads)
 
-    def _make_watched(self, index: int) -> Watched:
-        return Watched(self.make_one(), index)
+    def _make_watched(self, spaces: Spaces, index: int) -> Watched:
+        return Watched(self._make_alike(spaces), index)
 
     def _make_workers(self, num_envs: int, spaces: Spaces) -> Workers:
         """From the spec, since a plugin's id is not registered there."""
-        make = functools.partial(self.make_one, gymnasium.spec(self.id))
+        make = functools.partial(self._make_alike, spaces, gymnasium.spec(self.id))
         return Workers(make, spaces, num_envs, self.step_timeout)
+
+    def _make_alike(self, spaces: Spaces, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
+        """One with these spaces. Raises `ConfigError` if it has others: one policy is for all."""
+        env = self.make_one(spec)
+        for space, other in zip(spaces, (env.observation_space, env.action_space), strict=True):
+            if space != other:
+                self.let_go(env.close)
+                raise ConfigError(f"env.id: {self.id} has other spaces each time it is made: {space}, then {other}")
+        return env
 
     def make_one(self, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
         """A single environment, as Gymnasium makes it. Raises `ConfigError` if it is unknown or cannot be made."""
