@@ -50,7 +50,7 @@ LAYERS = {
     "statistics": 0,
     "telling": 9,
     "sweep": 8,
-    "signals": 5,
+    "signals": 0,
     "build": 6,
     "plugins": 1,
     "groups": 2,

@@ -97,7 +97,7 @@ def test_workers_know_environments_that_only_this_process_registered() -> None:
 
 
 def test_an_environment_that_raises_when_it_is_timed_is_named() -> None:
-    with pytest.raises(EnvironmentFault, match=r"Probe/Faulty-v0 raised when a step of it was timed: RuntimeError"):
+    with pytest.raises(EnvironmentFault, match=r"^Probe/Faulty-v0 raised at step 4 of environment 0: RuntimeError"):
         task("Probe/Faulty-v0", fault="raise", after=3).make(2)
 
 

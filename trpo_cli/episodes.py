@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trpo_cli.errors import ConfigError, EnvironmentFault
 from trpo_cli.ranges import Count
 
 if TYPE_CHECKING:  # torch takes a second to import, and neither `--help` nor TAB needs any of it
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and neither `--help` nor TA
     from trpo_cli.envs.normalize import ObservationNormalizer
     from trpo_cli.policies import Policy
 
+log = logging.getLogger("trpo_cli")
 METRICS = ("eval/episode_return_mean", "eval/episode_return_std", "eval/episode_length_mean")
 STREAM = "evaluation"  # of random numbers
 MAX_PARALLEL = 16  # environments at once
@@ -66,14 +69,27 @@ def evaluate(
 
     Every environment plays its fixed share of the episodes, so short ones are not counted more often than long ones.
     """
-    from trpo_cli.envs.environments import Environments
-    from trpo_cli.envs.make import FASTEST
     from trpo_cli.seeding import environment_seeds
 
     num_envs = min(plan.episodes, MAX_PARALLEL)
     seeds = environment_seeds(seed, STREAM, num_envs)
-    with contextlib.closing(Environments(task, num_envs, seeds, parallelism or FASTEST)) as envs:
+    with contextlib.closing(_made(task, seeds, parallelism)) as envs:
         return play(envs, policy, normalizer, plan, seed, sample)
+
+
+def _made(task: Task, seeds: list[int], parallelism: Parallelism | None) -> Environments:
+    """An environment for each of the seeds; one alone, with the first, where so many cannot be had at a time."""
+    from trpo_cli.envs.environments import Environments
+    from trpo_cli.envs.make import FASTEST
+
+    try:
+        return Environments(task, len(seeds), seeds, parallelism or FASTEST)
+    except (ConfigError, EnvironmentFault) as error:
+        if len(seeds) == 1:
+            raise
+        envs = Environments(task, 1, seeds[:1], parallelism or FASTEST)
+        log.warning("%s\n%d of it cannot be had at a time, so that one plays all episodes", error, len(seeds))
+        return envs
 
 
 def play(

@@ -60,13 +60,13 @@ def film(trained: Trained, path: Path, plan: Episodes, seed: int, sample: bool) 
 
 def filmable(task: Task) -> tuple[Task, int]:
     """The task with pictures, and how many of them make a second. Raises `ConfigError` if it has none."""
-    env = task.make_one()
-    env.close()
-    if MODE not in (modes := env.metadata.get("render_modes", [])):
+    with task.looked_at() as env:
+        modes, rate = env.metadata.get("render_modes", []), int(env.metadata.get("render_fps", UNSAID))
+        camera = following(env, task.kwargs)
+    if MODE not in modes:
         offers = f"only {', '.join(modes)}" if modes else "none at all"
         raise ConfigError(f"--video: {task.id} cannot be filmed: of render modes it offers {offers}, and not {MODE}")
-    kwargs = {**following(env, task.kwargs), **task.kwargs, "render_mode": MODE}
-    return replace(task, kwargs=kwargs), int(env.metadata.get("render_fps", UNSAID))
+    return replace(task, kwargs={**camera, **task.kwargs, "render_mode": MODE}), rate
 
 
 def following(env: gymnasium.Env[Any, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from trpo_cli.episodes import Episodes, Evaluation, evaluate
-from trpo_cli.errors import NoSnapshot
+from trpo_cli.errors import ConfigError, EnvironmentFault, NoSnapshot
 from trpo_cli.ranges import Count, NonNegativeInt
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
@@ -74,9 +74,17 @@ class Parts:
     obstacle: str | None  # why a resume has to reset the environments
 
     def evaluate(self, plan: Episodes, seed: int) -> Evaluation:
-        """Play episodes with the likeliest actions, side by side as the sampler does."""
+        """Play episodes with the likeliest actions, side by side as the sampler does.
+
+        Raises `EnvironmentFault` if its environments cannot be had beside those of the sampler, or spoil it.
+        """
         parallelism = self.sampler.environments.parallelism
-        return evaluate(self.task, self.policy, self.sampler.normalizer, plan, seed, parallelism=parallelism)
+        try:
+            return evaluate(self.task, self.policy, self.sampler.normalizer, plan, seed, parallelism=parallelism)
+        except ConfigError as error:  # some could be made before, so it is no fault of the configuration
+            raise EnvironmentFault(
+                f"no other {self.task.id} can be made beside those that train: {error}\neval.every=0 asks for none"
+            ) from error
 
     def renew_environments(self, seed: int, event: str) -> None:
         """Begin new episodes in new environments, whose seeds follow from that of the run and the event.
@@ -162,8 +170,6 @@ def build_tracker(node: dict[str, Any], settings: Settings) -> Tracker | None:
 def usable(name: str) -> torch.device:
     """The device of that name. Raises `ConfigError` if torch knows none, or has no use of it here."""
     import torch
-
-    from trpo_cli.errors import ConfigError
 
     try:
         device = torch.device(name)

@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from trpo_cli.command_line import checked, opened, read
 from trpo_cli.composed import Node, described
 from trpo_cli.door import answered
 from trpo_cli.episodes import METRICS
-from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
+from trpo_cli.errors import ConfigError, EnvironmentFault, EnvironmentMisfit, UserError
 from trpo_cli.groups import CONF
 from trpo_cli.layout import fitting, quoted, relative
 from trpo_cli.parts import Parts, Settings, build_parts, build_tracker, root_settings
@@ -76,7 +76,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
                     logger.describe(plan.config, run.provenance)
                     announce(parts, progress, plan, run)
                     Training(settings, parts, run, logger, stop, progress).finish()
-        run.finish(progress.summary())
+            run.finish(progress.summary())
     if not in_sweep:
         farewell(parts, progress, settings, directory)
 
@@ -126,12 +126,14 @@ class Training:
     stop: StopRequest
     progress: Progress
     faults_in_a_row: int = 0
+    told: set[str] = field(default_factory=set)  # why evaluations were left out
 
     def __post_init__(self) -> None:
         self._started = time.monotonic() - self.progress.seconds
 
     def finish(self) -> None:
-        """Iterate to the end, and save. Raises `Stopped` after a signal, `EnvironmentFault` after too many.
+        """Iterate to the end, and save. Raises `Stopped` after a signal, `EnvironmentFault` after too many, and
+        `EnvironmentMisfit` at once.
 
         Whatever asks the environments for something, saving included, may find out that they are broken.
         """
@@ -149,6 +151,8 @@ class Training:
             except EnvironmentFault as fault:
                 self.survive(fault)
                 continue
+            except EnvironmentMisfit as misfit:
+                raise EnvironmentMisfit(f"{misfit}\n{self.intact}") from misfit
             row |= self.evaluate(int(row["env_steps"] or 0))
             row |= {f"rollout/{name}": float(getattr(self.progress, name)) for name in ("faults", "inexact_resumes")}
             self.logger.write(row)
@@ -176,13 +180,15 @@ class Training:
         patience = self.settings.fault_patience
         if self.faults_in_a_row > patience:
             raise EnvironmentFault(
-                f"{fault}\nfault_patience={patience} in a row were survived, this is one more; the checkpoint of step "
-                f"{self.run.saved:,} is whole"
+                f"{fault}\nfault_patience={patience} in a row were survived, this is one more; {self.intact}"
             ) from fault
         log.warning("%s; its sample is dropped, the environments are made anew", fault)
 
     def evaluate(self, steps: int) -> Row:
-        """What an evaluation adds to the row of `steps`: nothing if none is due, or its environments spoiled it."""
+        """What an evaluation adds to the row of `steps`: nothing if none is due, or its environments spoiled it.
+
+        What spoils all of them is told once.
+        """
         plan, nothing = self.settings.eval, dict.fromkeys(METRICS)
         every = plan.interval(self.settings.total_steps)
         if not every or not (self._over(steps) or due(every, self.progress.env_steps, steps)):
@@ -191,7 +197,9 @@ class Training:
             return self.parts.evaluate(plan, self.settings.seed).metrics()
         except EnvironmentFault as fault:
             self.progress.faults += 1
-            log.warning("%s; this evaluation is left out", fault)
+            if str(fault) not in self.told:
+                self.told.add(str(fault))
+                log.warning("%s; this evaluation is left out, and so, without a word, are those that fail alike", fault)
             return nothing
 
     def save(self) -> None:
@@ -203,6 +211,11 @@ class Training:
         state = {**self.parts.state_dict(), "generators": generators, "progress": asdict(self.progress)}
         written = {"metrics_bytes": self.logger.sync()}
         self.run.save({**state, **written}, self.progress.env_steps, self.settings.checkpoint.keep)
+
+    @property
+    def intact(self) -> str:
+        """What is not lost."""
+        return f"the checkpoint of step {self.run.saved:,} is whole"
 
     def _over(self, steps: int) -> bool:
         return steps >= self.settings.total_steps

@@ -42,7 +42,7 @@ CONSTANTS = {
     "gymnasium.envs.toy_text.": {"P"},
     "gymnasium.envs.mujoco.": {"model", "mujoco_renderer"},
     "trpo_cli.envs.random_mdp": {"P", "initial_state_distrib"},
-    "trpo_cli.envs.watched": {"index", "simulator"},
+    "trpo_cli.envs.watched": {"index", "declared", "simulator"},
 }
 """What environments known here never change, by the package of the class."""
 DEQUE, GENERATOR, SPACE, SIMULATION, CLONE = "__deque__", "__generator__", "__space__", "__simulation__", "__clone__"

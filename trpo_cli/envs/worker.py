@@ -1,6 +1,7 @@
 """The life of a worker process with one environment.
 
-It answers one request at a time over its pipe; observations go through shared memory. A closed pipe ends it.
+It answers one request at a time over its pipe; observations go through shared memory. A closed pipe ends it. It leads a
+process group, for its environment may have processes of its own, which are to end with it when it ends by force.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ Env = gymnasium.Env[Any, Any]
 Array = NDArray[Any]
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Terminals and schedulers send them to every process of a run; the first one finishes its iteration."""
-GRACE = 2.0  # seconds to close the environment
+GRACE = 2.0  # seconds to close the environment when nobody waits for it
+CLOSED = "closed"
+"""The last answer of a worker, unless its environment said something to it."""
 
 
 def work(index: int, make: Any, pipe: Connection, memory: Any, shape: tuple[int, ...], kind: Any) -> None:
@@ -37,6 +40,7 @@ def work(index: int, make: Any, pipe: Connection, memory: Any, shape: tuple[int,
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
+    os.setpgid(0, 0)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     threadpool_limits(1)
     with contextlib.suppress(EOFError, ConnectionError):  # the parent needs it no more
@@ -48,11 +52,12 @@ def work(index: int, make: Any, pipe: Connection, memory: Any, shape: tuple[int,
             return
         try:
             pipe.send(None)
-            while True:
+            while not worker.closed:
                 pipe.send(_answer(index, worker, *pipe.recv()))
         finally:
-            with contextlib.suppress(Exception):  # nobody is left to hear of it
-                env.close()
+            if not worker.closed:
+                with contextlib.suppress(Exception):  # nobody is left to hear of it
+                    worker.close()
 
 
 def table(memory: Any, shape: Any, kind: Any) -> Array:
@@ -64,7 +69,8 @@ class _Worker:
     """What is done for each request, by its name."""
 
     def __init__(self, index: int, env: Env, observations: Array) -> None:
-        self._place, self._shown = Place(Watched(env, index)), observations[index : index + 1]
+        self._place, self._shown = Place(Watched(env, index)), observations[index]
+        self.closed = False
 
     def reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
         observation, _ = self._place.env.reset(seed=seed, options=options)
@@ -73,9 +79,9 @@ class _Worker:
 
     def step(self, action: Any) -> tuple[float, bool, bool]:
         observation, reward, terminated, truncated, _ = self._place.env.step(action)
-        self._place.ended = bool(terminated or truncated)
+        self._place.ended = terminated or truncated
         self._show(observation)
-        return float(reward), bool(terminated), bool(truncated)
+        return float(reward), terminated, truncated
 
     def obstacle(self) -> str | None:
         return self._place.obstacle()
@@ -87,9 +93,14 @@ class _Worker:
         self._place.load(state)
         self._show(self._place.observation)
 
+    def close(self) -> str:
+        self.closed = True
+        self._place.env.close()
+        return CLOSED
+
     def _show(self, observation: Any) -> None:
         self._place.observation = observation
-        self._shown[0] = np.asarray(observation, self._shown.dtype).reshape(self._shown.shape[1:])
+        self._shown[...] = observation
 
 
 def _die_with_parent() -> None:
@@ -98,7 +109,7 @@ def _die_with_parent() -> None:
     if parent is not None:
         parent.join()
         time.sleep(GRACE)
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)
 
 
 def _answer(index: int, worker: _Worker, request: str, arguments: tuple[Any, ...]) -> Any:
