@@ -68,11 +68,11 @@ def evaluate(
     """
     from trpo_cli.envs.environments import Environments
     from trpo_cli.envs.make import FASTEST
-    from trpo_cli.seeding import environment_seeds
+    from trpo_cli.seeding import apart, environment_seeds
 
     num_envs = min(plan.episodes, MAX_PARALLEL)
     seeds = environment_seeds(seed, STREAM, num_envs)
-    with contextlib.closing(Environments(task, num_envs, seeds, parallelism or FASTEST)) as envs:
+    with apart(seed, STREAM), contextlib.closing(Environments(task, num_envs, seeds, parallelism or FASTEST)) as envs:
         return play(envs, policy, normalizer, plan, seed, sample)
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any, Literal, NamedTuple
@@ -23,6 +23,7 @@ from trpo_cli.envs.watched import Watched
 from trpo_cli.envs.workers import Workers
 from trpo_cli.errors import ConfigError, EnvironmentFault, nearest
 from trpo_cli.ranges import Count, Positive
+from trpo_cli.seeding import apart
 
 Vectorization = Literal["auto", "native", "sync", "async"]
 WORKERS_PAY = 200e-6  # seconds a step: below it, talking to a worker process costs more than the step (2 cores)
@@ -39,12 +40,16 @@ class Parallelism(NamedTuple):
 FASTEST = Parallelism()
 
 
+Maker = Callable[[Sequence[int]], VectorEnv[Any, Any, Any]]
+"""Makes an environment a seed."""
+
+
 class Vectorized(NamedTuple):
     """Environments side by side, how (for the log), and others made in the same way."""
 
     envs: VectorEnv[Any, Any, Any]
     how: str
-    make_others: Callable[[], VectorEnv[Any, Any, Any]]
+    make_others: Maker
 
 
 @dataclass(frozen=True)
@@ -60,22 +65,27 @@ class Task:
     reward_clip: Positive  # standard deviations of the return
     step_timeout: Positive = 60.0  # seconds that a worker process may take for a step or a reset
 
-    def make(self, num_envs: int, parallelism: Parallelism = FASTEST) -> Vectorized:
-        """`num_envs` copies. They never reset by themselves: the caller does, with `options={"reset_mask": ...}`.
+    def make(self, seeds: Sequence[int], parallelism: Parallelism = FASTEST) -> Vectorized:
+        """A copy a seed. They never reset by themselves: the caller does, with `options={"reset_mask": ...}`.
 
+        From its seed follows what a copy in a worker process draws from global generators, already as it is made.
         Raises `ConfigError` if the environment is unknown, cannot be made, or is not to be had natively, and
         `EnvironmentFault` if it raises when a step of it is timed.
         """
+        how, make = self._planned(len(seeds), parallelism)
+        return Vectorized(make(seeds), how, make)
+
+    @apart(0, "probe")
+    def _planned(self, num_envs: int, parallelism: Parallelism) -> tuple[str, Maker]:
+        """How they are to run, found out with one that is made for that. Raises as `make` does."""
         vectorization, num_threads, in_process = parallelism
-        make: Callable[[], VectorEnv[Any, Any, Any]]
         env = self.make_one()
         observation_encoder(env.observation_space, self.id)  # spaces that no policy reads are refused here
         action_decoder(env.action_space, self.id)
         obstacle = not_exact(env)
         if obstacle is None and vectorization in ("auto", "native"):
             threads = min(num_threads or cores(), num_envs)
-            make = functools.partial(self._make_batch, num_envs, threads)
-            return Vectorized(make(), f"one MuJoCo batch, {_count(threads, 'thread')}", make)
+            return f"one MuJoCo batch, {_count(threads, 'thread')}", functools.partial(self._make_batch, threads)
         if vectorization == "native":
             raise ConfigError(f"sampler.vectorization: native is not for {self.id}: {obstacle}")
         reason = f"not native: {obstacle}" if obstacle else "as asked"
@@ -87,26 +97,24 @@ class Task:
                 vectorization = "async" if seconds > WORKERS_PAY else "sync"
         env.close()
         if vectorization == "sync":
-            make = functools.partial(self._make_in_turn, num_envs)
-            return Vectorized(make(), f"stepped in turn ({reason})", make)
-        make = functools.partial(self._make_workers, num_envs)
-        return Vectorized(make(), f"in {_count(num_envs, 'worker process')} ({reason})", make)
+            return f"stepped in turn ({reason})", self._make_in_turn
+        return f"in {_count(num_envs, 'worker process')} ({reason})", self._make_workers
 
-    def _make_batch(self, num_envs: int, num_threads: int) -> MujocoBatch:
-        return MujocoBatch(self.make_one(), num_envs, num_threads)
+    def _make_batch(self, num_threads: int, seeds: Sequence[int]) -> MujocoBatch:
+        return MujocoBatch(self.make_one(), len(seeds), num_threads)
 
-    def _make_in_turn(self, num_envs: int) -> SyncVectorEnv[Any, Any]:
-        makers = [functools.partial(self._make_watched, index) for index in range(num_envs)]
+    def _make_in_turn(self, seeds: Sequence[int]) -> SyncVectorEnv[Any, Any]:
+        makers = [functools.partial(self._make_watched, index) for index in range(len(seeds))]
         return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED, copy=False)
 
     def _make_watched(self, index: int) -> Watched:
         return Watched(self.make_one(), index)
 
-    def _make_workers(self, num_envs: int) -> Workers:
+    def _make_workers(self, seeds: Sequence[int]) -> Workers:
         """From the spec, since a plugin's id is not registered there; once in this process too, for the spaces."""
         make = functools.partial(self.make_one, gymnasium.spec(self.id))
         env = make()
-        workers = Workers(make, env, num_envs, self.step_timeout)
+        workers = Workers(make, env, seeds, self.step_timeout)
         env.close()
         return workers
 

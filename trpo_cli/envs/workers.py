@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -38,9 +39,13 @@ class Workers(VectorEnv[Any, Any, Any]):
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012  Gymnasium's way to say it
 
-    def __init__(self, make: Callable[[], Env], env: Env, num_envs: int, timeout: float) -> None:
-        """`make` is called in each worker; `env`, made by it, has the spaces. `timeout` in seconds, of an answer."""
-        self.num_envs, self.spec, self.timeout = num_envs, env.spec, timeout
+    def __init__(self, make: Callable[[], Env], env: Env, seeds: Sequence[int], timeout: float) -> None:
+        """`make` is called in each worker, after its global generators were seeded with one of `seeds`.
+
+        `env`, made by it, has the spaces. `timeout` in seconds, of an answer.
+        """
+        self.num_envs, self.spec, self.timeout = len(seeds), env.spec, timeout
+        num_envs, made = len(seeds), pickle.dumps(CloudpickleWrapper(make))  # read in the worker: it may import modules
         self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -53,9 +58,9 @@ class Workers(VectorEnv[Any, Any, Any]):
         # The workers hear no signal but SIGKILL, which is not what the interpreter would send them at its end.
         self._end = Finalize(self, _end, (self._processes, self._pipes), exitpriority=10)
         _start_server()
-        for index in range(num_envs):
+        for index, seed in enumerate(seeds):
             pipe, far = context.Pipe()
-            arguments = (index, CloudpickleWrapper(make), far, memory, shape, kind)
+            arguments = (index, seed, made, far, memory, shape, kind)
             process = context.Process(target=work, args=arguments, daemon=True)
             process.start()
             far.close()
