@@ -30,6 +30,8 @@ TRPO = (*COMMON, "sampler.num_envs=8", "sampler.steps_per_iteration=256")
 EXACT, SEARCH = ("total_steps=20_000", "checkpoint.every=5"), (*COMMON, "algo.population_size=8")
 VINE = (*COMMON, "sampler.num_envs=8", "sampler.num_states=4", "sampler.branch_length=20")
 VINE = (*VINE, "sampler.steps_per_iteration=1024")
+CHANCE = ("plugins=[probes]", "env=Probe/Chance-v0", "total_steps=20_000", *TRPO, "eval.episodes=2")
+CHANCE = (*CHANCE, "algo.max_rejected=1000")  # it converges
 CASES: dict[str, tuple[str, ...]] = {
     "Hopper-v4 trpo": ("env=Hopper-v4", "algo=trpo", "total_steps=60_000", *TRPO),
     "Walker2d-v4 npg": ("env=Walker2d-v4", "algo=npg", "total_steps=50_000", *TRPO),
@@ -49,6 +51,8 @@ CASES: dict[str, tuple[str, ...]] = {
         "sampler.vectorization=async",
         *TRPO,
     ),
+    "noise of global generators, in turn": (*CHANCE, "sampler.vectorization=sync", "eval.every=2048"),
+    "noise of global generators, worker processes": (*CHANCE, "sampler.vectorization=async"),
     "CartPole-v1 trpo": ("env=CartPole-v1", "algo=trpo", "total_steps=120_000", *TRPO),
     "CartPole-v1 ppo": ("env=CartPole-v1", "algo=ppo", "total_steps=60_000", *TRPO),
     "FrozenLake-v1 trpo": ("env=FrozenLake-v1", "total_steps=150_000", "algo.max_rejected=1000", *TRPO),  # it converges

@@ -15,6 +15,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import Env, spaces
 
 from trpo_cli.envs.random_mdp import RandomMDP
@@ -400,6 +401,32 @@ class Painted(Probe):
         if self.broken:
             raise RuntimeError("no paint")
         return np.full((32, 48, 3), 20 * self.time, np.uint8)
+
+
+class Chance(Probe):
+    """Five steps; draws from the generators that all code of a process shares, already as it is made."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode, self.offset = render_mode, np.random.uniform(-0.5, 0.5)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.place = random.uniform(-0.5, 0.5)
+        return super().reset(seed=seed)
+
+    def observe(self) -> Any:
+        return np.array([self.offset + self.place], dtype=np.float32)
+
+    def reward(self, action: Any) -> float:
+        self.place = random.uniform(-0.5, 0.5)
+        return float(action + np.random.normal() + torch.randn(()))
+
+    def ends(self) -> tuple[bool, bool]:
+        return False, self.time == 5
+
+    def render(self) -> Any:
+        return np.full((32, 48, 3), int(100 + 100 * self.place), np.uint8)
 
 
 for probe in (*Probe.__subclasses__(), Coin, Spaceless):

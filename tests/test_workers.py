@@ -117,7 +117,7 @@ def test_a_worker_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) ->
     before = set(multiprocessing.active_children())
     endless, env = functools.partial(time.sleep, 1000.0), gymnasium.make("Probe/Constant-v0")
     with pytest.raises(Failure) as failure:
-        parent.Workers(endless, (env.observation_space, env.action_space), 2, timeout=30.0)  # type: ignore[arg-type]
+        parent.Workers(endless, (env.observation_space, env.action_space), [0, 1], timeout=30.0)  # type: ignore[arg-type]
     assert failure.value.what == ": worker process 0 did not make its environment within 0.3 s"
     assert set(multiprocessing.active_children()) <= before
 

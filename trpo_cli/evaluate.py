@@ -102,9 +102,11 @@ def main() -> None:
             raise UserError(f"--video: is for one run, and these are {len(directories)}")
         prepare(arguments.video)
 
+    from trpo_cli.seeding import seed_globals
     from trpo_cli.threads import limit_threads
 
     limit_threads()
+    seed_globals(arguments.seed, "plugins")  # which may draw as they are imported
     played = evaluate_all(directories, arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps([one.record() for one in played], indent=1) + "\n", encoding="utf-8")

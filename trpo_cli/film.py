@@ -40,11 +40,12 @@ def film(trained: Trained, path: Path, plan: Episodes, seed: int, sample: bool) 
     """
     from trpo_cli.envs.environments import Environments
     from trpo_cli.envs.make import Parallelism
-    from trpo_cli.seeding import environment_seeds
+    from trpo_cli.seeding import apart, environment_seeds
 
     task, rate = filmable(trained.task)
     every = -(-rate // SMOOTH)
-    with contextlib.closing(Environments(task, 1, environment_seeds(seed, STREAM, 1), Parallelism("sync"))) as envs:
+    seeds = environment_seeds(seed, STREAM, 1)
+    with apart(seed, STREAM), contextlib.closing(Environments(task, 1, seeds, Parallelism("sync"))) as envs:
         first = picture(envs)
         with written(path, first, rate / every) as show:
             steps = 0

@@ -6,12 +6,13 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
 
 from trpo_cli.command_line import read
 from trpo_cli.errors import ConfigError, UnknownNameError, UserError, nearest
@@ -55,6 +56,8 @@ def explained(error: Exception) -> ConfigError:
             return ConfigError(_unreadable(str(error.override)))
         case ConfigCompositionException(__cause__=OmegaConfBaseException() as cause) if cause.full_key:
             return explained(cause)
+        case ConfigTypeError(full_key=str(key), parent_node=node) if "Cannot merge" in str(error):
+            return _other_kind(key, node)
         case OmegaConfBaseException(full_key=str(group)) if "/" in group:
             return _no_part(group)
         case OmegaConfBaseException(full_key=str(full_key), parent_node=parent) if full_key and hasattr(parent, "keys"):
@@ -76,6 +79,16 @@ def _unreadable(text: str) -> str:
         f"'{text}' cannot be read: brackets and quotes come in pairs, "
         "and a value with such signs in it is quoted twice: \"KEY='VALUE'\""
     )
+
+
+def _other_kind(key: str, node: Any) -> ConfigError:
+    """A list where `node`, a mapping, stands, or the other way round."""
+    if not isinstance(node, DictConfig):
+        return ConfigError(f"{key}: got a mapping; it takes a list, [VALUE, VALUE]")
+    if "_target_" in node:
+        group = key.replace(".", "/")
+        return ConfigError(f"{key}: got a list; a part is chosen from its group, with a slash: {group}=NAME")
+    return ConfigError(f"{key}: got a list; it takes a mapping, {{NAME: VALUE}}")
 
 
 def _elsewhere(name: str) -> str:

@@ -147,10 +147,11 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
 
     limit_threads(settings.update_threads)
     seed, device = settings.seed, usable(settings.device)
+    seed_globals(seed, "environments")
     task = part(Task, "env")
     sampler = part(Sampler, "sampler", task=task, seed=seed, gamma=node["algo"].get("gamma"))
     envs = sampler.environments
-    seed_globals(seed)
+    seed_globals(seed, "initial parameters")  # which depend on nothing that environments draw
     shape = {"observation_size": envs.observation_size, "num_states": envs.num_states}
     policy = part(Policy, "policy", **shape, distribution=envs.distribution).to(device)
     critic = part(Critic, "critic", **shape, policy=policy, generator=torch_generator(seed, "critic")).to(device)

@@ -248,10 +248,19 @@ def differences(saved: Any, given: Any, key: str = "") -> dict[str, str]:
         names = [*saved, *(name for name in given if name not in saved)]
         inner = (differences(saved.get(name), given.get(name), f"{key}.{name}" if key else str(name)) for name in names)
         return {name: text for found in inner for name, text in found.items()}
-    if saved == given:
+    if same(saved, given):
         return {}
     old, new = ("null" if value is None else value for value in (saved, given))
     return {key: f"{key.removeprefix(CHOICE)}: saved {old}, given {new}"}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two settings are equal; a NaN is equal to itself."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return bool(one == other or (one != one and other != other))
 
 
 def _roots(found: Mapping[str, str]) -> dict[str, str]:

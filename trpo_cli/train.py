@@ -54,6 +54,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
     from trpo_cli.logger import Logger
     from trpo_cli.plugins import import_plugins
     from trpo_cli.run import Run
+    from trpo_cli.seeding import seed_globals
     from trpo_cli.trackers import Tracking
 
     log.setLevel(logging.INFO)
@@ -64,6 +65,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
         progress = fill(Progress, state.get("progress", {}), "progress.") if state else Progress()
         if is_over(run, plan, settings, progress):
             return
+        seed_globals(settings.seed, "plugins")  # which may draw as they are imported
         import_plugins(settings.plugins)
         tracker = build_tracker(plan.config, settings)
         parts = build_parts(plan.config, settings)

@@ -47,7 +47,7 @@ class Environments:
         self.task, self.num_envs, self.steps = task, num_envs, 0
         self.parallelism = parallelism
         try:
-            envs, self.how, self._make_others = task.make(num_envs, parallelism)
+            envs, self.how, self._make_others = task.make(seeds, parallelism)
         except Failure as failure:
             raise self._fault(failure) from failure
         self._envs: Any = envs
@@ -82,7 +82,8 @@ class Environments:
     def restart(self, ended: Flags, seeds: list[int] | None = None) -> Floats:
         """Reset the ended environments (N,) alone; the observations (N, O) of all.
 
-        With `seeds` (N of them), all that is random until the next restart follows from the seed.
+        With `seeds` (N of them), all that is random until the next restart follows from the seed; but where
+        environments in turn draw from global generators, they share one stream.
         """
         self.observation = self._reset(seed=seeds, options={"reset_mask": ended})
         return self.observation
@@ -143,7 +144,7 @@ class Environments:
         self.close()
         self.steps = 0
         try:
-            self._envs = self._make_others()
+            self._envs = self._make_others(seeds)
         except Failure as failure:
             raise self._fault(failure) from failure
         except ConfigError as error:  # it could be made before, so it is no fault of the configuration

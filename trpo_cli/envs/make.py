@@ -8,7 +8,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from typing import Any, Literal, NamedTuple
@@ -27,6 +27,7 @@ from trpo_cli.envs.watched import Watched
 from trpo_cli.envs.workers import Spaces, Workers
 from trpo_cli.errors import ConfigError, nearest
 from trpo_cli.ranges import Count, Positive
+from trpo_cli.seeding import apart
 
 Vectorization = Literal["auto", "native", "sync", "async"]
 WORKERS_PAY = 200e-6  # seconds a step: below it, talking to a worker process costs more than the step (2 cores)
@@ -43,12 +44,16 @@ class Parallelism(NamedTuple):
 FASTEST = Parallelism()
 
 
+Maker = Callable[[Sequence[int]], VectorEnv[Any, Any, Any]]
+"""Makes an environment a seed."""
+
+
 class Vectorized(NamedTuple):
     """Environments side by side, how (for the log), and others made in the same way."""
 
     envs: VectorEnv[Any, Any, Any]
     how: str
-    make_others: Callable[[], VectorEnv[Any, Any, Any]]
+    make_others: Maker
 
 
 @dataclass(frozen=True)
@@ -65,27 +70,30 @@ class Task:
     step_timeout: Positive = 60.0  # seconds that a worker process may take for a step or a reset
     complaints: set[str] = field(default_factory=set, init=False, repr=False, compare=False)  # told, of closing
 
-    def make(self, num_envs: int, parallelism: Parallelism = FASTEST) -> Vectorized:
-        """`num_envs` copies. They never reset by themselves: the caller does, with `options={"reset_mask": ...}`.
+    def make(self, seeds: Sequence[int], parallelism: Parallelism = FASTEST) -> Vectorized:
+        """A copy a seed. They never reset by themselves: the caller does, with `options={"reset_mask": ...}`.
 
+        From its seed follows what a copy in a worker process draws from global generators, already as it is made.
         Raises `ConfigError` if the environment is unknown, cannot be made, or is not to be had natively, and
         `EnvironmentFault` or `EnvironmentMisfit` if its steps are timed and go wrong.
         """
+        how, make = self._planned(len(seeds), parallelism)
+        return Vectorized(make(seeds), how, make)
+
+    @apart(0, "probe")
+    def _planned(self, num_envs: int, parallelism: Parallelism) -> tuple[str, Maker]:
+        """How they are to run, found out with one that is made for that. Raises as `make` does."""
         with self.looked_at() as env:
             spaces: Any = getattr(env, "observation_space", None), getattr(env, "action_space", None)
             observation_encoder(spaces[0], self.id)  # spaces that no policy reads are refused here
             action_decoder(spaces[1], self.id)
             vectorization, reason = self._chosen(env, num_envs, parallelism)
-        make: Callable[[], VectorEnv[Any, Any, Any]]
         if vectorization == "native":
             threads = min(parallelism.num_threads or cores(), num_envs)
-            make, how = functools.partial(self._make_batch, num_envs, threads), _count(threads, "thread")
-            return Vectorized(make(), f"one MuJoCo batch, {how}", make)
+            return f"one MuJoCo batch, {_count(threads, 'thread')}", functools.partial(self._make_batch, threads)
         if vectorization == "sync":
-            make = functools.partial(InTurn, functools.partial(self._make_watched, spaces), num_envs)
-            return Vectorized(make(), f"stepped in turn ({reason})", make)
-        make = functools.partial(self._make_workers, num_envs, spaces)
-        return Vectorized(make(), f"in {_count(num_envs, 'worker process')} ({reason})", make)
+            return f"stepped in turn ({reason})", functools.partial(self._make_in_turn, spaces)
+        return f"in {_count(num_envs, 'worker process')} ({reason})", functools.partial(self._make_workers, spaces)
 
     def _chosen(
         self, env: gymnasium.Env[Any, Any], num_envs: int, parallelism: Parallelism
@@ -122,16 +130,19 @@ class Task:
         """Have environments closed. What goes wrong in that is told, once a run, and ends nothing."""
         let_go(close, self.id, self.complaints)
 
-    def _make_batch(self, num_envs: int, num_threads: int) -> MujocoBatch:
-        return MujocoBatch(self.make_one(), num_envs, num_threads)
+    def _make_batch(self, num_threads: int, seeds: Sequence[int]) -> MujocoBatch:
+        return MujocoBatch(self.make_one(), len(seeds), num_threads)
+
+    def _make_in_turn(self, spaces: Spaces, seeds: Sequence[int]) -> InTurn:
+        return InTurn(functools.partial(self._make_watched, spaces), len(seeds))
 
     def _make_watched(self, spaces: Spaces, index: int) -> Watched:
         return Watched(self._make_alike(spaces), index)
 
-    def _make_workers(self, num_envs: int, spaces: Spaces) -> Workers:
+    def _make_workers(self, spaces: Spaces, seeds: Sequence[int]) -> Workers:
         """From the spec, since a plugin's id is not registered there."""
         make = functools.partial(self._make_alike, spaces, gymnasium.spec(self.id))
-        return Workers(make, spaces, num_envs, self.step_timeout)
+        return Workers(make, spaces, seeds, self.step_timeout)
 
     def _make_alike(self, spaces: Spaces, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
         """One with these spaces. Raises `ConfigError` if it has others: one policy is for all."""

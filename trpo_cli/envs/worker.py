@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -22,9 +23,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from trpo_cli.envs.failure import Failure, raised
+from trpo_cli.envs.global_generators import Globals
 from trpo_cli.envs.slots import Place
 from trpo_cli.envs.watched import Watched
 from trpo_cli.errors import UserError
+from trpo_cli.seeding import seed_globals
 
 Env = gymnasium.Env[Any, Any]
 Array = NDArray[Any]
@@ -35,8 +38,8 @@ CLOSED = "closed"
 """The last answer of a worker, unless its environment said something to it."""
 
 
-def work(index: int, make: Any, pipe: Connection, memory: Any, shape: tuple[int, ...], kind: Any) -> None:
-    """A worker's life."""
+def work(index: int, seed: int, make: bytes, pipe: Connection, memory: Any, shape: tuple[int, ...], kind: Any) -> None:
+    """A worker's life. `make` is pickled: to read it imports the environment's module, which may draw numbers."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
@@ -45,8 +48,9 @@ def work(index: int, make: Any, pipe: Connection, memory: Any, shape: tuple[int,
     threadpool_limits(1)
     with contextlib.suppress(EOFError, ConnectionError):  # the parent needs it no more
         try:
-            env = make()
-            worker = _Worker(index, env, table(memory, shape, kind))
+            seed_globals(seed, "making an environment")
+            env = pickle.loads(make)()
+            worker = _Worker(index, env, table(memory, shape, kind), Globals(seed))
         except Exception as error:
             pipe.send(_told(index, error))
             return
@@ -68,11 +72,13 @@ def table(memory: Any, shape: Any, kind: Any) -> Array:
 class _Worker:
     """What is done for each request, by its name."""
 
-    def __init__(self, index: int, env: Env, observations: Array) -> None:
-        self._place, self._shown = Place(Watched(env, index)), observations[index]
-        self.closed = False
+    def __init__(self, index: int, env: Env, observations: Array, shared: Globals) -> None:
+        self._place, self._shown = Place(Watched(env, index), shared=shared), observations[index]
+        self._shared, self.closed = shared, False
 
     def reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
+        if seed is not None:
+            self._shared.start_anew(seed)
         observation, _ = self._place.env.reset(seed=seed, options=options)
         self._place.ended = False
         self._show(observation)

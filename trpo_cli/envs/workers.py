@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -42,9 +43,13 @@ class Workers(VectorEnv[Any, Any, Any]):
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012  Gymnasium's way to say it
 
-    def __init__(self, make: Callable[[], Env], spaces: Spaces, num_envs: int, timeout: float) -> None:
-        """`make` is called in each worker; `spaces` are those of what it makes. `timeout` in seconds, of an answer."""
-        self.num_envs, self.timeout = num_envs, timeout
+    def __init__(self, make: Callable[[], Env], spaces: Spaces, seeds: Sequence[int], timeout: float) -> None:
+        """`make` is called in each worker, after its global generators were seeded with one of `seeds`.
+
+        `spaces` are those of what it makes. `timeout` in seconds, of an answer.
+        """
+        self.num_envs, self.timeout = len(seeds), timeout
+        num_envs, made = len(seeds), pickle.dumps(CloudpickleWrapper(make))  # read in the worker: it may import modules
         self.single_observation_space, self.single_action_space = spaces
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -58,9 +63,9 @@ class Workers(VectorEnv[Any, Any, Any]):
         # The workers hear no signal but SIGKILL, which is not what the interpreter would send them at its end.
         self._end = Finalize(self, _end, (self._processes, self._pipes, self._busy), exitpriority=10)
         _start_server()
-        for index in range(num_envs):
+        for index, seed in enumerate(seeds):
             pipe, far = context.Pipe()
-            arguments = (index, CloudpickleWrapper(make), far, memory, shape, kind)
+            arguments = (index, seed, made, far, memory, shape, kind)
             process = context.Process(target=work, args=arguments)  # a daemon may have no processes of its own
             process.start()
             far.close()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trpo_cli.data import Advantage, Estimates, Predict, Rollout, Sample, Tensors, Visited
 from trpo_cli.distributions import Categorical
+from trpo_cli.envs import global_generators
 from trpo_cli.envs.make import Task
 from trpo_cli.errors import ConfigError
 from trpo_cli.policies import Policy, on_cpu
@@ -155,8 +156,13 @@ class Vine(SinglePath):
         trunk, raw = self.follow(policy, visit=lambda t: states.extend(envs.save(rows[times == t])))
         first, log_weight = self._first_actions(policy, trunk.observation[times, rows])
         everywhere = np.arange(envs.num_envs)
-        aside = envs.save(everywhere)
+        aside, before = envs.save(everywhere), global_generators.states()
         branch = self._branches(policy, states, first)
+        if drawn := global_generators.drawn(before):
+            raise ConfigError(
+                f"sampler: vine has to save and restore {envs.task.id}, and cannot: its steps draw from "
+                f"{' and '.join(drawn)}, whose generator all environments share; self.np_random is each one's own"
+            )
         envs.restore(everywhere, aside)
         branch = replace(branch, time=branch.time + trunk.time[times, rows].repeat_interleave(self.actions_per_state))
         self.normalizer.update(raw)
