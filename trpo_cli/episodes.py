@@ -47,12 +47,12 @@ class Evaluation:
         return {name: float(value) for name, value in zip(METRICS, values, strict=True)}
 
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % bootstrap interval of the mean return; None for one episode, which says nothing of others."""
-        from trpo_cli.statistics import interval
+        """The 95 % interval of the mean return, Student's t; None for too few episodes."""
+        from trpo_cli.statistics import are_enough, bounds
 
-        if len(self.returns) == 1:
+        if not are_enough([self.returns]):
             return None
-        low, high = interval([self.returns])
+        low, high = bounds([self.returns])
         return float(low), float(high)
 
 

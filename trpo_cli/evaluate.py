@@ -19,7 +19,7 @@ from trpo_cli.layout import relative
 from trpo_cli.trained import Trained, load, run_directories
 
 HEADER = """\
-|    return |        95 % interval |      std |  length | episodes |       steps | task, run
+|    return | {:>20} |      std |  length | episodes |       steps | task, run
 |-----------|----------------------|----------|---------|----------|-------------|----------"""
 
 INDENTED = f"\n{'|':<12}| "  # a line more in a row
@@ -35,10 +35,11 @@ class Played:
 
     def line(self) -> str:
         """Its row of the table."""
-        result, bounds = self.result, self.result.interval()
-        interval = f"{bounds[0]:.2f} to {bounds[1]:.2f}" if bounds else "one episode"
+        result = self.result
+        low, high = result.interval() or (result.returns.min(), result.returns.max())
+        span = f"{low:.2f} to {high:.2f}" if len(result.returns) > 1 else "one episode"
         return (
-            f"| {result.returns.mean():9.2f} | {interval:>20} | {result.returns.std():8.2f} | "
+            f"| {result.returns.mean():9.2f} | {span:>20} | {result.returns.std():8.2f} | "
             f"{result.lengths.mean():7.1f} | {len(result.returns):8} | {self.trained.env_steps:11,} | "
             f"{self.trained.task.id}, {relative(self.directory)}"
         )
@@ -59,11 +60,12 @@ class Played:
 def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> list[Played]:
     """Print the table row by row, with what went wrong; returns what was played.
 
-    Where there is but one run, what goes wrong with it is raised.
+    Where there is but one run, what goes wrong with it is raised, and nothing is printed.
     """
     played: list[Played] = []
     plan = Episodes(arguments.episodes, arguments.max_steps)
-    print(f"{'sampled' if arguments.sample else 'likeliest'} actions, seed {arguments.seed}\n{HEADER}")
+    if len(directories) > 1:
+        print(head(arguments), flush=True)
     for directory in directories:
         try:
             trained = load(directory, arguments.plugins, arguments.checkpoint)
@@ -76,8 +78,19 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
             print(f"| {'failed':>9}", INDENTED.join(said.splitlines()), sep=" | ", flush=True)
         else:
             played.append(Played(directory, trained, result))
+            if len(directories) == 1:
+                print(head(arguments))
             print(played[-1].line(), flush=True)
     return played
+
+
+def head(arguments: argparse.Namespace) -> str:
+    """What stands above the rows of the table."""
+    from trpo_cli.statistics import FEWEST
+
+    actions = "sampled" if arguments.sample else "likeliest"
+    spread = "95 % interval" if arguments.episodes >= FEWEST else "min to max"
+    return f"{actions} actions, seed {arguments.seed}\n{HEADER.format(spread)}"
 
 
 def screen(trained: Trained, arguments: argparse.Namespace) -> None:
@@ -121,7 +134,8 @@ def parser() -> Parser:
     takes = Parser(
         prog="trpo-eval",
         description="Play episodes with the checkpoints of runs, side by side, on environments of their own; print the "
-        "mean return of each run, with its 95 %% bootstrap interval over the episodes, and the standard deviation.",
+        "mean return of each run, with its 95 % interval over the episodes (of fewer than five, min to max), and the "
+        "standard deviation.",
     )
     add = takes.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="a directory that trpo-train wrote, or a folder of them")

@@ -15,6 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from trpo_cli.errors import RunDirectoryError
 
 CONFIG, METRICS, SUMMARY, LOG = "config.yaml", "metrics.csv", "summary.json", "train.log"
+WHOLE = "all_rows.json"  # of an archived run, which lacks rows
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 FOLDERS = (CHECKPOINTS, TENSORBOARD)
 SWEEP = "sweep.status.json"  # in the directory of a sweep
@@ -55,7 +56,7 @@ def refuse_links(directory: Path) -> None:
 
     A link in a directory from a stranger would have us write to wherever it leads.
     """
-    files = [directory / name for name in (CONFIG, METRICS, SUMMARY, LOG)]
+    files = [directory / name for name in (CONFIG, METRICS, SUMMARY, LOG, WHOLE)]
     folders = [directory / name for name in FOLDERS]
     for path in (*files, *folders, *(path for folder in folders for path in _listed(folder))):
         with contextlib.suppress(FileNotFoundError):
