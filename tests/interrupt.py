@@ -43,6 +43,7 @@ INTERRUPTS = 20  # of each case
 SENT = (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ROWS = 24  # of a job; as many lines, with the header, has it before the last of them
 LIMIT = 120.0  # seconds that a sweep may take to stop
+INTERPRETER = 0.3  # seconds until a command is there at all, at most
 REPORT = 4.0  # seconds that its report takes
 
 
@@ -75,7 +76,7 @@ def wait(process: subprocess.Popen[bytes], sweep: Path, span: float, jobs: int, 
     kind, before = chance.random(), ending(sweep)
     number = jobs if kind > 0.85 else min(jobs, before + chance.randrange(1, jobs + 1))
     if kind < 0.4:
-        time.sleep(chance.uniform(0, span))
+        time.sleep(chance.uniform(INTERPRETER, span))
         return
     while ending(sweep) < number and process.poll() is None:
         time.sleep(0.001)

@@ -140,6 +140,19 @@ def test_what_was_noted_within_is_known_outside() -> None:
     assert signal.getsignal(signal.SIGUSR1) == outside
 
 
+def test_a_signal_that_comes_in_a_finaliser_is_not_lost() -> None:
+    class Last:
+        def __del__(self) -> None:
+            send()
+
+    def wait() -> None:
+        Last()
+        time.sleep(5)
+
+    with pytest.raises(Stopped), Interruptible():
+        wait()
+
+
 def test_a_hangup_is_heard_unless_it_was_ignored() -> None:
     before = signal.getsignal(signal.SIGHUP)
     try:

@@ -9,12 +9,14 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 EXIT_OFFSET = 128  # a shell reports a process ended by signal n as 128 + n
+MOMENT = 0.05  # seconds: more than a finaliser takes
 ECHO = 1.0  # seconds in which another signal is the same one: a terminal or `timeout` sends it to everybody at once
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -38,6 +40,7 @@ class Interruptible:
         self.signal: signal.Signals | None = None
         self._before = before
         self._since = 0.0
+        self._astray = False  # whether what was raised was caught by no one
         self._outer: Interruptible | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -51,12 +54,21 @@ class Interruptible:
         if self.signal is None:
             self.signal, self._since = by, time.monotonic()
             self._first(by)
-        elif time.monotonic() - self._since > ECHO:
+        elif self._astray or time.monotonic() - self._since > ECHO:
+            self._astray = False
             raise Stopped(by)
 
     def _first(self, by: signal.Signals) -> None:
         self._before(by)
         raise Stopped(by)
+
+    def _rescue(self, lost: sys.UnraisableHookArgs) -> None:
+        """Have a signal that came in a finaliser, out of which nothing can be raised, come again when that is over."""
+        if not isinstance(lost.exc_value, Stopped):
+            self._hook(lost)
+        elif _contexts[-1:] == [self]:
+            self._astray = True
+            threading.Timer(MOMENT, os.kill, (os.getpid(), lost.exc_value.by)).start()
 
     def _learn(self, other: Interruptible) -> None:
         if self.signal is None:
@@ -65,6 +77,7 @@ class Interruptible:
     def __enter__(self) -> Self:
         self._outer = _contexts[-1] if _contexts else None
         _contexts.append(self)
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._rescue
         self._previous = {number: signal.signal(number, _hear) for number in SIGNALS if not _is_ignored(number)}
         if self._outer is not None:
             self._learn(self._outer)
@@ -73,6 +86,7 @@ class Interruptible:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        sys.unraisablehook = self._hook
         for number, handler in self._previous.items() if self._outer is None else ():
             signal.signal(number, handler)
         del _contexts[_contexts.index(self) :]
@@ -103,6 +117,12 @@ class AtOnce(Interruptible):
             with contextlib.suppress(Exception):  # it may be writing now
                 stream.flush()
         os._exit(self.status)
+
+
+def ignore() -> None:
+    """Be deaf from now on: the interpreter, as it ends, would take back every handler, and die of what comes then."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 _contexts: list[Interruptible] = []  # the innermost comes last

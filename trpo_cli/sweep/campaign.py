@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from trpo_cli.build import fill
 from trpo_cli.composed import Node, described
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
-from trpo_cli.layout import CONFIG, SWEEP, home, quoted, relative
+from trpo_cli.layout import CONFIG, SWEEP, home, quoted, relative, staying
 from trpo_cli.lock import LOCK, Lock
 from trpo_cli.mistakes import explained
 from trpo_cli.parts import check, root_settings
@@ -165,7 +165,8 @@ class Campaign:
             node = described(self.composed(job.overrides))
             del node["sweep"]
             plan = planned(job.directory, {**node, "resume": AUTO}, job.overrides)
-            accept(plan.config)
+            with staying():  # what is built may go elsewhere
+                accept(plan.config)
         except (HydraException, OmegaConfBaseException) as error:
             return str(explained(error))
         except UserError as error:
