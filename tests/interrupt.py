@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import kill
 from comparison import assert_same_run
@@ -55,9 +55,10 @@ class Interrupt(NamedTuple):
     status: int
 
 
-def started(words: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
-    """The command in a process group of its own, as from a terminal."""
-    return kill.command(*words, cwd=folder, stdout=subprocess.PIPE, start_new_session=True)
+def started(words: Sequence[str], folder: Path, **streams: int) -> subprocess.Popen[bytes]:
+    """The command in a process group of its own, as from a terminal, though these tests may run under nohup."""
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "cwd": folder, "start_new_session": True, **streams}
+    return kill.command(*words, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL), **options)
 
 
 def instant(sweep: Path) -> str:

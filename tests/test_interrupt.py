@@ -171,8 +171,7 @@ def test_a_hangup_is_heard_unless_it_was_ignored() -> None:
 def test_a_run_whose_terminal_is_closed_saves_and_ends(tmp_path: Path) -> None:
     terminal, far = pty.openpty()
     words = ("env=CartPole-v1", "total_steps=99999999", "checkpoint.every=99999", *kill.TRPO[:1], "hydra.run.dir=run")
-    streams = {"stdin": far, "stdout": far, "stderr": far}
-    process = kill.command(*words, cwd=tmp_path, start_new_session=True, **streams)
+    process = interrupt.started(words, tmp_path, stdin=far, stdout=far, stderr=far)
     os.close(far)
     waited(lambda: (tmp_path / "run" / "metrics.csv").exists() and (tmp_path / "run" / "metrics.csv").stat().st_size)
     os.close(terminal)
