@@ -371,6 +371,17 @@ class Silent(Probe):
         return 0.0
 
 
+class Wandering(Probe):
+    """Goes to the root of the file system when it is reset."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        os.chdir("/")
+        return super().reset(seed=seed, options=options)
+
+    def reward(self, action: Any) -> float:
+        return 0.0
+
+
 class Graph(Probe):
     """Observations of a kind that is not supported."""
 

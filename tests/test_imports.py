@@ -12,6 +12,8 @@ import trpo_cli
 PACKAGE = Path(trpo_cli.__file__).parent
 LAYERS = {
     "errors": 0,
+    "start": 1,
+    "__main__": 2,
     "aligned": 0,
     "ranges": 0,
     "schedules": 0,

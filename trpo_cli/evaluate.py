@@ -15,7 +15,7 @@ from trpo_cli.command_line import Parser
 from trpo_cli.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.errors import UserError
 from trpo_cli.film import film, prepare
-from trpo_cli.layout import relative
+from trpo_cli.layout import relative, staying
 from trpo_cli.trained import Trained, load, run_directories
 
 HEADER = """\
@@ -68,8 +68,9 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
         print(head(arguments), flush=True)
     for directory in directories:
         try:
-            trained = load(directory, arguments.plugins, arguments.checkpoint)
-            result = evaluate(*trained[:3], plan, arguments.seed, arguments.sample)
+            with staying():
+                trained = load(directory, arguments.plugins, arguments.checkpoint)
+                result = evaluate(*trained[:3], plan, arguments.seed, arguments.sample)
         except UserError as error:
             if len(directories) == 1:
                 raise
@@ -96,7 +97,7 @@ def head(arguments: argparse.Namespace) -> str:
 def screen(trained: Trained, arguments: argparse.Namespace) -> None:
     """Film the first episodes, and say what they returned."""
     plan = Episodes(arguments.video_episodes, arguments.max_steps)
-    result = film(trained, arguments.video, plan, arguments.seed, arguments.sample)
+    result = film(trained, arguments.video.absolute(), plan, arguments.seed, arguments.sample)
     episodes = ", ".join(f"{r:.2f} in {n} steps" for r, n in zip(result.returns, result.lengths, strict=True))
     print(f"filmed in {relative(arguments.video)}, returns: {episodes}")
 
@@ -161,3 +162,9 @@ def _at_least(smallest: int) -> Any:
         return value
 
     return whole
+
+
+if __name__ == "__main__":
+    from trpo_cli.start import evaluate as command
+
+    command()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from trpo_cli.episodes import STREAM, Episodes, Evaluation, play
 from trpo_cli.errors import ConfigError, UserError
+from trpo_cli.signals import AtOnce
 
 if TYPE_CHECKING:
     import gymnasium
@@ -106,15 +107,16 @@ def written(path: Path, first: Frame, rate: float) -> Iterator[Callable[[Frame],
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     height, width = first.shape[:2]
     frames = imageio_ffmpeg.write_frames(str(part), (width, height), fps=rate, macro_block_size=2)
-    try:
-        frames.send(None)
-        frames.send(first)
-        yield frames.send
-        frames.close()
-        os.replace(part, path)
-    finally:
-        frames.close()
-        part.unlink(missing_ok=True)
+    with AtOnce(lambda by: part.unlink(missing_ok=True)):
+        try:
+            frames.send(None)
+            frames.send(first)
+            yield frames.send
+            frames.close()
+            os.replace(part, path)
+        finally:
+            frames.close()
+            part.unlink(missing_ok=True)
 
 
 def prepare(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import stat
@@ -92,5 +93,31 @@ def quoted(key: str, path: Path) -> str:
 
 
 def relative(path: Path) -> Path:
-    """`path` from the working directory where it lies below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    """`path` from where the command was typed, if it lies below that."""
+    return path.relative_to(home()) if path.is_relative_to(home()) else path
+
+
+def home() -> Path:
+    """Where the command was typed, wherever an environment or Hydra has gone since."""
+    return _homes[-1] if _homes else Path.cwd()
+
+
+@contextlib.contextmanager
+def typed_in(place: Path) -> Iterator[None]:
+    """Within it `place` is `home()`. At its end the process is back in the directory where it was before."""
+    before = os.open(".", os.O_RDONLY)  # which may have been deleted: a path would not do
+    _homes.append(place)
+    try:
+        yield
+    finally:
+        _homes.pop()
+        os.fchdir(before)
+        os.close(before)
+
+
+def staying() -> contextlib.AbstractContextManager[None]:
+    """At its end the process is back in the directory where it was before."""
+    return typed_in(home())
+
+
+_homes: list[Path] = []  # of commands that are running, the innermost last

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from trpo_cli.command_line import OPEN
 from trpo_cli.composed import Node
 from trpo_cli.errors import ConfigError, RunDirectoryError, nearest
-from trpo_cli.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, read_config, relative
+from trpo_cli.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, home, read_config, relative
 from trpo_cli.schedules import Falling
 
 AUTO = "auto"
@@ -153,7 +153,7 @@ def planned(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:
     was said contradicts the run that is there, or does not allow the code that it needs.
     """
     resume, given = given["resume"], {**given, "resume": None}
-    if resume not in (None, AUTO) and Path(resume).resolve() != directory.resolve():
+    if resume not in (None, AUTO) and (home() / resume).resolve() != directory.resolve():
         raise ConfigError(ONE_RUN)
     begun = (directory / CONFIG).exists()
     if not begun and resume not in (None, AUTO):

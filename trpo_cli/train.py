@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -28,7 +29,7 @@ from trpo_cli.door import answered
 from trpo_cli.episodes import METRICS
 from trpo_cli.errors import ConfigError, EnvironmentFault, EnvironmentMisfit, UserError
 from trpo_cli.groups import CONF
-from trpo_cli.layout import fitting, quoted, relative
+from trpo_cli.layout import fitting, quoted, relative, typed_in
 from trpo_cli.parts import Parts, Settings, build_parts, build_tracker, root_settings
 from trpo_cli.progress import Progress
 from trpo_cli.resume import Plan, directed, planned
@@ -227,11 +228,18 @@ class Training:
 def _job(cfg: DictConfig) -> str | None:
     """A run by itself; or one of a sweep, which returns what went wrong, so that others follow."""
     command = HydraConfig.get()
+    with typed_in(Path(command.runtime.cwd)):
+        return _begun(cfg, command)
+
+
+def _begun(cfg: DictConfig, command: HydraConf) -> str | None:
     node = described(cfg, command)
     sweep = node.pop("sweep")
     directory, overrides = Path(command.runtime.output_dir), command.overrides.task
     if command.mode is RunMode.MULTIRUN:
-        return _failure(node, overrides, directory, watched=command.launcher._target_.endswith(".BasicLauncher"))
+        from trpo_cli.sweep.campaign import HERE
+
+        return _job_of_sweep(node, overrides, directory, watched=command.launcher._target_.endswith(HERE))
     with told_once(), discard_empty(directory):
         if any(text.startswith("hydra.sweep.dir=") for text in command.overrides.hydra) and not sweep["resume"]:
             raise ConfigError("hydra.sweep.dir: is for several runs, with -m; hydra.run.dir=DIR is where a run lies")
@@ -239,6 +247,18 @@ def _job(cfg: DictConfig) -> str | None:
             raise ConfigError(f"sweep.{asked[0]}: this is no sweep; -m, --multirun makes it one")
         train(node, overrides, directory)
     return None
+
+
+def _job_of_sweep(node: Node, overrides: Sequence[str], directory: Path, watched: bool) -> str | None:
+    """Train; what went wrong. Raises `Stopped` after a signal, also if that came when the job had all but ended."""
+    from trpo_cli.sweep.stopping import refuse_stopped
+
+    with StopRequest() as stop:
+        stop.check()
+        refuse_stopped(directory.parent)
+        problem = _failure(node, overrides, directory, watched)
+        stop.check()
+    return problem
 
 
 def _failure(node: Node, overrides: Sequence[str], directory: Path, watched: bool) -> str | None:
@@ -265,3 +285,9 @@ def main() -> None:
         with extended(said):
             register()
             _job()
+
+
+if __name__ == "__main__":
+    from trpo_cli.start import train as command
+
+    command()

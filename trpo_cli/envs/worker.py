@@ -28,10 +28,11 @@ from trpo_cli.envs.slots import Place
 from trpo_cli.envs.watched import Watched
 from trpo_cli.errors import UserError
 from trpo_cli.seeding import seed_globals
+from trpo_cli.signals import SIGNALS
 
 Env = gymnasium.Env[Any, Any]
 Array = NDArray[Any]
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+IGNORED = SIGNALS
 """Terminals and schedulers send them to every process of a run; the first one finishes its iteration."""
 GRACE = 2.0  # seconds to close the environment when nobody waits for it
 CLOSED = "closed"

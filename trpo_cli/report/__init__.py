@@ -10,10 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from trpo_cli import __version__
+from trpo_cli import __version__, durable
 from trpo_cli.cli import reported
 from trpo_cli.command_line import Parser
 from trpo_cli.errors import RunDirectoryError, UserError
+from trpo_cli.layout import relative
 from trpo_cli.report.archive import archive
 from trpo_cli.report.content import Content, Options, content
 from trpo_cli.report.figures import together
@@ -62,7 +63,7 @@ def report(
         written = write(told, out, origin(folders))
     except OSError as error:
         raise RunDirectoryError(f"--out: {out} cannot be written: {error.strerror}") from error
-    print(f"\nwritten to {out}: {', '.join(written)}")
+    print(f"\nwritten to {relative(out)}: {', '.join(written)}")
 
 
 def left_out(folders: Sequence[Path]) -> list[str]:
@@ -74,18 +75,19 @@ def left_out(folders: Sequence[Path]) -> list[str]:
 
 def origin(folders: Sequence[Path]) -> str:
     """What the page is made from, when and by what: of all files it alone says so, and differs from time to time."""
-    return f"Made from {', '.join(map(str, folders))} on {datetime.now():%Y-%m-%d %H:%M} by trpo-cli {__version__}."
+    places = ", ".join(str(relative(folder)) for folder in folders)
+    return f"Made from {places} on {datetime.now():%Y-%m-%d %H:%M} by trpo-cli {__version__}."
 
 
 def write(told: Content, out: Path, made: str) -> list[str]:
     """Put every file of a report into `out`, and take away those of an earlier one; returns their names."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in OURS:
+    for name in OURS[1:]:  # the page stays, and comes first: without it the others would seem to be of no report
         (out / name).unlink(missing_ok=True)
     texts = {PAGE: page(told, made), MARKDOWN: markdown(told)}
     texts |= {f"{s.table.name}.csv": s.table.csv() for s in told.sections if s.table}
     for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        durable.write(out / name, text.encode("utf-8", errors="backslashreplace"))
     for section in told.sections:
         if section.panels:
             together(section.panels, section.columns, out / section.figure)

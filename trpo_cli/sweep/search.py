@@ -63,10 +63,11 @@ class Search(Sweep):
         from trpo_cli.sweep.trials import Trials
 
         try:
-            with self.campaign as campaign:
-                trials = Trials(campaign.directory, space, options)
-                trials.run(campaign, default)
-            self._conclude(trials)
+            with self.campaign.stoppable():
+                with self.campaign as campaign:
+                    trials = Trials(campaign.directory, space, options)
+                    trials.run(campaign, default)
+                self._conclude(trials)
         except StorageInternalError as error:
             raise RunDirectoryError(f"{self.campaign.directory}: the study cannot be kept: {error}") from error
 
