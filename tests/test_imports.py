@@ -20,6 +20,7 @@ LAYERS = {
     "threads": 0,
     "seeding": 0,
     "kl_ball": 0,
+    "yaml_files": 0,
     "layout": 1,
     "lock": 1,
     "progress": 0,
@@ -82,6 +83,7 @@ ENTRY_POINTS = {
     "mistakes",
     "search_path",
     "sweep",
+    "yaml_files",  # reads as it does
 }
 
 

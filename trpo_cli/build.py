@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml  # type: ignore[import-untyped]
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from trpo_cli.errors import ConfigError, UnknownNameError, UserError, nearest
+from trpo_cli.errors import TAKEN, ConfigError, UnknownNameError, UserError, nearest
 from trpo_cli.groups import CONF, options
 from trpo_cli.plugins import announced
 
@@ -77,10 +77,13 @@ def build_function(node: Any, path: str, plugins: Sequence[str] = ()) -> Callabl
 
 
 def _part(node: Any, path: str) -> Mapping[str, Any]:
-    if not isinstance(node, Mapping) or "_target_" not in node:
+    if not isinstance(node, Mapping):
+        name = node if isinstance(node, str) else "NAME"
         raise ConfigError(
-            f"{path}: got {node!r}; a part is chosen from its group, with a slash: {path.replace('.', '/')}=NAME"
+            f"{path}: got {node!r}; a part is chosen from its group, with a slash: {path.replace('.', '/')}={name}"
         )
+    if "_target_" not in node:
+        raise ConfigError(f"{path}: its YAML has no _target_; {TAKEN}")
     return node
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+TAKEN = "'defaults: [OPTION, _self_]' takes that of another option"
+"""What mends a YAML file that says too little."""
+
 
 class UserError(Exception):
     """Base of every error whose message alone tells the user what to do."""

@@ -211,9 +211,10 @@ class Training:
 def _job(cfg: DictConfig) -> str | None:
     """A run by itself; or one of a sweep, which returns what went wrong, so that others follow."""
     command = HydraConfig.get()
-    node = described(cfg, command)
-    sweep = node.pop("sweep")
     directory, overrides = Path(command.runtime.output_dir), command.overrides.task
+    with told_once(), discard_empty(directory):
+        node = described(cfg, command)
+    sweep = node.pop("sweep")
     if command.mode is RunMode.MULTIRUN:
         return _failure(node, overrides, directory, watched=command.launcher._target_.endswith(".BasicLauncher"))
     with told_once(), discard_empty(directory):
