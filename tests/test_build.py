@@ -150,7 +150,7 @@ def test_settings_are_checked_to_the_leaves() -> None:
     assert fill(Settings, good).eval.every == 0
     for change, said in (
         ({"seed": "a"}, "seed: got 'a'; it should be a valid integer"),
-        ({"seed": 1.0}, "seed: got 1.0"),
+        ({"seed": 1.5}, "seed: got 1.5"),
         ({"total_steps": 0}, "total_steps: got 0; it should be greater than or equal to 1"),
         ({"eval": {"every": -1, "episodes": 1, "max_episode_steps": 1}}, "eval.every: got -1"),
         ({"eval": {"every": 1, "often": 1}}, "eval.often: no such key"),

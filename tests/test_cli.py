@@ -286,7 +286,7 @@ MISTAKES = {
     ("algo:trpo",): "'algo:trpo': a value stands behind '='; say algo=trpo",
     ("hopper",): "did you mean env=Hopper-v4 or env=Hopper-v5?",
     ("vine",): "did you mean sampler=vine?",
-    ("total_steps=1e6",): "total_steps: got 1000000.0; it should be a valid integer, 1_000_000",
+    ("total_steps=1.5",): "total_steps: got 1.5; it should be a valid integer",
     ("plugins=mine",): "plugins: got 'mine'; it should be a valid list, [mine]",
     ("algo=cem", "sampler=single_path"): "sampler=single_path does not go with algo=cem: sampler=whole_episodes does",
     ("algo=cpi", "env=FrozenLake-v1", "critic=mlp"): "critic=mlp does not go with algo=cpi: critic=zero does",

@@ -50,6 +50,7 @@ LAYERS = {
     "state": 2,
     "statistics": 0,
     "telling": 9,
+    "whole_numbers": 9,
     "sweep": 8,
     "signals": 5,
     "build": 6,
@@ -83,6 +84,7 @@ ENTRY_POINTS = {
     "mistakes",
     "search_path",
     "sweep",
+    "whole_numbers",
     "yaml_files",  # reads as it does
 }
 

@@ -7,16 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, InterpolationResolutionError, OmegaConfBaseException
 
 from trpo_cli.command_line import CommandLine, listed, read
 from trpo_cli.errors import TAKEN, ConfigError, UnknownNameError, UserError, nearest
-from trpo_cli.groups import CONF, GROUPS, choices, parts, roots
+from trpo_cli.groups import GROUPS, choices, parts, roots
 from trpo_cli.layout import relative
+from trpo_cli.search_path import sketched
 from trpo_cli.settings import flat
 from trpo_cli.yaml_files import standing
 
@@ -219,19 +218,7 @@ def _no_part(group: str) -> UnknownNameError:
 
 
 def _composed() -> DictConfig | None:
-    """The configuration of those of our options that were chosen on this command line; None if they do not compose."""
-    said = (text.partition("=")[::2] for text in _said().overrides)
-    first = ((group, values.partition(",")[0]) for group, values in said)  # of a sweep
-    chosen = [f"{group}={name}" for group, name in first if group in GROUPS and name in choices(group, [CONF])]
-    one, in_use = GlobalHydra.instance(), GlobalHydra.instance().hydra  # by a sweep
-    one.clear()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("train", chosen, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException):
-        return None
-    finally:
-        one.hydra = in_use
+    return sketched(_said())
 
 
 def _said() -> CommandLine:

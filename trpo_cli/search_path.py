@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from trpo_cli.command_line import CommandLine, listed
-from trpo_cli.errors import ConfigError
+from trpo_cli.errors import ConfigError, UserError
+from trpo_cli.groups import CONF, GROUPS
 from trpo_cli.layout import relative
 from trpo_cli.plugins import configurations, import_plugins
 from trpo_cli.yaml_files import SLIPPED, option, slip
@@ -103,8 +109,32 @@ def extended(said: CommandLine) -> Iterator[None]:
     for plugin in (GymnasiumSource, OurSearchPath):
         Plugins.instance().register(plugin)
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource  # in place of Hydra's
-    OurSearchPath.said = said
+    before, OurSearchPath.said = OurSearchPath.said, said
     try:
         yield
     finally:
-        OurSearchPath.said = None
+        OurSearchPath.said = before
+
+
+def sketched(said: CommandLine) -> DictConfig | None:
+    """The configuration of the options that a command line chooses, without its keys; None if they do not compose.
+
+    Parts that an algorithm does not have are left out.
+    """
+    words = (text.partition("=")[::2] for text in said.overrides)
+    first = ((key, values.partition(",")[0]) for key, values in words)  # of a sweep
+    chosen = {key: name for key, name in first if key.partition("/")[0] in GROUPS and re.fullmatch(r"[\w./-]+", name)}
+    whole = {key: name for key, name in chosen.items() if key in GROUPS}
+    return _composed(said, chosen) or _composed(said, whole)
+
+
+def _composed(said: CommandLine, chosen: Mapping[str, str]) -> DictConfig | None:
+    one, in_use = GlobalHydra.instance(), GlobalHydra.instance().hydra  # by a sweep
+    one.clear()
+    try:
+        with extended(said), initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("train", [f"{key}={name}" for key, name in chosen.items()], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, UserError):
+        return None
+    finally:
+        one.hydra = in_use

@@ -36,6 +36,7 @@ from trpo_cli.schedules import due
 from trpo_cli.search_path import extended
 from trpo_cli.signals import Stopped, StopRequest
 from trpo_cli.telling import announce, farewell, saying_how_to_go_on
+from trpo_cli.whole_numbers import plainly, with_whole_numbers
 
 if TYPE_CHECKING:
     from trpo_cli.logger import Logger
@@ -213,7 +214,7 @@ def _job(cfg: DictConfig) -> str | None:
     command = HydraConfig.get()
     directory, overrides = Path(command.runtime.output_dir), command.overrides.task
     with told_once(), discard_empty(directory):
-        node = described(cfg, command)
+        node = with_whole_numbers(described(cfg, command))
     sweep = node.pop("sweep")
     if command.mode is RunMode.MULTIRUN:
         return _failure(node, overrides, directory, watched=command.launcher._target_.endswith(".BasicLauncher"))
@@ -246,7 +247,8 @@ def main() -> None:
         from trpo_cli.sweep import register
         from trpo_cli.sweep.job import resumed
 
-        sys.argv[1:] = [*said.options, *resumed(directed(opened(said.overrides), said.multirun))]
+        overrides = plainly(opened(said.overrides), said)
+        sys.argv[1:] = [*said.options, *resumed(directed(overrides, said.multirun))]
         with extended(said):
             register()
             _job()

@@ -34,6 +34,7 @@ from trpo_cli.signals import Interruptible, Stopped
 from trpo_cli.state import ENDED, FAILED, FINISHED, RUNNING, State
 from trpo_cli.sweep.job import Job, recorded
 from trpo_cli.sweep.status import Status, table
+from trpo_cli.whole_numbers import with_whole_numbers
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Campaign:
     def problem(self, job: Job, accept: Callable[[Node], None]) -> str | None:
         """Why a job cannot begin, or go on, `accept` having a say; None if it can."""
         try:
-            node = described(self.composed(job.overrides))
+            node = with_whole_numbers(described(self.composed(job.overrides)))
             del node["sweep"]
             plan = planned(job.directory, {**node, "resume": AUTO}, job.overrides)
             accept(plan.config)
