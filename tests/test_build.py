@@ -52,8 +52,8 @@ VALUES = [
     ({**LINEAR, "ridge": float("nan")}, r"x.ridge: got nan"),
     ({**LINEAR, "ridge": True}, r"x.ridge: got True"),
     ({"_target_": LINEAR["_target_"]}, r"x.ridge: missing; trpo_cli.critics.LinearCritic needs it"),
-    ("linear", r"x: got 'linear'; a part is chosen from its group, with a slash: x=NAME"),
-    (None, r"x: got None; a part is chosen from its group"),
+    ("linear", r"x: got 'linear'; a part is chosen from its group, with a slash: x=linear"),
+    (None, r"x: got None; a part is chosen from its group, with a slash: x=NAME"),
     (MLP, r"x._target_: 'trpo_cli.policies.mlp.MLPPolicy' is no Critic"),
     ({"_target_": "trpo_cli.critics.explained_variance"}, r"x._target_: .* is no Critic"),
     ({"_target_": "trpo_cli.critics.Nothing"}, r"x._target_: .* cannot be found"),
@@ -150,7 +150,7 @@ def test_settings_are_checked_to_the_leaves() -> None:
     assert fill(Settings, good).eval.every == 0
     for change, said in (
         ({"seed": "a"}, "seed: got 'a'; it should be a valid integer"),
-        ({"seed": 1.0}, "seed: got 1.0"),
+        ({"seed": 1.5}, "seed: got 1.5"),
         ({"total_steps": 0}, "total_steps: got 0; it should be greater than or equal to 1"),
         ({"eval": {"every": -1, "episodes": 1, "max_episode_steps": 1}}, "eval.every: got -1"),
         ({"eval": {"every": 1, "often": 1}}, "eval.often: no such key"),

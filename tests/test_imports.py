@@ -22,6 +22,7 @@ LAYERS = {
     "threads": 0,
     "seeding": 0,
     "kl_ball": 0,
+    "yaml_files": 0,
     "layout": 1,
     "lock": 1,
     "progress": 0,
@@ -51,6 +52,7 @@ LAYERS = {
     "state": 2,
     "statistics": 0,
     "telling": 9,
+    "whole_numbers": 9,
     "sweep": 8,
     "signals": 0,
     "build": 6,
@@ -84,6 +86,8 @@ ENTRY_POINTS = {
     "mistakes",
     "search_path",
     "sweep",
+    "whole_numbers",
+    "yaml_files",  # reads as it does
 }
 
 

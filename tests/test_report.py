@@ -209,7 +209,7 @@ def test_to_ask_whether_a_run_is_held_keeps_nobody_from_holding_it(
 @pytest.mark.parametrize(
     ("file", "text", "note"),
     [
-        ("config.yaml", "a: [", "config.yaml cannot be read"),
+        ("config.yaml", "a: [", "config.yaml, line 1, column 5: the file ends within a bracket"),
         ("config.yaml", "choices: {}\nenv: {id: t}\nseed: 0\npolicy: {}\n", "KeyError: 'algo'"),
         ("metrics.csv", "env_steps,b\n1,2\n3\n", "metrics.csv: the number of columns changed"),
         ("metrics.csv", "env_steps,b\n1,2,3\n", "metrics.csv has 2 columns and rows of 3"),

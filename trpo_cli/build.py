@@ -11,14 +11,16 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from decimal import Decimal
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml  # type: ignore[import-untyped]
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
-from trpo_cli.errors import ConfigError, UnknownNameError, UserError, nearest
+from trpo_cli.errors import TAKEN, ConfigError, UnknownNameError, UserError, nearest
 from trpo_cli.groups import CONF, options
 from trpo_cli.plugins import announced
 
@@ -77,10 +79,13 @@ def build_function(node: Any, path: str, plugins: Sequence[str] = ()) -> Callabl
 
 
 def _part(node: Any, path: str) -> Mapping[str, Any]:
-    if not isinstance(node, Mapping) or "_target_" not in node:
+    if not isinstance(node, Mapping):
+        name = node if isinstance(node, str) else "NAME"
         raise ConfigError(
-            f"{path}: got {node!r}; a part is chosen from its group, with a slash: {path.replace('.', '/')}=NAME"
+            f"{path}: got {node!r}; a part is chosen from its group, with a slash: {path.replace('.', '/')}={name}"
         )
+    if "_target_" not in node:
+        raise ConfigError(f"{path}: its YAML has no _target_; {TAKEN}")
     return node
 
 
@@ -97,7 +102,7 @@ def _arguments(
     parameters = {name: p for name, p in inspect.signature(target).parameters.items() if p.kind in kinds}
     given = {key: value for key, value in node.items() if key != "_target_"}
     _refuse_unknown(given, [name for name in parameters if name not in context], f"{path}.")
-    annotations = _annotations(target)
+    annotations = hints(target)
     arguments = {
         key: checked(value, annotations.get(key, Any), f"{path}.{key}", plugins) for key, value in given.items()
     }
@@ -110,7 +115,7 @@ def _arguments(
 
 def _refuse_unfit(target: Callable[..., Any], path: str, context: Mapping[str, Any], chosen: Mapping[str, str]) -> None:
     """Raise `ConfigError` if a part of the context is not of the kind that `target` works with."""
-    for name, wanted in _annotations(target).items():
+    for name, wanted in hints(target).items():
         if name not in context or not _is_part(wanted) or isinstance(context[name], wanted):
             continue
         part = f"{name}={chosen[name]}" if name in chosen else f"{name}: {type(context[name]).__name__}"
@@ -157,26 +162,53 @@ def checked(value: Any, annotation: Any, path: str, plugins: Sequence[str] = ())
     """
     if value is not None and _is_function(annotation):
         return build_function(value, path, plugins)
+    value = as_whole(value, annotation)
     adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True))
     try:
         return adapter.validate_python(value)  # a whole number for a float comes back as a float
     except ValidationError as error:
-        detail = error.errors()[0]
-        where = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
-        message = detail["msg"].removeprefix("Input ")
-        raise ConfigError(f"{path}{where}: got {value!r}; it {message}{_instead(detail['type'], value)}") from error
+        details = error.errors()
+        where = _place(details[0])
+        said = dict.fromkeys(detail["msg"] for detail in details if _place(detail) == where)
+        first, *others = (text.removeprefix("Input ") for text in said)
+        fits = " or ".join([first, *(text.removeprefix("should be ") for text in others)])
+        instead = _instead(details[0]["type"], value)
+        raise ConfigError(f"{path}{where}: got {value!r}; it {fits}{instead}") from error
+
+
+def _place(detail: ErrorDetails) -> str:
+    """Where in a list a value does not fit; each part of a union says so for itself."""
+    return "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
 
 
 def _instead(mistake: str, value: Any) -> str:
     """What was meant, where that is plain."""
     match mistake, value:
-        case "int_type", float() if value.is_integer():  # 1e6
-            return f", {int(value):_}"
         case "list_type", str() | int():
             return f", [{value}]"
         case "int_type", str() if all(ends := value.replace("..", "-").partition("-")) and ends[2].isdigit():
             return f"; with -m, range({ends[0]},{int(ends[2]) + 1}) is each of these"
     return ""
+
+
+def as_whole(value: Any, annotation: Any) -> Any:
+    """`value`; if the annotation wants whole numbers, with those that are written as floats, 1e6 or 2048.0, as ints."""
+    if isinstance(value, list):
+        return [as_whole(one, annotation) for one in value]
+    if type(value) is float and value.is_integer() and is_whole(annotation):
+        return int(Decimal(repr(value)))  # 1e23 is ten to the power of 23
+    return value
+
+
+def is_whole(annotation: Any) -> bool:
+    """Whether it is a whole number, or holds or allows some, and no others."""
+    inner = {annotation, *_inner(annotation)}
+    return int in inner and float not in inner
+
+
+def _inner(annotation: Any) -> Iterator[Any]:
+    for one in get_args(annotation):
+        yield from (one, *_inner(one)) if isinstance(one, Hashable) else ()
 
 
 def _is_part(annotation: Any) -> bool:
@@ -217,7 +249,7 @@ def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], prefix: str)
             raise UnknownNameError(f"{prefix}{key}: no such key{hint}")
 
 
-def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
+def hints(target: Callable[..., Any]) -> dict[str, Any]:
     """Type hints of the parameters, with their ranges."""
     plain_class = inspect.isclass(target) and not is_dataclass(target)
     return get_type_hints(target.__init__ if plain_class else target, include_extras=True)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,6 +41,12 @@ def reported(command: Callable[[], None]) -> Callable[[], None]:
             sys.exit(told(error))
         except (HydraException, OmegaConfBaseException) as error:
             sys.exit(told(explained(error)))
+        except RecursionError as error:
+            if "defaults_list" not in {
+                Path(frame.filename).stem for frame in traceback.extract_tb(error.__traceback__)
+            }:
+                raise
+            sys.exit(told(explained(error)))
         except ValueError as error:
             if "Config group override" not in str(error):
                 raise
@@ -61,6 +68,8 @@ def told_once() -> Iterator[None]:
         yield
     except UserError as error:
         raise SystemExit(told(error)) from error
+    except OmegaConfBaseException as error:
+        raise SystemExit(told(explained(error))) from error
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from trpo_cli.errors import ConfigError, UnknownNameError, UserError, nearest
 from trpo_cli.groups import GROUPS, choices, roots
@@ -117,6 +118,13 @@ def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
             raise ConfigError(f"plugins: got '{value}'; it should be a valid list, [{value}]")
         if text in PLACES:
             raise ConfigError(f"{key}: is empty; it takes a directory")
+
+
+def listed(key: str, overrides: Sequence[str]) -> list[str]:
+    """The list that is given for a key, if one is."""
+    words = [text for text in overrides if text.lstrip("+").startswith(f"{key}=")]
+    value: Any = OverridesParser.create().parse_override(words[-1]).value() if words else []
+    return [str(item) for item in value] if isinstance(value, list) else []
 
 
 def _names_an_option(key: str) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+TAKEN = "'defaults: [OPTION, _self_]' takes that of another option"
+"""What mends a YAML file that says too little."""
+
 
 class UserError(Exception):
     """Base of every error whose message alone tells the user what to do."""
@@ -48,6 +51,6 @@ class RunDirectoryError(UserError):
 
 def nearest(given: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the known name closest to `given`, or nothing when none is close."""
-    names = {name.lower(): name for name in known}
+    names = {name.lower(): name for name in known if name != given}
     close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6)
     return f"; did you mean '{names[close[0]]}'?" if close else ""

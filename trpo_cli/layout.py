@@ -14,6 +14,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from trpo_cli.errors import RunDirectoryError
+from trpo_cli.yaml_files import SLIPPED, decoded, parsed, slip
 
 CONFIG, METRICS, SUMMARY, LOG = "config.yaml", "metrics.csv", "summary.json", "train.log"
 WHOLE = "all_rows.json"  # of an archived run, which lacks rows
@@ -37,12 +38,12 @@ def read_config(directory: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_CONFIG:
             raise ValueError("it is too large for a configuration")
-        text = path.read_text(encoding="utf-8")
+        text = decoded(path.read_bytes())
         if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ValueError("it has aliases, which could stand for more than fits into memory")
-        node: Any = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
-        raise RunDirectoryError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        node: Any = parsed(text, yaml.SafeLoader)
+    except (*SLIPPED, OSError) as error:
+        raise RunDirectoryError(f"{path}{slip(error)}") from error
     if (
         not isinstance(node, dict)
         or not {"env", "policy", "seed", "choices"} <= node.keys()

@@ -8,16 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigTypeError,
+    GrammarParseError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 
-from trpo_cli.command_line import read
-from trpo_cli.errors import ConfigError, UnknownNameError, UserError, nearest
-from trpo_cli.groups import CONF, GROUPS, choices, parts, roots
+from trpo_cli.command_line import CommandLine, listed, read
+from trpo_cli.errors import TAKEN, ConfigError, UnknownNameError, UserError, nearest
+from trpo_cli.groups import GROUPS, choices, parts, roots
+from trpo_cli.layout import relative
+from trpo_cli.search_path import sketched
 from trpo_cli.settings import flat
+from trpo_cli.yaml_files import standing
 
 EXTRAS = {
     "hydra/launcher/joblib": "joblib",
@@ -29,19 +35,44 @@ EXTRAS = {
 
 
 def told(error: UserError) -> str:
-    """The message of a user's error; of a mistaken name, with where it stands, and where to look things up."""
-    if not isinstance(error, UnknownNameError) or Path(sys.argv[0]).name in ("trpo-eval", "trpo-report"):
+    """The message of a user's error, and in which of the user's files it stands; of a mistaken name, where to look."""
+    if Path(sys.argv[0]).name in ("trpo-eval", "trpo-report"):
         return f"error: {error}"
-    return f"error: {error}{_standing(str(error))}\ntrpo-train --help lists what there is, --cfg job every key"
+    key = re.match(r"[a-z_]+(\.\w+)+(?=(\[\d+\])?: )", str(error))
+    place = _key_stands(key[0]) if key and isinstance(error, ConfigError) else ""
+    where = f"\nit stands in {place}" if place else ""
+    lookup = (
+        "\ntrpo-train --help lists what there is, --cfg job every key" if isinstance(error, UnknownNameError) else ""
+    )
+    return f"error: {error}{where}{lookup}"
 
 
-def _standing(message: str) -> str:
-    """In which of the user's YAML files the key stands that a message calls unknown."""
-    key, unknown, _ = message.partition(": no such key")
-    line = re.compile(rf"^\s*{re.escape(key.rpartition('.')[2])}\s*:", re.MULTILINE)
-    files = (path for place in roots(_config_dir())[1:] for path in sorted(place.rglob("*.yaml")) if unknown)
-    found = [path for path in files if line.search(path.read_text(encoding="utf-8", errors="replace"))]
-    return f"\nit stands in {', '.join(map(str, found))}" if found else ""
+def _key_stands(key: str) -> str:
+    """Where the user's own YAML files have a key that is not on the command line."""
+    if any(text.lstrip("+~").startswith(f"{key}=") for text in _said().overrides):
+        return ""
+    name, chosen = key.rpartition(".")[2], _chosen()
+    found = {path: place for path in _own_files() if (place := standing(path.read_bytes(), lambda text: text == name))}
+    first = [path for path in found if path.stem in chosen]
+    return ", ".join(f"{relative(path)}{found[path]}" for path in first or found)
+
+
+def _own_files() -> list[Path]:
+    """The YAML files of the user's, not those that come with this program; first what was chosen by name."""
+    found = [path for place in _places()[1:] for path in sorted(place.rglob("*.yaml")) if path.is_file()]
+    return sorted(found, key=lambda path: path.stem not in _chosen())
+
+
+def _chosen() -> set[str]:
+    """Every name of an option on the command line."""
+    return {name for text in _said().overrides for name in text.partition("=")[2].split(",")}
+
+
+def _places() -> list[Path]:
+    """Every directory with groups in it, ours first."""
+    said = _said()
+    searched = [Path(place) for place in listed("hydra.searchpath", said.overrides) if "://" not in place]
+    return [*roots(said.config_dir), *searched]
 
 
 def explained(error: Exception) -> ConfigError:
@@ -50,8 +81,14 @@ def explained(error: Exception) -> ConfigError:
         case OmegaConfBaseException() if "Missing mandatory value: " in str(error):
             key = str(error).partition("Missing mandatory value: ")[2].split()[0]
             return ConfigError(f"{key}: has no default; give it with {key}=VALUE")
-        case MissingConfigException(missing_cfg_file=str(missing), options=list(known)):
-            return _no_option(missing, known)
+        case MissingConfigException(missing_cfg_file=str(missing)):
+            return _in_a_file(str(error), missing.rpartition("/")[2], _no_option(missing, error.options or []))
+        case RecursionError():
+            return ConfigError("a list of defaults leads back to the option that it is of")
+        case InterpolationResolutionError():
+            return _no_reference(str(error).splitlines()[0])
+        case GrammarParseError():
+            return _in_a_file("", "${", ConfigError(f"{error.full_key}: '${{' begins a reference, and '}}' ends it"))
         case OverrideParseException():
             return ConfigError(_unreadable(str(error.override)))
         case ConfigCompositionException(__cause__=OmegaConfBaseException() as cause) if cause.full_key:
@@ -60,16 +97,43 @@ def explained(error: Exception) -> ConfigError:
             return _other_kind(key, node)
         case OmegaConfBaseException(full_key=str(group)) if "/" in group:
             return _no_part(group)
-        case OmegaConfBaseException(full_key=str(full_key), parent_node=parent) if full_key and hasattr(parent, "keys"):
+        case OmegaConfBaseException(full_key=str(full_key), parent_node=DictConfig() as parent) if full_key:
             name = full_key.rpartition(".")[2]
             if name in parent:
                 return ConfigError(f"{full_key}: {str(error).splitlines()[0]}")
             siblings = [str(key) for key in parent if key not in ("_target_", "hydra")]
             return UnknownNameError(f"{full_key}: no such key{_elsewhere(name) or _among(name, siblings)}")
         case HydraException():
-            return _other(str(error).splitlines()[0])
+            return _in_a_file(str(error), "override", _other(str(error).splitlines()[0]))
         case _:
             return ConfigError(str(error).splitlines()[0])
+
+
+def _in_a_file(message: str, text: str, error: ConfigError) -> ConfigError:
+    """The error, with the place of `text` in the user's file that is named, or in any, before it."""
+    parent = re.match(r"In '?([\w./-]+)'?: ", message)
+    files = [place / f"{parent[1]}.yaml" for place in _places()[1:]] if parent else [] if message else _own_files()
+    said = any(text in word for word in _said().overrides)
+    for path in files:
+        if (
+            path.is_file()
+            and not (said and not parent)
+            and (place := standing(path.read_bytes(), lambda value: text in value))
+        ):
+            return type(error)(f"{relative(path)}{place}: {error}")
+    return error
+
+
+def _no_reference(message: str) -> ConfigError:
+    """What to say of `${KEY}` that leads nowhere."""
+    found = re.search(r"Interpolation key '([^']+)' not found", message)
+    if not found:
+        return _in_a_file("", "${", ConfigError(message))
+    group, _, key = found[1].partition(".")
+    if group in GROUPS and not any(f"${{{found[1]}" in text for text in _said().overrides):  # ours, of what they lack
+        return ConfigError(f"{group}: its YAML has no {key}; {TAKEN}")
+    hint = _elsewhere(found[1].rpartition(".")[2])
+    return _in_a_file("", f"${{{found[1]}", ConfigError(f"'${{{found[1]}}}' refers to no key{hint}"))
 
 
 def _unreadable(text: str) -> str:
@@ -127,13 +191,20 @@ def _no_option(missing: str, known: Sequence[str]) -> ConfigError:
     """A name that no option of its group has. Only of an algorithm and of Hydra do groups have groups in them."""
     nested = missing.startswith(("algo/", "hydra/"))
     group, _, name = missing.rpartition("/") if nested else missing.partition("/")
-    if group == "env":
-        return UnknownNameError(f"env: no option '{name}'{_other_environments(name, known)}")
     if missing in EXTRAS:
         return _not_installed(missing)
     if group in GROUPS:
-        known = sorted({*known, *choices(group, roots(_config_dir()))})
+        known = sorted({*known, *choices(group, _places())})
+    if group in GROUPS and (inner := name.partition("/")[0]) in {*GROUPS, "hydra"} and inner != name:
+        return _at_the_root(f"{group}/{inner}", inner)
+    if group == "env":
+        return UnknownNameError(f"env: no option '{name}'{_other_environments(name, known)}")
     return UnknownNameError(f"{group}: no option '{name}'{_among(name, known)}")
+
+
+def _at_the_root(group: str, inner: str) -> UnknownNameError:
+    """What to say where a YAML file chooses a group as if it belonged to its own."""
+    return UnknownNameError(f"{group}: no such group; a group at the root is called /{inner}@_global_.{inner} there")
 
 
 def _not_installed(option: str) -> ConfigError:
@@ -153,32 +224,23 @@ def _other_environments(name: str, known: Sequence[str]) -> str:
 def _no_part(group: str) -> UnknownNameError:
     """A group that is not there, or not with the algorithm that was chosen."""
     config = _composed()
-    everywhere = parts(roots(_config_dir()))
+    everywhere = parts(_places())
     if config is not None and group in everywhere:
         choices_ = config.hydra.runtime.choices
         there = sorted(name for name in choices_ if name.startswith("algo/") and "@" not in name)
         return UnknownNameError(f"{group}: no part of this algorithm; it has {', '.join(there) or 'none'}")
+    inner = group.partition("@")[0].rpartition("/")[2]
+    if inner in GROUPS and inner != group:
+        return _at_the_root(group, inner)
     return UnknownNameError(f"{group}: no such group{_among(group, [*GROUPS, *everywhere])}")
 
 
 def _composed() -> DictConfig | None:
-    """The configuration of those of our options that were chosen on this command line; None if they do not compose."""
-    said = (text.partition("=")[::2] for text in read(sys.argv[1:]).overrides)
-    first = ((group, values.partition(",")[0]) for group, values in said)  # of a sweep
-    chosen = [f"{group}={name}" for group, name in first if group in GROUPS and name in choices(group, [CONF])]
-    one, in_use = GlobalHydra.instance(), GlobalHydra.instance().hydra  # by a sweep
-    one.clear()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("train", chosen, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException):
-        return None
-    finally:
-        one.hydra = in_use
+    return sketched(_said())
 
 
-def _config_dir() -> str | None:
-    return read(sys.argv[1:]).config_dir
+def _said() -> CommandLine:
+    return read(sys.argv[1:])
 
 
 def _among(name: str, known: Sequence[str]) -> str:

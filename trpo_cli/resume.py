@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
+from trpo_cli.build import as_whole
 from trpo_cli.command_line import OPEN
 from trpo_cli.composed import Node
 from trpo_cli.errors import ConfigError, RunDirectoryError, nearest
@@ -61,11 +62,10 @@ def directed(overrides: Sequence[str], multirun: bool = False) -> list[str]:
     Raises `ConfigError` if another is named too, several runs would be one or an option is another one,
     `RunDirectoryError` if the directory holds no run.
     """
-    words = [text for text in overrides if _is_resume(text)]
-    resume = unquoted(words[-1].partition("=")[2]) if words else ""
-    if words and not resume:
+    resume = resumed_run(overrides)
+    if resume == "":
         raise ConfigError("resume: is empty; it takes a run directory, auto, or null for a new run")
-    if resume in ("", "null", AUTO):
+    if resume in (None, "null", AUTO):
         return list(overrides)
     if (Path(resume) / SWEEP).is_file():
         raise ConfigError(f"resume: {resume} holds a sweep: its command goes on with sweep.resume={resume}")
@@ -78,6 +78,12 @@ def directed(overrides: Sequence[str], multirun: bool = False) -> list[str]:
     value = as_value(resume)
     others = [text for text in overrides if not _is_resume(text)]
     return [f"resume={value}", f"hydra.run.dir={value}", *_composable(Path(resume), others)]
+
+
+def resumed_run(overrides: Sequence[str]) -> str | None:
+    """What `resume` is set to, if it is."""
+    words = [text for text in overrides if _is_resume(text)]
+    return unquoted(words[-1].partition("=")[2]) if words else None
 
 
 def _beside(directory: Path) -> str:
@@ -144,6 +150,7 @@ def place(arguments: Sequence[str]) -> str:
 
 # Cached with the configuration, it is the same for all jobs of a sweep, in whatever process they run.
 OmegaConf.register_new_resolver("place", lambda: place(sys.argv[1:]), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("whole", lambda number: as_whole(number, int), replace=True)
 
 
 def planned(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins import file_config_source
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from trpo_cli.command_line import CommandLine
+from trpo_cli.command_line import CommandLine, listed
+from trpo_cli.errors import ConfigError, UserError
+from trpo_cli.groups import CONF, GROUPS
+from trpo_cli.layout import relative
 from trpo_cli.plugins import configurations, import_plugins
+from trpo_cli.yaml_files import SLIPPED, option, slip
 
 SCHEME = "gymnasium"
 GROUP = "env/"
@@ -63,6 +73,22 @@ class GymnasiumSource(ConfigSource):
         import_plugins([name for name in self.path.split(",") if name])
 
 
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Files as Hydra reads them, whose slips are ours to tell.
+
+    It has the name of Hydra's own, since the processes of a launcher get this one, and refuse two names for a scheme.
+    """
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path, self._normalize_file_name(config_path))
+        try:
+            text, content = option(path.read_bytes())
+            header = self._get_header_dict(text)
+        except SLIPPED as error:
+            raise ConfigError(f"{relative(path)}{slip(error)}") from error
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(content), header)
+
+
 class OurSearchPath(SearchPathPlugin):
     """Adds them behind our own configuration; the registry last, so that any YAML is asked before."""
 
@@ -70,18 +96,11 @@ class OurSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         config_dir, overrides = (self.said.config_dir, self.said.overrides) if self.said else (None, [])
-        for place in [*([config_dir] if config_dir else []), *_named("hydra.searchpath", overrides)]:
+        for place in [*([config_dir] if config_dir else []), *listed("hydra.searchpath", overrides)]:
             search_path.append("command-line", place if "://" in place else f"file://{Path(place).resolve()}")
         for folder in configurations():
             search_path.append("announced", f"file://{folder}")
-        search_path.append("registry", f"{SCHEME}://{','.join(_named('plugins', overrides))}")
-
-
-def _named(key: str, overrides: list[str]) -> list[str]:
-    """The list that is given for a key on the command line, if one is."""
-    words = [text for text in overrides if text.lstrip("+").startswith(f"{key}=")]
-    value: Any = OverridesParser.create().parse_override(words[-1]).value() if words else []
-    return [str(item) for item in value] if isinstance(value, list) else []
+        search_path.append("registry", f"{SCHEME}://{','.join(listed('plugins', overrides))}")
 
 
 @contextlib.contextmanager
@@ -89,8 +108,33 @@ def extended(said: CommandLine) -> Iterator[None]:
     """Have Hydra look there, while it serves this command line."""
     for plugin in (GymnasiumSource, OurSearchPath):
         Plugins.instance().register(plugin)
-    OurSearchPath.said = said
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource  # in place of Hydra's
+    before, OurSearchPath.said = OurSearchPath.said, said
     try:
         yield
     finally:
-        OurSearchPath.said = None
+        OurSearchPath.said = before
+
+
+def sketched(said: CommandLine) -> DictConfig | None:
+    """The configuration of the options that a command line chooses, without its keys; None if they do not compose.
+
+    Parts that an algorithm does not have are left out.
+    """
+    words = (text.partition("=")[::2] for text in said.overrides)
+    first = ((key, values.partition(",")[0]) for key, values in words)  # of a sweep
+    chosen = {key: name for key, name in first if key.partition("/")[0] in GROUPS and re.fullmatch(r"[\w./-]+", name)}
+    whole = {key: name for key, name in chosen.items() if key in GROUPS}
+    return _composed(said, chosen) or _composed(said, whole)
+
+
+def _composed(said: CommandLine, chosen: Mapping[str, str]) -> DictConfig | None:
+    one, in_use = GlobalHydra.instance(), GlobalHydra.instance().hydra  # by a sweep
+    one.clear()
+    try:
+        with extended(said), initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("train", [f"{key}={name}" for key, name in chosen.items()], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, UserError):
+        return None
+    finally:
+        one.hydra = in_use

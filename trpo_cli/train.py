@@ -37,6 +37,7 @@ from trpo_cli.schedules import due
 from trpo_cli.search_path import extended
 from trpo_cli.signals import Stopped, StopRequest
 from trpo_cli.telling import announce, farewell, saying_how_to_go_on
+from trpo_cli.whole_numbers import plainly, with_whole_numbers
 
 if TYPE_CHECKING:
     from trpo_cli.logger import Logger
@@ -233,14 +234,16 @@ def _job(cfg: DictConfig) -> str | None:
 
 
 def _begun(cfg: DictConfig, command: HydraConf) -> str | None:
-    node = described(cfg, command)
-    sweep = node.pop("sweep")
     directory, overrides = Path(command.runtime.output_dir), command.overrides.task
     if command.mode is RunMode.MULTIRUN:
         from trpo_cli.sweep.campaign import HERE
 
+        node = with_whole_numbers(described(cfg, command))
+        del node["sweep"]
         return _job_of_sweep(node, overrides, directory, watched=command.launcher._target_.endswith(HERE))
     with told_once(), discard_empty(directory):
+        node = with_whole_numbers(described(cfg, command))
+        sweep = node.pop("sweep")
         if any(text.startswith("hydra.sweep.dir=") for text in command.overrides.hydra) and not sweep["resume"]:
             raise ConfigError("hydra.sweep.dir: is for several runs, with -m; hydra.run.dir=DIR is where a run lies")
         if asked := [name for name, value in sweep.items() if value]:
@@ -281,7 +284,8 @@ def main() -> None:
         from trpo_cli.sweep import register
         from trpo_cli.sweep.job import resumed
 
-        sys.argv[1:] = [*said.options, *resumed(directed(opened(said.overrides), said.multirun))]
+        overrides = plainly(opened(said.overrides), said)
+        sys.argv[1:] = [*said.options, *resumed(directed(overrides, said.multirun))]
         with extended(said):
             register()
             _job()

@@ -33,6 +33,7 @@ from trpo_cli.state import ENDED, FAILED, FINISHED, RUNNING, State
 from trpo_cli.sweep.job import Job, recorded
 from trpo_cli.sweep.status import Status, table
 from trpo_cli.sweep.stopping import let_end, name_command, out_of_hearing
+from trpo_cli.whole_numbers import with_whole_numbers
 
 HERE = ".BasicLauncher"  # how the target of the launcher ends that runs jobs in this process
 
@@ -162,7 +163,7 @@ class Campaign:
     def problem(self, job: Job, accept: Callable[[Node], None]) -> str | None:
         """Why a job cannot begin, or go on, `accept` having a say; None if it can."""
         try:
-            node = described(self.composed(job.overrides))
+            node = with_whole_numbers(described(self.composed(job.overrides)))
             del node["sweep"]
             plan = planned(job.directory, {**node, "resume": AUTO}, job.overrides)
             with staying():  # what is built may go elsewhere

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from trpo_cli.aligned import aligned
 from trpo_cli.errors import ConfigError, TrainingError
 from trpo_cli.state import FINISHED
 from trpo_cli.sweep.campaign import Campaign
 from trpo_cli.sweep.job import NAMELESS_JOB, Job, jobs, recorded
+from trpo_cli.whole_numbers import in_words
 
 
 class Sweep(BasicSweeper):
@@ -116,7 +118,8 @@ class Sweep(BasicSweeper):
         if any("hydra.sweep.subdir" in text for text in sys.argv):
             raise ConfigError("hydra.sweep.subdir: the jobs of a sweep are named after their overrides")
         parser = OverridesParser.create(self.campaign.context.config_loader)
-        return parser.parse_overrides([*self._parse_config(), *arguments])
+        node: Any = OmegaConf.to_container(self.campaign.config)
+        return parser.parse_overrides(in_words([*self._parse_config(), *arguments], node))
 
 
 def dry_run(found: list[Job], campaign: Campaign) -> None:

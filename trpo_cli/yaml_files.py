@@ -1,0 +1,149 @@
+"""YAML that people write: a slip in a file is said in a sentence, with its line and column."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from omegaconf._utils import get_yaml_loader
+
+SLIPPED = (yaml.YAMLError, ValueError, RecursionError)
+"""What reading such a file raises where there is a slip in it: `slip` says which."""
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+NAMES = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")  # what keys may be
+DEEP = "its brackets are nested too deeply"
+SLIPS = {
+    r"found character '\\t'.*": "a TAB; YAML is indented with spaces",
+    r"found character '(.)' that cannot.*": r"a text that begins with \1 is written in quotes",
+    r"found undefined alias.*": r"\g<0>; a text that begins with * is written in quotes",
+    r"could not determine a constructor.*": "there is no such tag; a text that begins with ! is written in quotes",
+    r"mapping values are not allowed here": "a ':' too many: a line that is not indented as those around it, or a text "
+    "with ': ' in it, which is written in quotes",
+    r"found duplicate key (.*)": r"the key '\1' stands there twice",
+    r"expected <block end>.*": "this line is not indented as those around it",
+    r"expected the node content.*<stream end>.*": "the file ends within a bracket",
+    r"but found another document": "a second document begins, and an option is one",
+}
+"""What PyYAML finds -> what that is, at the place where it found it."""
+OPENED = {
+    r"could not find expected ':'": "no ': ' follows this key",
+    r"expected ',' or .*<stream end>.*|.*end of stream": "the bracket or quote that opens here is never closed",
+}
+"""The same, at the place where what it was reading begins."""
+
+
+def option(data: bytes) -> tuple[str, dict[Any, Any]]:
+    """The text of a file of options, and what it holds. Raises one of `SLIPPED` if no option can be made of that."""
+    text = decoded(data)
+    return text, parsed(text, get_yaml_loader(), _refuse_misshapen) or {}
+
+
+def parsed(text: str, loader_class: Any, accept: Callable[[Any], None] = lambda root: None) -> Any:
+    """What a text says, by a loader of PyYAML's; `accept` has a say. Raises one of `SLIPPED`."""
+    loader = loader_class(text)
+    root = loader.get_single_node()
+    if root is None:
+        return None
+    _refuse_twice(root)
+    accept(root)
+    return loader.construct_document(root)
+
+
+def decoded(data: bytes) -> str:
+    """The text of a file. Raises `MarkedYAMLError` if it is none that YAML can be in."""
+    if data.startswith(UTF16):
+        raise _at("", "it is UTF-16; save it as UTF-8")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise _at(data[: error.start].decode(), "it is not UTF-8; save it as that") from error
+    if strange := yaml.reader.Reader.NON_PRINTABLE.search(text):
+        raise _at(text[: strange.start()], f"the character {strange[0]!r} cannot stand in YAML")
+    return text
+
+
+def _at(before: str, problem: str) -> yaml.MarkedYAMLError:
+    """The problem, behind that text."""
+    mark = yaml.Mark("", len(before), before.count("\n"), len(before) - before.rfind("\n") - 1, None, None)
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+def _refuse_twice(root: Any) -> None:
+    """Raise `MarkedYAMLError` if a mapping at or below this node has a key twice: YAML's reader takes the last."""
+    for node in _below(root):
+        keys: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                raise _misshapen(key, f"found duplicate key {key.value}")
+            keys.add(str(key.value))
+
+
+def slip(error: Exception) -> str:
+    """What is wrong with the YAML that raised this, and where in its file: to follow the name of that."""
+    match error:
+        case yaml.MarkedYAMLError(problem=str(problem), problem_mark=mark, context_mark=beginning):
+            for pattern, told in OPENED.items():
+                if beginning and re.fullmatch(pattern, problem):
+                    return f"{place(beginning)}: {told}"
+            told = next((re.sub(p, told, problem) for p, told in SLIPS.items() if re.fullmatch(p, problem)), problem)
+            return f"{place(mark or beginning)}: {told}"
+        case RecursionError():
+            return f": {DEEP}"
+        case _:
+            return f": {str(error).splitlines()[0]}"
+
+
+def place(mark: Any) -> str:
+    """Line and column, to follow the name of a file."""
+    return f", line {mark.line + 1}, column {mark.column + 1}"
+
+
+def standing(data: bytes, fits: Callable[[str], object]) -> str:
+    """The place of the first key or text of a file that `fits`; nothing where there is none, or it cannot be read."""
+    try:
+        root = yaml.compose(decoded(data), get_yaml_loader())
+    except SLIPPED:
+        return ""
+    found = (node for node in _below(root) if isinstance(node, yaml.ScalarNode) and fits(node.value))
+    return place(node.start_mark) if (node := next(found, None)) else ""
+
+
+def _below(node: Any) -> Iterator[Any]:
+    """A node and every one within it, in the order of the text."""
+    yield node
+    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+        for one in child if isinstance(child, tuple) else [child]:
+            yield from _below(one)
+
+
+def _refuse_misshapen(root: Any) -> None:
+    """Raise `MarkedYAMLError` unless it maps names to values, its defaults being a list of options."""
+    if not isinstance(root, yaml.MappingNode):
+        raise _misshapen(root, "an option is lines of KEY: VALUE, and here is none")
+    for key, value in root.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag not in NAMES:
+            raise _misshapen(key, "a key is a name; one that YAML takes for something else is written in quotes")
+        if key.value == "defaults":
+            _refuse_defaults(value)
+
+
+def _refuse_defaults(node: Any) -> None:
+    if not isinstance(node, yaml.SequenceNode):
+        raise _misshapen(node, "defaults are a list, [OPTION, GROUP: OPTION, _self_] for one")
+    for item in node.value:
+        pair = item.value[0] if isinstance(item, yaml.MappingNode) and len(item.value) == 1 else None
+        if not _is_text(item) and not (pair and _is_text(pair[0])):
+            raise _misshapen(item, "each of the defaults is OPTION or GROUP: OPTION")
+    if len(selves := [item for item in node.value if item.value == "_self_"]) > 1:
+        raise _misshapen(selves[1], "_self_ stands there twice")
+
+
+def _is_text(node: Any) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == NAMES[0]
+
+
+def _misshapen(node: Any, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
