@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -43,7 +44,6 @@ INTERRUPTS = 20  # of each case
 SENT = (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ROWS = 24  # of a job; as many lines, with the header, has it before the last of them
 LIMIT = 120.0  # seconds that a sweep may take to stop
-INTERPRETER = 0.3  # seconds until a command is there at all, at most
 REPORT = 4.0  # seconds that its report takes
 
 
@@ -74,14 +74,22 @@ def instant(sweep: Path) -> str:
 
 def wait(process: subprocess.Popen[bytes], sweep: Path, span: float, jobs: int, chance: random.Random) -> None:
     """Up to a random instant: any of all, or about when one of its jobs ends, or after the last one."""
+    while process.poll() is None and not hears(process):
+        time.sleep(0.001)
     kind, before = chance.random(), ending(sweep)
     number = jobs if kind > 0.85 else min(jobs, before + chance.randrange(1, jobs + 1))
     if kind < 0.4:
-        time.sleep(chance.uniform(INTERPRETER, span))
+        time.sleep(chance.uniform(0, span))
         return
     while ending(sweep) < number and process.poll() is None:
         time.sleep(0.001)
     time.sleep(chance.uniform(0, REPORT if kind > 0.85 else 0.1))
+
+
+def hears(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the command has begun: before, signals come to an interpreter that has not read a line of it."""
+    caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    return bool(caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def ending(sweep: Path) -> int:
