@@ -143,7 +143,7 @@ def test_and_nothing_else_is(reward: Any) -> None:
 
 @pytest.mark.parametrize(("flag", "passed"), [(np.True_, True), (0, False), (1, True), (np.array(False), False)])
 def test_a_flag_is_true_or_false(flag: Any, passed: bool) -> None:
-    assert Declared(FLOATS, 0).step((np.zeros(2), 0.0, flag, flag, {}))[2:] == (passed, passed)
+    assert Declared(FLOATS, 0).step((np.zeros(2), 0.0, flag, flag, {}))[2:4] == (passed, passed)
 
 
 @pytest.mark.parametrize("flag", [None, "no", [False], np.array([True]), {}])

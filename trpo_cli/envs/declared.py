@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from numpy import ndarray
 
 from trpo_cli.envs.failure import Misfit
 
@@ -40,8 +41,8 @@ class Declared:
             raise self._misfit(f"reset does not return {RESET}", kinds(returned) + old)
         return self._observation(returned[0])
 
-    def step(self, returned: Any) -> tuple[Any, float, bool, bool]:
-        """Observation, reward, terminated, truncated."""
+    def step(self, returned: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Observation, reward, terminated, truncated, and an empty info."""
         try:
             observation, reward, terminated, truncated, _ = returned
         except (TypeError, ValueError):
@@ -52,6 +53,7 @@ class Declared:
             reward if type(reward) is float else self._number(reward),
             terminated if type(terminated) is bool else self._truth("terminated", terminated),
             truncated if type(truncated) is bool else self._truth("truncated", truncated),
+            {},
         )
 
     def unpacked(self, error: BaseException) -> Misfit | None:
@@ -71,7 +73,7 @@ class Declared:
 
     def _array(self, given: Any) -> Any:
         """An array of the declared shape and type, with the same numbers."""
-        if type(given) is np.ndarray and given.dtype is self._dtype and given.shape == self._shape:
+        if type(given) is ndarray and given.dtype is self._dtype and given.shape == self._shape:
             return given
         try:
             array = np.asarray(given)
@@ -122,7 +124,7 @@ def described(value: Any) -> str:
         return "None"
     text = " ".join(str(value).split())
     text = text if len(text) <= SHOWN else f"{text[: SHOWN - 4]} ..."
-    if isinstance(value, np.ndarray):
+    if isinstance(value, ndarray):
         return f"{text} (array of {value.dtype}, shape {value.shape})"
     size = f" of {len(value)}" if isinstance(value, tuple | list) else ""
     return f"{text} ({type(value).__name__}{size})"

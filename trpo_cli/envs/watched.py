@@ -40,7 +40,7 @@ class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise self.declared.unpacked(error) or raised(self.index, error) from error
         if self.simulator is not None and (counts := self.simulator.data.warning.number[WARNINGS]).any():
             raise unstable(self.index, counts)
-        return *self.declared.step(returned), {}
+        return self.declared.step(returned)
 
     def close(self) -> None:
         try:
