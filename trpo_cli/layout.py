@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
+import shutil
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +92,17 @@ def plain(text: str) -> str:
 def quoted(key: str, path: Path) -> str:
     """`KEY` and `path` as a shell takes them."""
     return shlex.quote(f"{key}{relative(path)}")
+
+
+def command(name: str, plugins: Sequence[str] = ()) -> str:
+    """How a command of this installation is typed, one that imports `plugins` where they were found.
+
+    That is its name, or its path where a shell would not find it, or find another one.
+    """
+    ours, found, searched = Path(sys.executable).with_name(name), shutil.which(name), os.environ.get("PYTHONPATH")
+    before = f"PYTHONPATH={shlex.quote(searched)} " if plugins and searched else ""
+    by_name = not ours.exists() or (found is not None and ours.samefile(found))
+    return f"{before}{name if by_name else quoted('', ours)}"
 
 
 def relative(path: Path) -> Path:

@@ -28,14 +28,14 @@ from trpo_cli.door import answered
 from trpo_cli.episodes import METRICS
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
 from trpo_cli.groups import CONF
-from trpo_cli.layout import fitting, quoted, relative
+from trpo_cli.layout import fitting, relative
 from trpo_cli.parts import Parts, Settings, build_parts, build_tracker, root_settings
 from trpo_cli.progress import Progress
 from trpo_cli.resume import Plan, directed, planned
 from trpo_cli.schedules import due
 from trpo_cli.search_path import extended
 from trpo_cli.signals import Stopped, StopRequest
-from trpo_cli.telling import announce, farewell, saying_how_to_go_on
+from trpo_cli.telling import announce, farewell, resuming, saying_how_to_go_on
 from trpo_cli.whole_numbers import plainly, with_whole_numbers
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> boo
     for warning in run.warnings:
         log.warning("%s", warning)
     print(f"{place} is finished, after {progress.env_steps:,} steps")
-    print(f"extend it:   trpo-train {quoted('resume=', run.directory)} total_steps=MORE")
+    print(f"extend it:   {resuming(run.directory, settings.plugins)} total_steps={2 * plan.planned}")
     return True
 
 

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from trpo_cli.build import fill
 from trpo_cli.composed import Node, described
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
-from trpo_cli.layout import CONFIG, SWEEP, quoted, relative
+from trpo_cli.layout import CONFIG, SWEEP, command, quoted, relative
 from trpo_cli.lock import LOCK, Lock, holder
 from trpo_cli.mistakes import explained
 from trpo_cli.parts import check, root_settings
@@ -97,7 +97,7 @@ class Campaign:
     @property
     def again(self) -> str:
         """The command that goes on."""
-        return f"{self.status.command} {quoted('sweep.resume=', self.directory)}"
+        return going_on(self.status.command, self.directory, self.config.plugins)
 
     def run(self, jobs: Sequence[Job]) -> None:
         """See each job to its end, be that a failure.
@@ -221,6 +221,12 @@ class Campaign:
         """Until nobody is at any of them: what a broken launcher left may still be at work."""
         while any(self.status.state(job).status == RUNNING for job in jobs):
             time.sleep(0.5)
+
+
+def going_on(typed: str, directory: Path, plugins: Sequence[str]) -> str:
+    """The command that goes on with the sweep that was typed so."""
+    words = typed.removeprefix("trpo-train")
+    return f"{command('trpo-train', plugins)}{words} {quoted('sweep.resume=', directory)}"
 
 
 def _has_come(state: State, steps: int) -> bool:
