@@ -35,6 +35,8 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
         log.warning("changed: %s", change)
     for key in plan.rescheduled:
         log.warning("%s: it falls to 0 at the new total_steps, from another value than it had reached", key)
+    if parts.sampler.environments.odd_scale and not plan.continues:
+        log.warning(parts.sampler.environments.odd_scale)
     if parts.obstacle:
         log.warning(INEXACT, parts.obstacle)
 
