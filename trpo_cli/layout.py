@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from trpo_cli.errors import RunDirectoryError
+from trpo_cli.errors import RunDirectoryError, nearest
 from trpo_cli.yaml_files import SLIPPED, decoded, parsed, slip
 
 CONFIG, METRICS, SUMMARY, LOG = "config.yaml", "metrics.csv", "summary.json", "train.log"
@@ -34,7 +34,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     """
     path = directory / CONFIG
     if not path.is_file():
-        raise RunDirectoryError(f"{directory} is no run directory: it has no {CONFIG}")
+        raise RunDirectoryError(f"{directory} is no run directory: it has no {CONFIG}{near(directory)}")
     refuse_links(directory)
     try:
         if path.stat().st_size > LARGEST_CONFIG:
@@ -52,6 +52,19 @@ def read_config(directory: Path) -> dict[str, Any]:
     ):
         raise RunDirectoryError(f"{path} is not the configuration of a run")
     return node
+
+
+def near(directory: Path) -> str:
+    """A hint at the run that may have been meant: one around this place, the newest below it, or one beside it."""
+    above = directory.parents if directory.exists() else ()
+    if around := next((up for up in above if up != Path() and (up / CONFIG).is_file()), None):
+        return f"; did you mean '{around}'?"
+    below = [path for pattern in ("*", "*/*", "*/*/*") for path in directory.glob(f"{pattern}/{CONFIG}")]
+    if below:
+        return f"; the newest below it is '{max(below, key=lambda path: path.stat().st_mtime).parent}'"
+    beside = directory.parent.is_dir() and not directory.exists()
+    names = [path.name for path in directory.parent.iterdir() if path.is_dir()] if beside else []
+    return nearest(directory.name, names, "" if directory.parent == Path() else f"{directory.parent}/")
 
 
 def refuse_links(directory: Path) -> None:

@@ -113,6 +113,7 @@ def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[st
         return int(state["metrics_bytes"])
 
 
+SWEEPING = ("hydra/launcher=", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")  # how its overrides begin
 Row = dict[str, float | None]
 
 
@@ -221,6 +222,8 @@ def _job(cfg: DictConfig) -> str | None:
     with told_once(), discard_empty(directory):
         if any(text.startswith("hydra.sweep.dir=") for text in command.overrides.hydra) and not sweep["resume"]:
             raise ConfigError("hydra.sweep.dir: is for several runs, with -m; hydra.run.dir=DIR is where a run lies")
+        if of_sweep := [text for text in command.overrides.hydra if text.lstrip("+").startswith(SWEEPING)]:
+            raise ConfigError(f"{of_sweep[0]}: this is no sweep; -m, --multirun makes it one")
         if asked := [name for name, value in sweep.items() if value]:
             raise ConfigError(f"sweep.{asked[0]}: this is no sweep; -m, --multirun makes it one")
         train(node, overrides, directory)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from trpo_cli.errors import RunDirectoryError
-from trpo_cli.layout import CHECKPOINTS, CONFIG, FOLDERS, LOG, METRICS, SUMMARY, quoted, read_config, refuse_links
+from trpo_cli.layout import CHECKPOINTS, CONFIG, FOLDERS, LOG, METRICS, SUMMARY, near, quoted, read_config, refuse_links
 from trpo_cli.lock import LOCK, is_held
 from trpo_cli.settings import INDIFFERENT, flat
 from trpo_cli.state import failure
@@ -67,12 +67,19 @@ class RunRecord:
         return str(self.directory).encode(errors="backslashreplace").decode()
 
 
+def refuse_absent(folders: Sequence[Path]) -> None:
+    """Raise `RunDirectoryError` for a place that is no folder."""
+    for folder in folders:
+        if not folder.is_dir():
+            what = "a file" if folder.exists() else "no folder"
+            raise RunDirectoryError(f"{folder} is {what}; a run directory fits, or a folder of them{near(folder)}")
+
+
 def find(folders: Sequence[Path]) -> list[RunRecord]:
     """Every run at or below the folders, once. Raises `RunDirectoryError` for a folder that holds none."""
     found: dict[Path, Path] = {}
+    refuse_absent(folders)
     for folder in folders:
-        if not folder.is_dir():
-            raise RunDirectoryError(f"{folder} is no folder")
         below = sorted(directories(folder))
         if not below:
             raise RunDirectoryError(f"{folder} holds no run: no {METRICS}, {CONFIG} or {LOG} at or below it")

@@ -66,12 +66,14 @@ class Campaign:
         """
         if self.config.resume not in (None, AUTO):
             raise ConfigError(ONE_RUN)
+        place = relative(self.directory)
         if (self.directory / SWEEP).exists() and not self.resumed:
-            place = relative(self.directory)
             raise RunDirectoryError(
-                f"{place} holds a sweep already: sweep.resume={place} continues it, "
+                f"{place} holds a sweep already: {quoted('sweep.resume=', self.directory)} continues it, "
                 "and hydra.sweep.dir=DIR begins another"
             )
+        if (self.directory / CONFIG).exists():
+            raise RunDirectoryError(f"{place} holds a run: hydra.sweep.dir=DIR names another place")
         with contextlib.ExitStack() as stack:
             self.directory.mkdir(parents=True, exist_ok=True)
             stack.callback(Lock(self.directory / LOCK).release)
@@ -127,10 +129,16 @@ class Campaign:
             self.report()
         statuses = [self.status.state(job).status for job in self.status.jobs]
         if failed := statuses.count(FAILED):
-            told = f"{failed} of {len(statuses)} jobs failed; the log of each tells why. To try them again:"
-            raise TrainingError(f"{told}\n  {self.again}")
+            told = f"{failed} of {len(statuses)} jobs failed; the log of each tells why"
+            if not any((job.directory / CONFIG).exists() for job in self._failed()):
+                place = quoted("sweep.resume=", self.directory)
+                raise TrainingError(f"{told}. None of them can begin: mend the command, and add {place}")
+            raise TrainingError(f"{told}. To try them again:\n  {self.again}")
         if left := len(statuses) - statuses.count(FINISHED):
             raise TrainingError(f"{left} of {len(statuses)} jobs are not finished. To go on with them:\n  {self.again}")
+
+    def _failed(self) -> list[Job]:
+        return [job for job in self.status.jobs if self.status.state(job).status == FAILED]
 
     def report(self) -> None:
         """Draw the curves of all jobs."""
@@ -179,6 +187,7 @@ class Campaign:
 
     def build(self, node: Node) -> None:
         """Find mistakes before the first job, once for all seeds; what a job runs on is not at hand here, perhaps."""
+        root_settings(node)
         node = {**node, "seed": 0, "device": "cpu"}
         if (key := repr(node)) not in self._built:
             check(node)
