@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TRAIN := algo=trpo env=Hopper-v4 total_steps=500_000
 ARGS ?=
+WANTED := -c constraints.txt -e .[dev]
+# Of what pip says, the large downloads, so that one sees it work.
+export SHORT := /Downloading .* [MG]B/ { print "  " $$2, $$3, $$4; fflush() } \
+	/^Installing collected/ { print "  installing " NF - 3 " packages"; fflush() }
 # The tests run on every core.
 PARALLEL := --numprocesses=auto --dist=worksteal
 
@@ -16,12 +20,15 @@ help: ## list the targets
 		printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 install: $(INSTALLED) ## set up .venv with the tested versions, and the package in it
+	@:
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo 'installing the tested versions into $(VENV): a few minutes, and some gigabytes for torch, unless pip has them'
+	@$(PYTHON) -m venv $(VENV)
+	@bash -o pipefail -c '$(BIN)/python -m pip install --disable-pip-version-check $(WANTED) | awk "$$SHORT"'
 	@touch $@
+	@echo 'installed; now type:  source $(BIN)/activate   and then:  trpo-train --help'
 
 train: install ## train TRPO on Hopper-v4, a minute or two; ARGS="algo=ppo env=CartPole-v1" overrides
 	$(BIN)/trpo-train $(TRAIN) $(ARGS)

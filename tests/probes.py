@@ -112,6 +112,15 @@ class Continuous(Probe):
         return -float(np.square(action - self.sign / 2).sum())
 
 
+class Wide(Probe):
+    """Reward -|a - 800| / 800 for an action from 0 to 1000."""
+
+    action_space = spaces.Box(0.0, 1000.0, (1,), np.float32)
+
+    def reward(self, action: Any) -> float:
+        return -abs(float(action[0]) - 800) / 800
+
+
 class Multi(Probe):
     """Two factors, of 3 and 2 actions counted from 1 and 0: half a reward for each that matches the observation."""
 
@@ -440,5 +449,6 @@ class Chance(Probe):
         return np.full((32, 48, 3), int(100 + 100 * self.place), np.uint8)
 
 
+gymnasium.register("Probe/WideRescaled-v0", entry_point=lambda: gymnasium.wrappers.RescaleAction(Wide(), -1, 1))
 for probe in (*Probe.__subclasses__(), Coin, Spaceless):
     gymnasium.register(f"Probe/{probe.__name__}-v0", entry_point=probe)

@@ -208,9 +208,9 @@ MISTAKES = {
     ("critic=quadratic",): "critic: no option 'quadratic'; there are: linear, mlp, shared, zero",
     ("algoo=trpo",): "algoo: no such key; did you mean 'algo'?",
     ("sede=1",): "sede: no such key; did you mean 'seed'?",
-    ("algo.detla=0.01",): "algo.detla: no such key; did you mean 'delta'?",
+    ("algo.detla=0.01",): "algo.detla: no such key; did you mean 'algo.delta'?",
     ("algo=ppo", "algo.delta=0.01"): "algo.delta: no such key",
-    ("+algo.detla=0.01",): "algo.detla: no such key; did you mean 'delta'?",
+    ("+algo.detla=0.01",): "algo.detla: no such key; did you mean 'algo.delta'?",
     ("+colour=red",): "colour: no such key; known are: seed, total_steps",
     ("algo=trpo", "algo.delta=-1"): "algo.delta: got -1; it should be greater than 0",
     ("algo.delta=small",): "algo.delta: got 'small'; it should be a valid number",
@@ -262,14 +262,19 @@ MISTAKES = {
     ("seed=0-4",): "seed: got '0-4'; it should be a valid integer; with -m, range(0,5) is each of these",
     ("seed=1..3",): "with -m, range(1,4) is each of these",
     (*PROBE, "env.id=Probe/Graph-v0"): "are Dict('a': Discrete(2)); supported are Box",
-    (*PROBE, "env.id=Probe/Words-v0"): "supported are Box (of floats), Discrete, MultiDiscrete and MultiBinary",
-    ("plugins=[no_such_package]",): "plugins: 'no_such_package' cannot be imported",
+    (
+        *PROBE,
+        "env.id=Probe/Words-v0",
+    ): "supported are Box (of one float or more), Discrete, MultiDiscrete and MultiBinary",
+    (
+        "plugins=[no_such_package]",
+    ): "plugins: no module 'no_such_package' is installed; the directory of one of your own",
     ("policy._target_=os.system",): "policy._target_: 'os.system' is in no package that parts are built from",
-    ("policy=null",): "a group takes the name of one of its options",
+    ("policy=null",): "policy: every run has one; only the groups experiment and logger can be empty",
     ("eval=3",): "eval: got 3; it should hold episodes, max_episode_steps, every",
     ("~total_steps",): "total_steps",
     ("~eval.every",): "eval.every: missing",
-    ("plugins=['']",): "plugins: '' cannot be imported",
+    ("plugins=['']",): "plugins: '' is no name of a module",
     ("seed=[1",): "'seed=[1' cannot be read",
     ("hydra.run.dir=/proc/nowhere",): "/proc/nowhere: No such file or directory",
     ("hydra.run.dir=",): "hydra.run.dir: is empty; it takes a directory",
@@ -286,13 +291,13 @@ MISTAKES = {
     ("experiment=paper/cartpoles",): "experiment: no option 'paper/cartpoles'; did you mean 'paper/cartpole'?",
     ("+algo=trpo",): "algo: is chosen twice; a group takes no + before it",
     ("+algo/step=fixed",): "algo/step: is chosen twice; a group takes no + before it",
-    ("seed=1,2",): "seed: got several values; -m runs each of them, and a list is written seed=[1,2]",
+    ("seed=1,2",): "seed: got several values; -m runs each of them",
     ("seed=range(3)",): "seed=range(3): stands for several values; -m runs each of them",
     ("algo=trpo,ppo",): "algo: got several values; -m runs each of them",
     ("--hlep",): "unrecognized arguments: --hlep; did you mean '--help'?",
     ("--multi",): "unrecognized arguments: --multi; did you mean '--multirun'?",
     ("--algo=trpo",): "--algo=trpo: keys and groups take no dashes; say algo=trpo",
-    ("--seed", "3"): "--seed: keys and groups take no dashes; say seed=VALUE",
+    ("--seed", "3"): "--seed: keys and groups take no dashes; say seed=3",
     ("--cfg", "jobs"): "argument --cfg/-c: invalid choice: 'jobs'",
     ("--config-dir", "nowhere"): "--config-dir: there is no directory",
     ("seed", "=", "1"): "'seed': an override has no spaces around '='; say seed=1",
@@ -303,6 +308,57 @@ MISTAKES = {
     ("hopper",): "did you mean env=Hopper-v4 or env=Hopper-v5?",
     ("vine",): "did you mean sampler=vine?",
     ("total_steps=1.5",): "total_steps: got 1.5; it should be a valid integer",
+    ("--seed",): "--seed: keys and groups take no dashes; say seed=VALUE",
+    ("--total-steps", "1000"): "--total-steps: keys and groups take no dashes; say total_steps=1000",
+    ("--num_envs=4",): "--num_envs=4: keys and groups take no dashes; say num_envs=4",
+    ("--delta", "0.1"): "--delta: keys and groups take no dashes; say delta=0.1",
+    ("-help",): "an option of several letters has two dashes; did you mean '--help'?",
+    ("help",): "'help' is no override: these are GROUP=OPTION and KEY=VALUE; did you mean --help?",
+    ("version",): "did you mean --version?",
+    ("--foo",): "unrecognized arguments: --foo\n",
+    ("--resolve",): "--resolve: goes with --cfg job",
+    ("--experimental-rerun", "x"): "--experimental-rerun: is of Hydra's own; resume=DIR goes on with a run",
+    ("--config-name", "x"): "there is one configuration; --config-dir DIR adds options to it",
+    ("env", "CartPole-v1"): "'env': '=' stands between a name and its value; say env=CartPole-v1",
+    ("seed=0,", "1"): "'1': values are listed without spaces; say seed=0,1",
+    ("policy.hidden_sizes=[32", "32]"): "'32]': values are listed without spaces; say policy.hidden_sizes=[32,32]",
+    ("~algo",): "algo: every run has one; only the groups experiment and logger can be empty",
+    ("hydra.run.dir=~/x",): "'hydra.run.dir=~/x': a shell leaves this ~ alone; say hydra.run.dir=/",
+    ("-m", "seed=0,1", "sweep.resume="): "sweep.resume: is empty; it takes a directory",
+    ("env.id.a=3",): "env.id.a: no such key; env.id is a value, and has none",
+    ("hidden_sizes=[8]",): "hidden_sizes: no such key; did you mean 'policy.hidden_sizes' or 'critic.hidden_sizes'?",
+    ("policy.hidden_sizes=(8,8)",): "lists have square brackets; say policy.hidden_sizes=[8,8]",
+    ("policy.hidden_sizes=8,8",): "-m runs each of them, and a list is written policy.hidden_sizes=[8,8]",
+    ("algo.delta=0,01",): "-m runs each of them, and one number is written with a point, algo.delta=0.01",
+    ("total_steps=1,000,000",): "-m runs each of them, and one number is written total_steps=1_000_000",
+    ("total_steps=1M",): "total_steps: got '1M'; it should be a valid integer, 1_000_000",
+    ("algo.delta='0.01'",): "algo.delta: got '0.01'; it should be a valid number, without quotes: 0.01",
+    ("algo.delta=nan",): "algo.delta: got nan; it should be less than inf, and this is no number",
+    ("update_threads=5000",): "update_threads: got 5000; it should be less than or equal to 1024",
+    ("hydra.run.dri=x",): "hydra.run.dri: no such key; did you mean 'hydra.run.dir'?",
+    ("run.dir=x",): "run: no such key; did you mean 'hydra.run.dir' or 'hydra.sweep.dir'?",
+    ("metric=identity",): "metric: no such key; did you mean 'algo/metric'?",
+    ("algo/metric.damping=1",): "'algo/metric.damping=1': a slash is for groups; say algo.metric.damping=1",
+    ("env=größe",): "are quoted twice; say \"env='größe'\"",
+    ("-m", "seed=rang(2)"): "'seed=rang(2)': there is no rang(); did you mean 'range'?",
+    ("-m", "seed=,0"): "'seed=,0': nothing stands before its first comma; say seed=0",
+    ("-m", "seed=range(0)"): "nothing to run: one of the keys has no values",
+    (
+        "-m",
+        "env=CartPole-v1",
+        "seed=[0,1]",
+    ): "seed: got [0, 1]; it should be a valid integer; with -m, 0,1 are several runs",
+    ("-m", "env=CartPole-v1", "seed=0-4"): "it should be a valid integer; with -m, range(0,5) is each of these",
+    ("env.kwargs=3",): "env.kwargs: got 3; it should be a valid dictionary, {NAME: VALUE}",
+    ("logger=none",): "logger: no option 'none'; logger=null is none",
+    ("logger.project=x",): "logger: has no keys before an option is chosen: logger=wandb",
+    ("hydra/launcher=joblib",): "hydra/launcher=joblib: this is no sweep; -m, --multirun makes it one",
+    ("hydra/sweeper=optuna",): "hydra/sweeper=optuna: this is no sweep; -m, --multirun makes it one",
+    ("-m", "seed=0,1", "hydra.sweeper.n_trials=3"): "hydra.sweeper.n_trials: is of a search, with hydra/sweeper=optuna",
+    ("-m", "hydra/sweeper/pruner=none"): "hydra/sweeper/pruner: is of a search, with -m hydra/sweeper=optuna",
+    ("seed=${nowhere}",): "'${nowhere}' refers to no key",
+    ("seed=${oc.env:NO_SUCH_VARIABLE}",): "Environment variable 'NO_SUCH_VARIABLE' not found",
+    ("resume=true",): "there is no config.yaml in it; resume=auto goes on with the run of the same command line",
     ("plugins=mine",): "plugins: got 'mine'; it should be a valid list, [mine]",
     ("algo=cem", "sampler=single_path"): "sampler=single_path does not go with algo=cem: sampler=whole_episodes does",
     ("algo=cpi", "env=FrozenLake-v1", "critic=mlp"): "critic=mlp does not go with algo=cpi: critic=zero does",
@@ -355,14 +411,14 @@ def test_an_unknown_key_in_a_users_own_yaml_is_found_there(trpo_train: Command, 
     (tmp_path / "mine" / "algo" / "wide.yaml").write_text("defaults: [trpo, _self_]\ndleta: 0.1\n")
     done = trpo_train("--config-dir", "mine", "algo=wide")
     assert (
-        "algo.dleta: no such key; did you mean 'delta'?\nit stands in mine/algo/wide.yaml, line 2, column 1\n"
+        "algo.dleta: no such key; did you mean 'algo.delta'?\nit stands in mine/algo/wide.yaml, line 2, column 1\n"
         in done.err
     )
 
 
 def test_a_jobs_mistake_is_looked_up_while_the_sweep_goes_on(trpo_train: Command) -> None:
     done = trpo_train("-m", "env=CartPole-v1", *SHORT, "algo=trpo,ppo", "algo.cg_iteration=5", "hydra.sweep.dir=none")
-    assert "did you mean 'cg_iterations'?" in done.err  # of the first job, since no job can begin
+    assert "did you mean 'algo.cg_iterations'?" in done.err  # of the first job, since no job can begin
     done = trpo_train("-m", "env=CartPole-v1", *SHORT, "algo=trpo,ppo", "algo.cg_iterations=5", "hydra.sweep.dir=sweep")
     assert "algo.cg_iterations: no such key" in done.out
     assert "1 of 2 jobs failed" in done.err
@@ -416,6 +472,66 @@ def test_mistakes_in_evaluation(
     done = trpo_eval(*arguments)
     assert done.status == 1
     assert said in done.err
+
+
+PLACES = {
+    (
+        "trpo-train",
+        "resume=runs/abc",
+    ): "resume: runs/abc holds no run: there is no config.yaml in it; did you mean 'runs/abd'?",
+    ("trpo-train", "resume=runs"): "there is no config.yaml in it; the newest below it is 'runs/abd'",
+    ("trpo-train", "resume=runs/abd/train.log"): "there is no config.yaml in it; did you mean 'runs/abd'?",
+    ("trpo-train", "resume=runs/abd", "delta=1"): "delta: no such key; did you mean 'algo.delta'?",
+    ("trpo-train", "resume=runs/abd", "algo.detla=1"): "algo.detla: no such key; did you mean 'algo.delta'?",
+    ("trpo-train", "hydra.run.dir=file"): "hydra.run.dir: file is a file, and this takes a directory",
+    ("trpo-train", "hydra.run.dir=sweep"): "sweep holds a sweep: hydra.run.dir=DIR begins a run elsewhere",
+    (
+        "trpo-train",
+        "-m",
+        "seed=0,1",
+        "hydra.sweep.dir=runs/abd",
+    ): "runs/abd holds a run: hydra.sweep.dir=DIR names another",
+    ("trpo-train", "-m", "seed=0,1", "sweep.resume=runs/abd"): "resume=runs/abd goes on with the run that it holds",
+    ("trpo-eval", "runs/abc"): "runs/abc is no run directory: it has no config.yaml; did you mean 'runs/abd'?",
+    ("trpo-eval", "runs/abd/checkpoints"): "it has no config.yaml; did you mean 'runs/abd'?",
+    ("trpo-eval", ""): "argument RUN: is empty",
+    ("trpo-eval", "runs/abd", "--episodes", "a"): "argument --episodes: 'a' is no whole number",
+    ("trpo-eval", "runs/abd", "--episodes", "1.5"): "argument --episodes: '1.5' is no whole number",
+    ("trpo-eval", "runs/abd", "--video-episodes", "2"): "--video-episodes: is of --video FILE.mp4",
+    ("trpo-eval", "--plugins", "x", "runs/abd"): "--plugins takes all that follows it, so RUN stands before it",
+    ("trpo-eval", "runs/abd", "--foo"): "unrecognized arguments: --foo\n",
+    ("trpo-report", "file"): "file is a file; a run directory fits, or a folder of them",
+    ("trpo-report", "runs/abd", "seed=1"): "seed=1 is no folder; a run directory fits, or a folder of them",
+    ("trpo-report", "runs/abd/config.yaml"): "a run directory fits, or a folder of them; did you mean 'runs/abd'?",
+    ("trpo-report", "runs/abd", "--out", ""): "argument --out: is empty",
+    (
+        "trpo-report",
+        "runs/abd",
+        "--metric",
+        "x",
+    ): "metrics.csv has no column 'x'; there are: critic/explained_variance,",
+}
+
+
+def test_mistakes_about_places(
+    trpo_train: Command, trpo_eval: Command, trpo_report: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may have been meant is said, and nothing is printed before it."""
+    assert trpo_train("env=CartPole-v1", *SHORT, "hydra.run.dir=runs/abd").status == 0
+    (tmp_path / "file").touch()
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.status.json").write_text("{}")
+    commands = {"trpo-train": trpo_train, "trpo-eval": trpo_eval, "trpo-report": trpo_report}
+    before = sorted(tmp_path.rglob("*"))
+    for (name, *arguments), said in PLACES.items():
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        done = commands[name](*arguments)
+        assert (done.status, done.out) == (1, ""), arguments
+        assert said in done.err
+    assert sorted(tmp_path.rglob("*")) == before
+    for name in ("trpo-eval", "trpo-report"):
+        assert commands[name]("--version").out == f"trpo-cli {trpo_cli.__version__}\n"
+    assert "|        2 |" in trpo_eval("runs/abd", "--episodes", "2e0").out
 
 
 def test_sampled_evaluation_differs_and_repeats(trpo_train: Command, trpo_eval: Command) -> None:

@@ -129,7 +129,50 @@ def test_a_package_is_imported_only_when_it_is_asked_for(
     monkeypatch.syspath_prepend(tmp_path / "site")
     assert trpo_train("--help").status == 0
     assert trpo_train("env=CartPole-v1", *SHORT).status == 0
-    assert "plugins: 'my_lab' cannot be imported: it is broken" in trpo_train("env=Lab/Nowhere-v0").err
+    told = (
+        f"plugins: 'my_lab' cannot be imported: {tmp_path}/site/my_lab/__init__.py, line 1: ImportError: it is broken"
+    )
+    assert told in trpo_train("env=Lab/Nowhere-v0").err
+
+
+def test_a_plugin_that_is_not_on_the_python_path(trpo_train: Command, trpo_eval: Command, tmp_path: Path) -> None:
+    """What to type is said, where the module lies near."""
+    write(tmp_path, {"beside_us.py": "", "deeper/below_us/__init__.py": ""})
+    write(tmp_path, {"run/config.yaml": "{env: {}, policy: {}, seed: 0, choices: {}}\n"})
+    for name, place in (("beside_us", "."), ("below_us", "deeper")):
+        done = trpo_train(f"plugins=[{name}]", "env=CartPole-v1")
+        assert f"is not on the Python path: PYTHONPATH={place} trpo-train ..." in done.err
+    played = trpo_eval("run", "--plugins", "beside_us")
+    assert "beside_us.py is not on the Python path: PYTHONPATH=. trpo-eval ..." in played.err
+    assert "PYTHONPATH=DIR trpo-train ..." in trpo_train("plugins=[nowhere_at_all]", "env=CartPole-v1").err
+    for name, said in (("beside_us.py", "say beside_us"), ("./beside_us", "neither '/' nor '.py' in it; say MODULE")):
+        assert said in trpo_train(f"plugins=[{name}]", "env=CartPole-v1").err
+
+
+BROKEN = {
+    "raises_us": (
+        "import numpy\n\n\nnumpy.zeros(3).reshape(7)\n",
+        "line 4: ValueError: cannot reshape array of size 3",
+    ),
+    "misspelt_us": ("def f(:\n", "line 1: SyntaxError: invalid syntax"),
+    "leaves_us": ("raise SystemExit(3)\n", "line 1: SystemExit: 3"),
+    "lacks_us": ("\nimport no_such_dependency\n", "line 2: ModuleNotFoundError: No module named 'no_such_dependency'"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_plugin_that_raises_is_told_with_its_line(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    text, said = BROKEN[name]
+    write(tmp_path, {f"{name}.py": text})
+    monkeypatch.syspath_prepend(tmp_path)
+    for arguments in (("env=CartPole-v1",), ("env=Nowhere-v0",), ("-m", "env=CartPole-v1", "seed=0,1")):
+        done = trpo_train(f"plugins=[{name}]", *arguments)
+        assert done.status == 1
+        assert f"plugins: '{name}' cannot be imported: {tmp_path}/{name}.py, {said}" in done.err
+        assert len(done.err.splitlines()) <= 2
+    assert not [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "__pycache__"]
 
 
 @pytest.mark.parametrize(

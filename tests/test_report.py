@@ -334,7 +334,7 @@ def test_diagnostics_of_a_trust_region(trpo_report: Command, tmp_path: Path) -> 
 def test_what_is_no_run_is_said_to_be_none(trpo_report: Command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "empty holds no run" in trpo_report("empty", "--out", "out").err
-    assert "error: nowhere is no folder" in trpo_report("nowhere", "--out", "out").err
+    assert "error: nowhere is no folder; a run directory fits" in trpo_report("nowhere", "--out", "out").err
     (tmp_path / "empty" / "metrics.csv").write_text("nonsense\n")
     done = trpo_report("empty", "--out", "out")
     assert done.status == 1

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import Command, composed, quiet_make
 from gymnasium import spaces
 
 from trpo_cli.distributions import DiagonalGaussian
-from trpo_cli.envs.spaces import action_decoder, observation_encoder
+from trpo_cli.envs.spaces import action_decoder, observation_encoder, odd_scale
 from trpo_cli.errors import ConfigError
+from trpo_cli.groups import CONF, options
 
 ACTIONS: list[spaces.Space[Any]] = [
     spaces.Box(-0.5, 2.0, (3,), np.float32),
@@ -50,6 +53,48 @@ def test_discrete_actions_reach_every_value() -> None:
 def test_box_actions_are_clipped_here() -> None:
     _, decode = action_decoder(spaces.Box(-1.0, 1.0, (2,), np.float32), "Some-v0")
     np.testing.assert_array_equal(decode(np.array([[-3.0, 0.25]])), np.array([[-1.0, 0.25]], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        ([0.0], [1000.0], "reach from 0 to 1000,"),
+        ([-1.0, -0.1], [1.0, 0.1], "reach from -0.1 to 0.1,"),
+        ([-np.inf, -8.0], [np.inf, 2.0], "reach from -8 to 2,"),
+        ([-5.0, -0.2, 0.0], [1.0, 0.2, 0.0], None),
+        ([-np.inf], [np.inf], None),
+        ([0.0], [np.inf], None),
+    ],
+)
+def test_bounds_far_from_those_a_policy_begins_in_are_told(low: Any, high: Any, said: str | None) -> None:
+    space = spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
+    told = odd_scale(space, "Some-v0")
+    assert said is None if told is None else said and said in told
+    assert odd_scale(spaces.Discrete(1000), "Some-v0") is None
+
+
+@pytest.mark.parametrize("env", options(CONF / "env"))
+def test_no_task_of_ours_is_warned_of(env: str) -> None:
+    if env == "gym":
+        return
+    made = quiet_make(composed(f"env={env}")["env"]["id"])
+    assert odd_scale(made.action_space, env) is None
+    made.close()
+
+
+def test_a_run_warns_of_it_once_and_what_it_says_helps(trpo_train: Command, tmp_path: Path) -> None:
+    short = (
+        "plugins=[probes]",
+        "sampler.num_envs=2",
+        "sampler.steps_per_iteration=64",
+        "total_steps=64",
+        "eval.every=0",
+    )
+    done = trpo_train("env=Probe/Wide-v0", *short, "hydra.run.dir=wide")
+    assert done.err.count("actions of Probe/Wide-v0 reach from 0 to 1000") == 1
+    assert (tmp_path / "wide" / "train.log").read_text().count("WARNING actions of Probe/Wide-v0 reach") == 1
+    assert "RescaleAction(env, -1, 1)" in done.err
+    assert "reach from" not in trpo_train("env=Probe/WideRescaled-v0", *short).err
 
 
 def test_observations_are_flattened_or_one_hot() -> None:

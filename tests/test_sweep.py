@@ -182,7 +182,7 @@ def test_a_sweep_goes_on_with_its_command_alone(trpo_train: Command, tmp_path: P
     for words in (("-m", "sweep.resume=sweep"), ("-m", "total_steps=512", "sweep.resume=sweep")):
         refused = trpo_train(*words)
         assert refused.status == 1
-        assert f"this sweep's was\n  trpo-train -m {' '.join(SMALL)} seed=0" in refused.err
+        assert f"which it is added to:\n  trpo-train -m {' '.join(SMALL)} seed=0 sweep.resume=" in refused.err
     assert (tmp_path / "sweep" / SWEEP).read_bytes() == before
     for words in (("resume=sweep",), ("-m", "resume=sweep")):
         assert "holds a sweep: its command goes on with sweep.resume=sweep" in trpo_train(*words).err

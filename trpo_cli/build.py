@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal
@@ -184,8 +185,18 @@ def _place(detail: ErrorDetails) -> str:
 def _instead(mistake: str, value: Any) -> str:
     """What was meant, where that is plain."""
     match mistake, value:
-        case "list_type", str() | int():
+        case "list_type", str() | int() if value != "":
             return f", [{value}]"
+        case "int_type" | "float_type", list() if value:
+            return f"; with -m, {','.join(map(str, value))} are several runs"
+        case "int_type", str() if found := re.fullmatch(r"(\d+)([kKmM])", value):
+            return f", {int(found[1]) * (1_000 if found[2] in 'kK' else 1_000_000):_}"
+        case "int_type" | "float_type", str() if re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", value.lower()):
+            return f", without quotes: {value}"
+        case "dict_type", _:
+            return ", {NAME: VALUE}"
+        case "less_than", float() if value != value:
+            return ", and this is no number"
         case "int_type", str() if all(ends := value.replace("..", "-").partition("-")) and ends[2].isdigit():
             return f"; with -m, range({ends[0]},{int(ends[2]) + 1}) is each of these"
     return ""
@@ -245,7 +256,7 @@ def _within(module: str, packages: Sequence[str]) -> bool:
 def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
     for key in given:
         if key not in known:
-            hint = nearest(key, known) or f"; known are: {', '.join(known) or 'none'}"
+            hint = nearest(str(key), known, prefix) or f"; known are: {', '.join(known) or 'none'}"
             raise UnknownNameError(f"{prefix}{key}: no such key{hint}")
 
 

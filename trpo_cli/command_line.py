@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
+import sys
 from collections.abc import Sequence
+from os.path import expanduser
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from trpo_cli import __version__
 from trpo_cli.errors import ConfigError, UnknownNameError, UserError, nearest
 from trpo_cli.groups import GROUPS, choices, roots
 
 OPEN = "env.kwargs"  # a mapping whose keys are the environment's own
-PLACES = ("hydra.run.dir=", "hydra.sweep.dir=")
+NEEDED = ("algo", "env", "sampler", "policy", "critic")
+PLACES = ("hydra.run.dir=", "hydra.sweep.dir=", "sweep.resume=")
 SHELLS = ("bash", "zsh", "fish")
 ROOT_KEYS = (
     "seed",
@@ -54,11 +60,23 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kwargs, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        if cut := re.match(r"argument (--\S+)/.*: ignored explicit argument", message):  # -help is -h with something
+            raise UserError(f"an option of several letters has two dashes; did you mean '{cut[1]}'?")
+        if "required: RUN" in message and "--plugins" in sys.argv:
+            message += "; --plugins takes all that follows it, so RUN stands before it"
         unknown = message.partition("unrecognized arguments: ")[2].split()
         option = unknown[0].partition("=")[0] if unknown else ""
-        known = [text for action in self._actions for text in action.option_strings]
-        hint = nearest(option, known) if option.startswith("-") else ""
+        hint = self.nearest(option) if option.startswith("-") else ""
         raise UserError(f"{message}{hint}\n{self.prog} --help lists what there is")
+
+    def add_version(self) -> None:
+        """`--version`, of a command that takes nothing else then."""
+        self.add_argument("--version", action="version", version=f"trpo-cli {__version__}")
+
+    def nearest(self, option: str) -> str:
+        """A hint at the option whose name, without dashes, is the nearest."""
+        known = [text.lstrip("-") for action in self._actions for text in action.option_strings if text[:2] == "--"]
+        return nearest(option.lstrip("-"), known).replace("'", "'--", 1)
 
 
 def parser() -> Parser:
@@ -71,29 +89,48 @@ def parser() -> Parser:
     return parser
 
 
+OPTIONS = [text for action in parser()._actions for text in action.option_strings]
+
+
 def read(arguments: Sequence[str]) -> CommandLine:
     """The command line taken apart. Raises `UserError` for an option that does not exist, or lacks its value."""
     parsing = parser()
     found, unknown = parsing.parse_known_intermixed_args(list(arguments))
     if unknown:
-        _refuse_option(unknown[0], parsing)
+        value = next(iter(arguments[list(arguments).index(unknown[0]) + 1 :]), "VALUE")
+        _refuse_option(unknown[0], value, parsing)
     words, options = list(found.overrides), []
     for text in arguments:
         if words and text == words[0]:
             words.pop(0)
         else:
             options.append(text)
+    if found.experimental_rerun:
+        raise UserError("--experimental-rerun: is of Hydra's own; resume=DIR goes on with a run")
+    if found.resolve and not found.cfg:
+        raise UserError("--resolve: goes with --cfg job")
+    if found.config_path or found.config_name:
+        raise UserError("--config-path, --config-name: there is one configuration; --config-dir DIR adds options to it")
     wanted = {name: getattr(found, name) for name in CommandLine._fields if name not in ("options", "overrides")}
     return CommandLine(options, list(found.overrides), **wanted)
 
 
-def _refuse_option(text: str, parsing: Parser) -> NoReturn:
+def _refuse_option(text: str, following: str, parsing: Parser) -> NoReturn:
     """An option that does not exist may be an override with dashes before it."""
-    name = text.lstrip("-").partition("=")[0]
-    if name in (*GROUPS, *ROOT_KEYS) or "." in name or "/" in name:
-        value = text.partition("=")[2] or "VALUE"
+    option, equals, value = text.partition("=")
+    name = option.lstrip("-").replace("-", "_")
+    value = value if equals else following if not following.startswith("-") and "=" not in following else "VALUE"
+    known = name in (*GROUPS, *ROOT_KEYS) or "." in name or "/" in name
+    if known or (value != "VALUE" and not parsing.nearest(option)):
         raise ConfigError(f"{text}: keys and groups take no dashes; say {name}={value}")
     parsing.error(f"unrecognized arguments: {text}")
+
+
+def path(text: str) -> Path:
+    """An argparse type: a place that has a name."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return Path(text)
 
 
 def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
@@ -101,7 +138,7 @@ def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
     for i, text in enumerate(overrides):
         key, equals, value = text.partition("=")
         if not equals and not text.startswith("~"):
-            raise _no_override(text, overrides[i + 1 : i + 3], config_dir)
+            raise _no_override(text, overrides[:i], overrides[i + 1 : i + 3], config_dir)
         if not key.strip("+~ "):
             raise ConfigError(f"'{text}': there is no key before '='; KEY=VALUE and GROUP=OPTION stand without spaces")
         if value.startswith("="):
@@ -112,12 +149,22 @@ def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
             raise ConfigError(
                 f"'{text}': an option is a name, without '..'; --config-dir DIR adds a directory of options"
             )
-        if _names_an_option(key) and value.startswith(("[", "{")):
+        if key.lstrip("~") in NEEDED and (text.startswith("~") or value.lower() == "null"):
+            raise ConfigError(
+                f"{key.lstrip('~')}: every run has one; only the groups experiment and logger can be empty"
+            )
+        if key.lstrip("+").partition("/")[0] in (*GROUPS, "hydra") and "." not in key and value.startswith(("[", "{")):
             raise ConfigError(f"'{text}': a group takes the name of one of its options; -m and commas run several")
         if key.lstrip("+") == "plugins" and re.fullmatch(r"[\w.]+", value):
             raise ConfigError(f"plugins: got '{value}'; it should be a valid list, [{value}]")
         if text in PLACES:
             raise ConfigError(f"{key}: is empty; it takes a directory")
+        if text.startswith(PLACES) and Path(value).is_file():
+            raise ConfigError(f"{key}: {value} is a file, and this takes a directory")
+        if value.startswith("~/"):
+            raise ConfigError(
+                f"'{text}': a shell leaves this ~ alone; say {shlex.quote(key + equals + expanduser(value))}"
+            )
 
 
 def listed(key: str, overrides: Sequence[str]) -> list[str]:
@@ -139,11 +186,21 @@ def _climbs(text: str) -> bool:
     return ".." in plain.split("/")
 
 
-def _no_override(text: str, following: Sequence[str], config_dir: str | None) -> ConfigError:
+def _no_override(text: str, before: Sequence[str], following: Sequence[str], config_dir: str | None) -> ConfigError:
     """What to say of a word without `=`: it may be an option without its group, or an override with spaces in it."""
     if following and following[0].startswith("="):
         value = following[0].lstrip("=") or "".join(following[1:])
         return ConfigError(f"'{text}': an override has no spaces around '='; say {text}={value or 'VALUE'}")
+    if text in (*GROUPS, *ROOT_KEYS):
+        value = following[0] if following and "=" not in following[0] else "VALUE"
+        return ConfigError(f"'{text}': '=' stands between a name and its value; say {text}={value}")
+    if before and (before[-1].endswith(",") or before[-1].count("[") > before[-1].count("]")):
+        comma = "" if before[-1].endswith((",", "[")) else ","
+        return ConfigError(f"'{text}': values are listed without spaces; say {before[-1]}{comma}{text}")
+    if f"--{text}" in OPTIONS:
+        return UnknownNameError(
+            f"'{text}' is no override: these are GROUP=OPTION and KEY=VALUE; did you mean --{text}?"
+        )
     if ":" in text:
         key, _, value = text.partition(":")
         return ConfigError(f"'{text}': a value stands behind '='; say {key}={value.strip()}")

@@ -49,8 +49,8 @@ class RunDirectoryError(UserError):
     """A run directory that cannot be used as asked."""
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the known name closest to `given`, or nothing when none is close."""
+def nearest(given: str, known: Iterable[str], above: str = "") -> str:
+    """`; did you mean 'x'?` for the known name closest to `given`, with what stands `above` it; nothing if none is."""
     names = {name.lower(): name for name in known if name != given}
     close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6)
-    return f"; did you mean '{names[close[0]]}'?" if close else ""
+    return f"; did you mean '{above}{names[close[0]]}'?" if close else ""

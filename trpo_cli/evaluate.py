@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trpo_cli.build import as_whole
 from trpo_cli.cli import reported
-from trpo_cli.command_line import Parser
+from trpo_cli.command_line import Parser, path
 from trpo_cli.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.errors import UserError
 from trpo_cli.film import film, prepare
@@ -64,8 +67,7 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
     """
     played: list[Played] = []
     plan = Episodes(arguments.episodes, arguments.max_steps)
-    if len(directories) > 1:
-        print(head(arguments), flush=True)
+    header = f"{head(arguments)}\n"
     for directory in directories:
         try:
             with staying():
@@ -76,12 +78,12 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
                 raise
             place = str(relative(directory))
             said = str(error) if place in str(error) else f"{place}: {error}"
-            print(f"| {'failed':>9}", INDENTED.join(said.splitlines()), sep=" | ", flush=True)
+            row = f"| {'failed':>9} | {INDENTED.join(said.splitlines())}"
         else:
             played.append(Played(directory, trained, result))
-            if len(directories) == 1:
-                print(head(arguments))
-            print(played[-1].line(), flush=True)
+            row = played[-1].line()
+        print(f"{header}{row}", flush=True)
+        header = ""  # it stands there now
     return played
 
 
@@ -111,6 +113,8 @@ def main() -> None:
         if arguments.json.exists():
             raise UserError(f"--json: {arguments.json} is there already, and is left alone")
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.video_episodes > 1 and not arguments.video:
+        raise UserError("--video-episodes: is of --video FILE.mp4")
     if arguments.video:
         if len(directories) > 1:
             raise UserError(f"--video: is for one run, and these are {len(directories)}")
@@ -138,17 +142,18 @@ def parser() -> Parser:
         "mean return of each run, with its 95 % interval over the episodes (of fewer than five, min to max), and the "
         "standard deviation.",
     )
+    takes.add_version()
     add = takes.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="a directory that trpo-train wrote, or a folder of them")
+    add("runs", nargs="+", type=path, metavar="RUN", help="a directory that trpo-train wrote, or a folder of them")
     add("--episodes", type=_at_least(1), default=10, help="to play of each run (default: %(default)s)")
     add("--seed", type=_at_least(0), default=0, help="of environments and sampled actions (default: %(default)s)")
     add("--sample", action="store_true", help="sample actions instead of taking the likeliest")
     add("--checkpoint", type=_at_least(0), metavar="STEP", help="that of this step (default: the newest)")
     add("--max-steps", type=_at_least(1), default=10_000, help="cut off longer episodes (default: %(default)s)")
-    add("--json", type=Path, metavar="FILE", help="write the results, every episode included, to a new file")
-    add("--video", type=Path, metavar="FILE.mp4", help="film the first episodes of one run, into a new file")
+    add("--json", type=path, metavar="FILE", help="write the results, every episode included, to a new file")
+    add("--video", type=path, metavar="FILE.mp4", help="film the first episodes of one run, into a new file")
     add("--video-episodes", type=_at_least(1), default=1, metavar="N", help="in the film (default: %(default)s)")
-    add("--plugins", nargs="*", default=[], metavar="PACKAGE", help="packages the runs may be built from")
+    add("--plugins", nargs="*", default=[], metavar="PACKAGE", help="packages the runs may be built from; behind RUN")
     return takes
 
 
@@ -156,7 +161,11 @@ def _at_least(smallest: int) -> Any:
     """An argparse type: a whole number not below `smallest`."""
 
     def whole(text: str) -> int:
-        value = int(text)
+        value: Any = None
+        with contextlib.suppress(ValueError):
+            value = as_whole(float(text), int) if re.search(r"[.e]", text) else int(text)
+        if type(value) is not int:
+            raise argparse.ArgumentTypeError(f"'{text}' is no whole number")
         if value < smallest:
             raise argparse.ArgumentTypeError(f"{text} is not at least {smallest}")
         return value

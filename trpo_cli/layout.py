@@ -6,14 +6,16 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from trpo_cli.errors import RunDirectoryError
+from trpo_cli.errors import RunDirectoryError, nearest
 from trpo_cli.yaml_files import SLIPPED, decoded, parsed, slip
 
 CONFIG, METRICS, SUMMARY, LOG = "config.yaml", "metrics.csv", "summary.json", "train.log"
@@ -33,7 +35,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     """
     path = directory / CONFIG
     if not path.is_file():
-        raise RunDirectoryError(f"{directory} is no run directory: it has no {CONFIG}")
+        raise RunDirectoryError(f"{directory} is no run directory: it has no {CONFIG}{near(directory)}")
     refuse_links(directory)
     try:
         if path.stat().st_size > LARGEST_CONFIG:
@@ -51,6 +53,19 @@ def read_config(directory: Path) -> dict[str, Any]:
     ):
         raise RunDirectoryError(f"{path} is not the configuration of a run")
     return node
+
+
+def near(directory: Path) -> str:
+    """A hint at the run that may have been meant: one around this place, the newest below it, or one beside it."""
+    above = directory.parents if directory.exists() else ()
+    if around := next((up for up in above if up != Path() and (up / CONFIG).is_file()), None):
+        return f"; did you mean '{around}'?"
+    below = [path for pattern in ("*", "*/*", "*/*/*") for path in directory.glob(f"{pattern}/{CONFIG}")]
+    if below:
+        return f"; the newest below it is '{max(below, key=lambda path: path.stat().st_mtime).parent}'"
+    beside = directory.parent.is_dir() and not directory.exists()
+    names = [path.name for path in directory.parent.iterdir() if path.is_dir()] if beside else []
+    return nearest(directory.name, names, "" if directory.parent == Path() else f"{directory.parent}/")
 
 
 def refuse_links(directory: Path) -> None:
@@ -91,6 +106,17 @@ def plain(text: str) -> str:
 def quoted(key: str, path: Path) -> str:
     """`KEY` and `path` as a shell takes them."""
     return shlex.quote(f"{key}{relative(path)}")
+
+
+def command(name: str, plugins: Sequence[str] = ()) -> str:
+    """How a command of this installation is typed, one that imports `plugins` where they were found.
+
+    That is its name, or its path where a shell would not find it, or find another one.
+    """
+    ours, found, searched = Path(sys.executable).with_name(name), shutil.which(name), os.environ.get("PYTHONPATH")
+    before = f"PYTHONPATH={shlex.quote(searched)} " if plugins and searched else ""
+    by_name = not ours.exists() or (found is not None and ours.samefile(found))
+    return f"{before}{name if by_name else quoted('', ours)}"
 
 
 def relative(path: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
     ConfigTypeError,
     GrammarParseError,
@@ -17,10 +17,10 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from trpo_cli.command_line import CommandLine, listed, read
+from trpo_cli.command_line import PLACES, CommandLine, listed, read
 from trpo_cli.errors import TAKEN, ConfigError, UnknownNameError, UserError, nearest
-from trpo_cli.groups import GROUPS, choices, parts, roots
-from trpo_cli.layout import relative
+from trpo_cli.groups import CONF, GROUPS, OF_SWEEPS, choices, parts, roots
+from trpo_cli.layout import command, relative
 from trpo_cli.search_path import sketched
 from trpo_cli.settings import flat
 from trpo_cli.yaml_files import standing
@@ -32,6 +32,10 @@ EXTRAS = {
     "hydra/launcher/ray": "ray",
 }
 """The options that an optional dependency brings, and what of this package's asks for that."""
+OPTIONAL = ("experiment", "logger")  # groups that a run can do without
+OPTUNA = "hydra/sweeper/optuna.yaml"
+SWEEPS = ("choice", "range", "interval", "tag", "glob", "sort", "shuffle", "int", "float", "str", "bool")
+"""What Hydra calls in a value."""
 
 
 def told(error: UserError) -> str:
@@ -40,11 +44,9 @@ def told(error: UserError) -> str:
         return f"error: {error}"
     key = re.match(r"[a-z_]+(\.\w+)+(?=(\[\d+\])?: )", str(error))
     place = _key_stands(key[0]) if key and isinstance(error, ConfigError) else ""
-    where = f"\nit stands in {place}" if place else ""
-    lookup = (
-        "\ntrpo-train --help lists what there is, --cfg job every key" if isinstance(error, UnknownNameError) else ""
-    )
-    return f"error: {error}{where}{lookup}"
+    lookup = "trpo-train --help lists what there is, --cfg job every key"
+    more = [f"it stands in {place}"] * bool(place) + [lookup] * isinstance(error, UnknownNameError)
+    return "\n".join([f"error: {error}", *more])
 
 
 def _key_stands(key: str) -> str:
@@ -98,28 +100,37 @@ def explained(error: Exception) -> ConfigError:
         case OmegaConfBaseException(full_key=str(group)) if "/" in group:
             return _no_part(group)
         case OmegaConfBaseException(full_key=str(full_key), parent_node=DictConfig() as parent) if full_key:
-            name = full_key.rpartition(".")[2]
-            if name in parent:
+            if full_key.rpartition(".")[2] in parent:
                 return ConfigError(f"{full_key}: {str(error).splitlines()[0]}")
-            siblings = [str(key) for key in parent if key not in ("_target_", "hydra")]
-            return UnknownNameError(f"{full_key}: no such key{_elsewhere(name) or _among(name, siblings)}")
+            return _no_key(full_key, [str(key) for key in parent if key not in ("_target_", "hydra")])
         case HydraException():
             return _in_a_file(str(error), "override", _other(str(error).splitlines()[0]))
         case _:
             return ConfigError(str(error).splitlines()[0])
 
 
+def _no_key(key: str, siblings: Sequence[str]) -> ConfigError:
+    """A key that is not there, beside those that are."""
+    typed = next((text.lstrip("+").partition("=")[0] for text in _said().overrides if key in text), key)
+    above, _, name = key.rpartition(".")
+    if key in OPTIONAL:
+        return ConfigError(f"{key}: has no keys before an option is chosen: {key}={'|'.join(choices(key, _places()))}")
+    if not siblings:
+        return UnknownNameError(f"{typed}: no such key; {above} is a value, and has none")
+    if above == "hydra.sweeper" and standing((CONF / OPTUNA).read_bytes(), lambda text: text == name):
+        return ConfigError(f"{key}: is of a search, with hydra/sweeper=optuna")
+    hint = _elsewhere(typed.rpartition(".")[2]) or _among(name, siblings, f"{above}." if above else "")
+    return UnknownNameError(f"{key}: no such key{hint}")
+
+
 def _in_a_file(message: str, text: str, error: ConfigError) -> ConfigError:
-    """The error, with the place of `text` in the user's file that is named, or in any, before it."""
-    parent = re.match(r"In '?([\w./-]+)'?: ", message)
-    files = [place / f"{parent[1]}.yaml" for place in _places()[1:]] if parent else [] if message else _own_files()
-    said = any(text in word for word in _said().overrides)
+    """The error, after the place of `text` in the user's file that the message names; without one, in any of them."""
+    if parent := re.match(r"In '?([\w./-]+)'?: ", message):
+        files = [path for place in _places()[1:] if (path := place / f"{parent[1]}.yaml").is_file()]
+    else:
+        files = [] if message or any(text in word for word in _said().overrides) else _own_files()
     for path in files:
-        if (
-            path.is_file()
-            and not (said and not parent)
-            and (place := standing(path.read_bytes(), lambda value: text in value))
-        ):
+        if place := standing(path.read_bytes(), lambda value: text in value):
             return type(error)(f"{relative(path)}{place}: {error}")
     return error
 
@@ -137,8 +148,21 @@ def _no_reference(message: str) -> ConfigError:
 
 
 def _unreadable(text: str) -> str:
+    key, equals, value = text.partition("=")
     if text.endswith(","):
         return f"'{text}': nothing follows its last comma; say {text.rstrip(',')}"
+    if value.startswith(","):
+        return f"'{text}': nothing stands before its first comma; say {key}={value.lstrip(',')}"
+    if "/" in key and "." in key:
+        return f"'{text}': a slash is for groups; say {key.replace('/', '.')}={value}"
+    if re.fullmatch(r"\([^()]*\)", value):
+        return f"'{text}': lists have square brackets; say {key}=[{value[1:-1]}]"
+    if (called := re.match(r"(\w+)\(", value)) and called[1] not in SWEEPS:
+        return f"'{text}': there is no {called[1]}(){_among(called[1], SWEEPS)}"
+    if not re.search(r"[][{}()'\"$]", value):
+        return f"'{text}' cannot be read: signs and letters other than those of English are quoted twice; say " + (
+            f"\"{key}{equals}'{value}'\""
+        )
     return (
         f"'{text}' cannot be read: brackets and quotes come in pairs, "
         "and a value with such signs in it is quoted twice: \"KEY='VALUE'\""
@@ -158,8 +182,9 @@ def _other_kind(key: str, node: Any) -> ConfigError:
 def _elsewhere(name: str) -> str:
     """The keys of what was chosen that are called so at other places, or whose initials these are: `lr`."""
     node = OmegaConf.to_container(_composed() or DictConfig({}))
-    known = [key for key, _ in flat(node) if not key.startswith("hydra.")]
+    known = [*(key for key, _ in flat(node) if not key.startswith("hydra.")), *(text.rstrip("=") for text in PLACES)]
     keys = [key for key in known if name in (key.rpartition(".")[2], _initials(key))]
+    keys += [group for group in (*parts(_places()), *OF_SWEEPS) if group.rpartition("/")[2] == name]
     return f"; did you mean {' or '.join(repr(key) for key in keys)}?" if keys else ""
 
 
@@ -171,9 +196,7 @@ def _initials(key: str) -> str | None:
 def _other(text: str) -> ConfigError:
     """What Hydra says in a line of text alone."""
     if found := re.search(r"Ambiguous value for argument '([^=]*)=(.*)'", text):
-        key, values = found.groups()
-        list_ = "" if key in GROUPS or "/" in key else f", and a list is written {key}=[{values}]"
-        return ConfigError(f"{key}: got several values; -m runs each of them{list_}")
+        return ConfigError(f"{found[1]}: got several values; -m runs each of them{_one_value(*found.groups())}")
     if found := re.search(r"Sweep parameters '([^']*)' requires", text):
         return ConfigError(f"{found[1]}: stands for several values; -m runs each of them")
     if found := re.search(r"Could not override '([^']+)'", text):
@@ -187,6 +210,18 @@ def _other(text: str) -> ConfigError:
     return ConfigError(text)
 
 
+def _one_value(key: str, values: str) -> str:
+    """What else a comma may have been meant for."""
+    match OmegaConf.select(_composed() or DictConfig({}), key.lstrip("+")):
+        case ListConfig():
+            return f", and a list is written {key}=[{values}]"
+        case float() if re.fullmatch(r"\d+,\d+", values):
+            return f", and one number is written with a point, {key}={values.replace(',', '.')}"
+        case int() if re.fullmatch(r"\d{1,3}(,\d{3})+", values):
+            return f", and one number is written {key}={values.replace(',', '_')}"
+    return ""
+
+
 def _no_option(missing: str, known: Sequence[str]) -> ConfigError:
     """A name that no option of its group has. Only of an algorithm and of Hydra do groups have groups in them."""
     nested = missing.startswith(("algo/", "hydra/"))
@@ -197,6 +232,8 @@ def _no_option(missing: str, known: Sequence[str]) -> ConfigError:
         known = sorted({*known, *choices(group, _places())})
     if group in GROUPS and (inner := name.partition("/")[0]) in {*GROUPS, "hydra"} and inner != name:
         return _at_the_root(f"{group}/{inner}", inner)
+    if group in OPTIONAL and name.lower() in ("none", "false", "off", "no"):
+        return UnknownNameError(f"{group}: no option '{name}'; {group}=null is none")
     if group == "env":
         return UnknownNameError(f"env: no option '{name}'{_other_environments(name, known)}")
     return UnknownNameError(f"{group}: no option '{name}'{_among(name, known)}")
@@ -209,7 +246,7 @@ def _at_the_root(group: str, inner: str) -> UnknownNameError:
 
 def _not_installed(option: str) -> ConfigError:
     group, _, name = option.rpartition("/")
-    return ConfigError(f"{group}: {name} is not installed: pip install 'trpo-cli[{EXTRAS[option]}]'")
+    return ConfigError(f"{group}: {name} is not installed: {command('pip')} install 'trpo-cli[{EXTRAS[option]}]'")
 
 
 def _other_environments(name: str, known: Sequence[str]) -> str:
@@ -221,7 +258,7 @@ def _other_environments(name: str, known: Sequence[str]) -> str:
     return f"{nearest(name, known)}\n{more}"
 
 
-def _no_part(group: str) -> UnknownNameError:
+def _no_part(group: str) -> ConfigError:
     """A group that is not there, or not with the algorithm that was chosen."""
     config = _composed()
     everywhere = parts(_places())
@@ -229,6 +266,8 @@ def _no_part(group: str) -> UnknownNameError:
         choices_ = config.hydra.runtime.choices
         there = sorted(name for name in choices_ if name.startswith("algo/") and "@" not in name)
         return UnknownNameError(f"{group}: no part of this algorithm; it has {', '.join(there) or 'none'}")
+    if group in OF_SWEEPS:
+        return ConfigError(f"{group}: is of a search, with -m hydra/sweeper=optuna")
     inner = group.partition("@")[0].rpartition("/")[2]
     if inner in GROUPS and inner != group:
         return _at_the_root(group, inner)
@@ -243,6 +282,6 @@ def _said() -> CommandLine:
     return read(sys.argv[1:])
 
 
-def _among(name: str, known: Sequence[str]) -> str:
-    """The nearest of the known names, or all of them."""
-    return nearest(name, known) or f"; there are: {', '.join(known)}"
+def _among(name: str, known: Sequence[str], above: str = "") -> str:
+    """The nearest of the known names, with what stands `above` it, or all of them."""
+    return nearest(name, known, above) or f"; there are: {', '.join(known)}"

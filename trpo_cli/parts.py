@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from trpo_cli.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.errors import ConfigError, EnvironmentFault, NoSnapshot
-from trpo_cli.ranges import Count, NonNegativeInt
+from trpo_cli.ranges import Count, NonNegativeInt, Threads
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
     import torch
@@ -55,7 +55,7 @@ class Settings:
     seed: NonNegativeInt
     total_steps: Count
     device: str  # where updates run: sampling stays on the CPU
-    update_threads: Count  # of torch
+    update_threads: Threads  # of torch
     plugins: list[str]
     eval: EvaluationSettings
     checkpoint: CheckpointSettings

@@ -17,4 +17,5 @@ UnitInterval = Annotated[float, Ge(0), Le(1)]
 Fraction = Annotated[float, Gt(0), Le(1)]
 Shrink = Annotated[float, Gt(0), Lt(1)]
 Count = Annotated[int, Ge(1)]
+Threads = Annotated[int, Ge(1), Le(1024)]  # more of them end a process
 NonNegativeInt = Annotated[int, Ge(0)]

@@ -22,8 +22,9 @@ from trpo_cli.build import as_whole
 from trpo_cli.command_line import OPEN
 from trpo_cli.composed import Node
 from trpo_cli.errors import ConfigError, RunDirectoryError, nearest
-from trpo_cli.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, home, read_config, relative
+from trpo_cli.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, home, near, quoted, read_config, relative
 from trpo_cli.schedules import Falling
+from trpo_cli.settings import flat
 
 AUTO = "auto"
 MAY_CHANGE = (
@@ -68,13 +69,17 @@ def directed(overrides: Sequence[str], multirun: bool = False) -> list[str]:
     if resume in (None, "null", AUTO):
         return list(overrides)
     if (Path(resume) / SWEEP).is_file():
-        raise ConfigError(f"resume: {resume} holds a sweep: its command goes on with sweep.resume={resume}")
+        raise ConfigError(
+            f"resume: {resume} holds a sweep: its command goes on with {quoted('sweep.resume=', Path(resume))}"
+        )
     if multirun:
         raise ConfigError(ONE_RUN)
     if any(text.startswith("hydra.run.dir=") for text in overrides):
         raise ConfigError(f"hydra.run.dir: resume={resume} says already where the run is")
     if not (Path(resume) / CONFIG).is_file():
-        raise RunDirectoryError(f"resume: {resume} holds no run: there is no {CONFIG} in it{_beside(Path(resume))}")
+        word = resume.lower() in ("auto", "true", "yes", "last", "latest", "newest")
+        hint = "; resume=auto goes on with the run of the same command line" if word else near(Path(resume))
+        raise RunDirectoryError(f"resume: {resume} holds no run: there is no {CONFIG} in it{hint}")
     value = as_value(resume)
     others = [text for text in overrides if not _is_resume(text)]
     return [f"resume={value}", f"hydra.run.dir={value}", *_composable(Path(resume), others)]
@@ -84,12 +89,6 @@ def resumed_run(overrides: Sequence[str]) -> str | None:
     """What `resume` is set to, if it is."""
     words = [text for text in overrides if _is_resume(text)]
     return unquoted(words[-1].partition("=")[2]) if words else None
-
-
-def _beside(directory: Path) -> str:
-    """The nearest name of a directory beside one that is not there."""
-    there = directory.parent.is_dir() and not directory.exists()
-    return nearest(directory.name, [path.name for path in directory.parent.iterdir()]) if there else ""
 
 
 def _composable(directory: Path, overrides: Sequence[str]) -> list[str]:
@@ -172,8 +171,13 @@ def planned(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:
         )
     if begun and resume is None:
         raise RunDirectoryError(
-            f"{relative(directory)} holds a run already: resume={relative(directory)} continues it, "
+            f"{relative(directory)} holds a run already: {quoted('resume=', directory)} continues it, "
             "and hydra.run.dir=DIR begins another"
+        )
+    if not begun and (directory / SWEEP).exists():
+        raise RunDirectoryError(
+            f"{relative(directory)} holds a sweep: hydra.run.dir=DIR begins a run elsewhere, "
+            f"and with -m {quoted('sweep.resume=', directory)} continues the sweep"
         )
     return _continued(directory, given, None if resume == AUTO else overrides) if begun else Plan(given, False)
 
@@ -208,7 +212,7 @@ def _contradiction(directory: Path, wrong: Sequence[str]) -> ConfigError:
     more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
     return ConfigError(
         "\n  ".join([f"{relative(directory)} holds a run that was configured otherwise:", *wrong[:SHOWN], *more])
-        + f"\nresume={relative(directory)} alone continues it as it was; "
+        + f"\n{quoted('resume=', directory)} alone continues it as it was; "
         + "without resume, hydra.run.dir=DIR begins another"
     )
 
@@ -236,10 +240,13 @@ def _refuse_unknown(saved: Node, key: str) -> None:
     if key.startswith((*MAY_CHANGE, f"{OPEN}.")):  # what an earlier version has not saved, or the environment takes
         return
     node: Any = saved
+    above = ""
     for name in key.split("."):
         if isinstance(node, Mapping) and name not in node:
-            raise ConfigError(f"{key}: no such key{nearest(name, [str(known) for known in node])}")
-        node = node[name] if isinstance(node, Mapping) else None
+            elsewhere = [known for known, _ in flat(saved) if known.endswith(f".{name}")]
+            near = f"; did you mean {' or '.join(map(repr, elsewhere))}?" if elsewhere else ""
+            raise ConfigError(f"{key}: no such key{near or nearest(name, map(str, node), above)}")
+        node, above = node[name] if isinstance(node, Mapping) else None, f"{above}{name}."
 
 
 def _updated(node: Node, key: str, override: Override) -> Node:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trpo_cli.layout import quoted, relative
+from trpo_cli.layout import command, quoted, relative
 from trpo_cli.parts import INEXACT, Parts, Settings
 from trpo_cli.progress import Progress
 from trpo_cli.resume import Plan
@@ -34,6 +35,8 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
         log.warning("changed: %s", change)
     for key in plan.rescheduled:
         log.warning("%s: it falls to 0 at the new total_steps, from another value than it had reached", key)
+    if parts.sampler.environments.odd_scale and not plan.continues:
+        log.warning(parts.sampler.environments.odd_scale)
     if parts.obstacle:
         log.warning(INEXACT, parts.obstacle)
 
@@ -47,14 +50,19 @@ def saying_how_to_go_on(run: Run, settings: Settings, in_sweep: bool) -> Iterato
         told = f"stopped by {stopped.by.name}; the last checkpoint is of step {run.saved:,}"
         log.warning(told)
         if not in_sweep:
-            plugins = f" plugins=[{','.join(settings.plugins)}]" if settings.plugins else ""
-            print(f"{told}\ngo on from there:  trpo-train {quoted('resume=', run.directory)}{plugins}", file=sys.stderr)
+            print(f"{told}\ngo on from there:  {resuming(run.directory, settings.plugins)}", file=sys.stderr)
         raise
+
+
+def resuming(directory: Path, plugins: Sequence[str]) -> str:
+    """The command that goes on with a run."""
+    again = [shlex.quote(f"plugins=[{','.join(plugins)}]")] if plugins else []
+    return " ".join([command("trpo-train", plugins), quoted("resume=", directory), *again])
 
 
 def farewell(parts: Parts, progress: Progress, settings: Settings, directory: Path) -> None:
     """Say what was reached, where it lies, and how to look at it."""
-    place, plugins, seconds = quoted("", directory), " ".join(settings.plugins), progress.seconds
+    place, plugins, seconds = quoted("", directory), settings.plugins, progress.seconds
     reached = [
         f"{name} {value:.5g}"
         for name, value in (
@@ -69,5 +77,6 @@ def farewell(parts: Parts, progress: Progress, settings: Settings, directory: Pa
         reached.insert(0, f"no episode ended in {parts.sampler.environments.num_envs} environments side by side")
     print(f"{parts.task.id}: {', '.join(reached)} after {progress.env_steps:,} steps")
     print(f"{seconds:.0f} s, {progress.env_steps / seconds:,.0f} steps a second; the run is in {relative(directory)}")
-    print(f"look at it:  tensorboard --logdir {place}")
-    print(f"play it:     trpo-eval {place}{f' --plugins {plugins}' if plugins else ''}")
+    print(f"look at it:  {command('tensorboard')} --logdir {place}")
+    allowed = f" --plugins {' '.join(plugins)}" if plugins else ""
+    print(f"play it:     {command('trpo-eval', plugins)} {place}{allowed}")

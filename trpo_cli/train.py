@@ -29,14 +29,14 @@ from trpo_cli.door import answered
 from trpo_cli.episodes import METRICS
 from trpo_cli.errors import ConfigError, EnvironmentFault, EnvironmentMisfit, UserError
 from trpo_cli.groups import CONF
-from trpo_cli.layout import fitting, quoted, relative, typed_in
+from trpo_cli.layout import fitting, relative, typed_in
 from trpo_cli.parts import Parts, Settings, build_parts, build_tracker, root_settings
 from trpo_cli.progress import Progress
 from trpo_cli.resume import Plan, directed, planned
 from trpo_cli.schedules import due
 from trpo_cli.search_path import extended
 from trpo_cli.signals import Stopped, StopRequest
-from trpo_cli.telling import announce, farewell, saying_how_to_go_on
+from trpo_cli.telling import announce, farewell, resuming, saying_how_to_go_on
 from trpo_cli.whole_numbers import plainly, with_whole_numbers
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> boo
     for warning in run.warnings:
         log.warning("%s", warning)
     print(f"{place} is finished, after {progress.env_steps:,} steps")
-    print(f"extend it:   trpo-train {quoted('resume=', run.directory)} total_steps=MORE")
+    print(f"extend it:   {resuming(run.directory, settings.plugins)} total_steps={2 * plan.planned}")
     return True
 
 
@@ -116,6 +116,7 @@ def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[st
         return int(state["metrics_bytes"])
 
 
+SWEEPING = ("hydra/launcher=", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")  # how its overrides begin
 Row = dict[str, float | None]
 
 
@@ -246,6 +247,8 @@ def _begun(cfg: DictConfig, command: HydraConf) -> str | None:
         sweep = node.pop("sweep")
         if any(text.startswith("hydra.sweep.dir=") for text in command.overrides.hydra) and not sweep["resume"]:
             raise ConfigError("hydra.sweep.dir: is for several runs, with -m; hydra.run.dir=DIR is where a run lies")
+        if of_sweep := [text for text in command.overrides.hydra if text.lstrip("+").startswith(SWEEPING)]:
+            raise ConfigError(f"{of_sweep[0]}: this is no sweep; -m, --multirun makes it one")
         if asked := [name for name, value in sweep.items() if value]:
             raise ConfigError(f"sweep.{asked[0]}: this is no sweep; -m, --multirun makes it one")
         train(node, overrides, directory)

@@ -15,7 +15,7 @@ from trpo_cli.envs.fitting import misfit, same_table
 from trpo_cli.envs.make import FASTEST, Parallelism, Task
 from trpo_cli.envs.mujoco_batch import MujocoBatch
 from trpo_cli.envs.slots import Slots
-from trpo_cli.envs.spaces import Floats, action_decoder, observation_encoder
+from trpo_cli.envs.spaces import Floats, action_decoder, observation_encoder, odd_scale
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
 
 Flags = NDArray[np.bool_]
@@ -55,6 +55,7 @@ class Environments:
         space = self._envs.single_observation_space
         self.num_states = int(space.n) if isinstance(space, Discrete) else None
         self.distribution, self._decode = action_decoder(self._envs.single_action_space, task.id)
+        self.odd_scale = odd_scale(self._envs.single_action_space, task.id)  # in words
         try:
             self.observation = self._reset(seed=seeds)
         except UserError:

@@ -14,6 +14,7 @@ from trpo_cli.errors import ConfigError
 
 Floats = NDArray[np.float64]
 Encoder = Callable[[NDArray[Any]], Floats]
+FAR = 5.0  # a factor, from the bounds of actions to 1
 Decoder = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -64,6 +65,21 @@ def action_decoder(space: spaces.Space[Any], env_id: str) -> tuple[Distribution,
                 f"env.id: the actions of {env_id} are {_name(space)}; supported are Box (of one float or more), "
                 "Discrete, MultiDiscrete and MultiBinary."
             )
+
+
+def odd_scale(space: spaces.Space[Any], env_id: str) -> str | None:
+    """What to warn of where the finite bounds of some action are far from -1 and 1; None where there are none such."""
+    if not isinstance(space, spaces.Box):
+        return None
+    largest = np.maximum(np.abs(space.low), np.abs(space.high)).flatten()
+    odd = (largest > FAR) | ((largest > 0) & (largest < 1 / FAR))
+    if not (odd := odd & np.isfinite(largest)).any():
+        return None
+    low, high = space.low.flatten()[odd][0], space.high.flatten()[odd][0]
+    return (
+        f"actions of {env_id} reach from {low:g} to {high:g}, and a policy begins near 0 with a standard deviation of "
+        "about 1, so it may learn nothing: register it with gymnasium.wrappers.RescaleAction(env, -1, 1) around it"
+    )
 
 
 def _name(space: spaces.Space[Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from trpo_cli import __version__, durable
 from trpo_cli.cli import reported
-from trpo_cli.command_line import Parser
+from trpo_cli.command_line import Parser, path
 from trpo_cli.errors import RunDirectoryError, UserError
 from trpo_cli.layout import relative
 from trpo_cli.report.archive import archive
@@ -22,7 +22,7 @@ from trpo_cli.report.measures import AGAINST
 from trpo_cli.report.notices import many
 from trpo_cli.report.page import GENERATOR, page
 from trpo_cli.report.references import EVERY_TASK
-from trpo_cli.report.runs import archives, find
+from trpo_cli.report.runs import archives, find, refuse_absent
 from trpo_cli.report.tables import escaped
 from trpo_cli.state import RETURN
 from trpo_cli.statistics import STATISTICS
@@ -142,10 +142,11 @@ def parsed() -> argparse.Namespace:
         prog="trpo-report",
         description="Learning curves, tables and a page of many runs: averaged over seeds, with 95 % intervals.",
     )
+    parser.add_version()
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders of them")
-    add("--out", type=Path, metavar="DIR", help="where to write; made if need be (default, of one folder: its report/)")
-    add("--archive", type=Path, metavar="DIR", help="first copy finished runs there that it lacks, small "
+    add("runs", nargs="+", type=path, metavar="RUNS", help="run directories, or folders of them")
+    add("--out", type=path, metavar="DIR", help="where to write; made if need be (default, of one folder: its report/)")
+    add("--archive", type=path, metavar="DIR", help="first copy finished runs there that it lacks, small "
         "enough to publish, and report on all it has")  # fmt: skip
     add("--by", nargs="+", action="extend", default=[], metavar="KEY", help="group by algo, env, sampler, algo.delta "
         "or any other key (default: algo and whatever settings differ)")  # fmt: skip
@@ -173,6 +174,7 @@ def main() -> None:
     given["statistic"] = STATISTICS[given["statistic"]]
     given["against"] = given["against"] or AGAINST[:1]
     folders, out, archived = given.pop("runs"), given.pop("out"), given.pop("archive")
+    refuse_absent(folders)
     if archived is not None:
         copied, every = archive(find(folders), archived)
         print(f"{many(copied, 'run')} copied to {archived}, which has {every} now\n")

@@ -129,16 +129,14 @@ def drawable(records: Sequence[RunRecord], options: Options) -> list[RunRecord]:
     readable = [record for record in records if record.rows and record.status not in ("broken", "duplicate")]
     known = {name for record in readable for name in record.rows}
     if readable and known and options.metric not in known:
-        raise RunDirectoryError(
-            f"--metric: metrics.csv has no column '{options.metric}'{nearest(options.metric, known)}"
-        )
+        hint = nearest(options.metric, known) or f"; there are: {', '.join(sorted(known))}"
+        raise RunDirectoryError(f"--metric: metrics.csv has no column '{options.metric}'{hint}")
     chosen = [record for record in readable if record.has(options.metric)]
     if not chosen:
         told = [f"{record.where()}: {record.status}; {record.note}" for record in records]
         more = [f"and {len(told) - 5} more"] if len(told) > 5 else []
-        raise RunDirectoryError(
-            "\n".join([f"no run has a {options.metric} to draw; --metric names another column", *told[:5], *more])
-        )
+        hint = "; --metric names another column" if readable else ""
+        raise RunDirectoryError("\n".join([f"no run has a {options.metric} to draw{hint}", *told[:5], *more]))
     return chosen
 
 

@@ -23,6 +23,7 @@ from trpo_cli.layout import (
     METRICS,
     SUMMARY,
     WHOLE,
+    near,
     quoted,
     read_config,
     refuse_links,
@@ -114,15 +115,22 @@ class RunRecord:
         return str(self.directory).encode(errors="backslashreplace").decode()
 
 
+def refuse_absent(folders: Sequence[Path]) -> None:
+    """Raise `RunDirectoryError` for a place that is no folder."""
+    for folder in folders:
+        if not folder.is_dir():
+            what = "a file" if folder.exists() else "no folder"
+            raise RunDirectoryError(f"{folder} is {what}; a run directory fits, or a folder of them{near(folder)}")
+
+
 def find(folders: Sequence[Path]) -> list[RunRecord]:
     """Every run at or below the folders, once, but for those of archives below them: they are others' results.
 
     Raises `RunDirectoryError` for a folder that holds none.
     """
     found: dict[Path, Path] = {}
+    refuse_absent(folders)
     for folder in folders:
-        if not folder.is_dir():
-            raise RunDirectoryError(f"{folder} is no folder")
         below = sorted(directories(folder))
         if not below:
             raise RunDirectoryError(

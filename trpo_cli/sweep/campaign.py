@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from trpo_cli.build import fill
 from trpo_cli.composed import Node, described
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
-from trpo_cli.layout import CONFIG, SWEEP, home, quoted, relative, staying
+from trpo_cli.layout import CONFIG, SWEEP, command, home, quoted, relative, staying
 from trpo_cli.lock import LOCK, Lock
 from trpo_cli.mistakes import explained
 from trpo_cli.parts import check, root_settings
@@ -68,12 +69,14 @@ class Campaign:
         """
         if self.config.resume not in (None, AUTO):
             raise ConfigError(ONE_RUN)
+        place = relative(self.directory)
         if (self.directory / SWEEP).exists() and not self.resumed:
-            place = relative(self.directory)
             raise RunDirectoryError(
-                f"{place} holds a sweep already: sweep.resume={place} continues it, "
+                f"{place} holds a sweep already: {quoted('sweep.resume=', self.directory)} continues it, "
                 "and hydra.sweep.dir=DIR begins another"
             )
+        if (self.directory / CONFIG).exists():
+            raise RunDirectoryError(f"{place} holds a run: hydra.sweep.dir=DIR names another place")
         with contextlib.ExitStack() as stack:
             self.directory.mkdir(parents=True, exist_ok=True)
             stack.callback(Lock(self.directory / LOCK).release)
@@ -116,7 +119,7 @@ class Campaign:
     @property
     def again(self) -> str:
         """The command that goes on."""
-        return f"{self.status.command} {quoted('sweep.resume=', self.directory)}"
+        return going_on(self.status.command, self.directory, self.config.plugins)
 
     def run(self, jobs: Sequence[Job]) -> None:
         """See each job to its end, be that a failure.
@@ -148,10 +151,16 @@ class Campaign:
             self.report()
         statuses = [self.status.state(job).status for job in self.status.jobs]
         if failed := statuses.count(FAILED):
-            told = f"{failed} of {len(statuses)} jobs failed; the log of each tells why. To try them again:"
-            raise TrainingError(f"{told}\n  {self.again}")
+            told = f"{failed} of {len(statuses)} jobs failed; the log of each tells why"
+            if not any((job.directory / CONFIG).exists() for job in self._failed()):
+                place = quoted("sweep.resume=", self.directory)
+                raise TrainingError(f"{told}. None of them can begin: mend the command, and add {place}")
+            raise TrainingError(f"{told}. To try them again:\n  {self.again}")
         if left := len(statuses) - statuses.count(FINISHED):
             raise TrainingError(f"{left} of {len(statuses)} jobs are not finished. To go on with them:\n  {self.again}")
+
+    def _failed(self) -> list[Job]:
+        return [job for job in self.status.jobs if self.status.state(job).status == FAILED]
 
     def report(self) -> None:
         """Draw the curves of all jobs."""
@@ -201,6 +210,7 @@ class Campaign:
 
     def build(self, node: Node) -> None:
         """Find mistakes before the first job, once for all seeds; what a job runs on is not at hand here, perhaps."""
+        root_settings(node)
         node = {**node, "seed": 0, "device": "cpu"}
         if (key := repr(node)) not in self._built:
             check(node)
@@ -238,6 +248,12 @@ class Campaign:
         """Until nobody is at any of them: what a broken launcher left may still be at work."""
         while any(self.status.state(job).status == RUNNING for job in jobs):
             time.sleep(0.5)
+
+
+def going_on(typed: str, directory: Path, plugins: Sequence[str]) -> str:
+    """The command that goes on with the sweep that was typed so."""
+    words = typed.removeprefix("trpo-train")
+    return f"{command('trpo-train', plugins)}{words} {quoted('sweep.resume=', directory)}"
 
 
 def _has_come(state: State, steps: int) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trpo_cli.errors import ConfigError, RunDirectoryError
-from trpo_cli.layout import SWEEP, plain
+from trpo_cli.layout import CONFIG, SWEEP, plain
 from trpo_cli.resume import MAY_CHANGE, as_value, unquoted
 
 NAMELESS = ("hydra", "resume", "sweep.", "plugins", "logger", "experiment", *MAY_CHANGE)
@@ -31,6 +31,8 @@ class Job:
 
 def jobs(combinations: Sequence[Sequence[str]], directory: Path) -> list[Job]:
     """The jobs that these lists of overrides describe. Raises `ConfigError` if two of them are the same."""
+    if not combinations:
+        raise ConfigError("nothing to run: one of the keys has no values, a range that ends where it begins for one")
     common = set.intersection(*map(set, combinations))
     swept = {_key(text) for texts in combinations for text in texts if text not in common}
     found = [Job(name, tuple(texts), directory / name) for texts in combinations for name in [_name(texts, swept)]]
@@ -78,6 +80,7 @@ def resumed(arguments: Sequence[str]) -> list[str]:
     if any(text.startswith("hydra.sweep.dir=") for text in arguments):
         raise ConfigError(f"hydra.sweep.dir: sweep.resume={resume} says already where the sweep is")
     if not (Path(resume) / SWEEP).is_file():
-        raise RunDirectoryError(f"sweep.resume: {resume} holds no sweep: there is no {SWEEP} in it")
+        run = f"; resume={resume} goes on with the run that it holds" if (Path(resume) / CONFIG).is_file() else ""
+        raise RunDirectoryError(f"sweep.resume: {resume} holds no sweep: there is no {SWEEP} in it{run}")
     others, value = [text for text in arguments if text not in words], as_value(resume)
     return [*others, f"sweep.resume={value}", f"hydra.sweep.dir={value}"]

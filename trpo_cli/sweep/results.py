@@ -13,6 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trpo_cli import durable
 from trpo_cli.aligned import aligned
+from trpo_cli.command_line import listed
+from trpo_cli.layout import command
 from trpo_cli.sweep.space import UNSAID
 from trpo_cli.sweep.trials import Trials
 
@@ -43,7 +45,7 @@ def best(trials: Trials) -> str:
     """The command line that runs the best trial's values. Raises `ValueError` if no trial is complete."""
     found = trials.study.best_trial
     texts = [text for text in trials.space.overrides(found.params) if not text.startswith(UNSAID)]
-    return shlex.join(["trpo-train", *texts])
+    return f"{command('trpo-train', listed('plugins', texts))} {shlex.join(texts)}"
 
 
 def _head(trials: Trials) -> list[str]:

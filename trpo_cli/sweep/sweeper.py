@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from trpo_cli.aligned import aligned
 from trpo_cli.errors import ConfigError, TrainingError
 from trpo_cli.state import FINISHED
-from trpo_cli.sweep.campaign import Campaign
+from trpo_cli.sweep.campaign import Campaign, going_on
 from trpo_cli.sweep.job import NAMELESS_JOB, Job, jobs, recorded
 from trpo_cli.whole_numbers import in_words
 
@@ -67,9 +67,8 @@ class Sweep(BasicSweeper):
         command, earlier = recorded(self.campaign.directory)
         names = [job.name for job in found]
         if self.campaign.resumed and names == [NAMELESS_JOB] and earlier and earlier[0].name != NAMELESS_JOB:
-            raise ConfigError(
-                f"sweep.resume: goes on with the command that it is said with; this sweep's was\n  {command}"
-            )
+            again = going_on(command, self.campaign.directory, self.campaign.config.plugins)
+            raise ConfigError(f"sweep.resume: goes on with the command of the sweep, which it is added to:\n  {again}")
 
     def _refuse_all(self, found: list[Job]) -> None:
         """Raise `ConfigError` if a new sweep would have no job that can begin, before it leaves anything behind."""
