@@ -265,7 +265,7 @@ MISTAKES = {
     (
         *PROBE,
         "env.id=Probe/Words-v0",
-    ): "supported are Box (of one float or more), Discrete, MultiDiscrete and MultiBinary",
+    ): "supported are Box (of one float or more), Discrete",
     (
         "plugins=[no_such_package]",
     ): "plugins: no module 'no_such_package' is installed; the directory of one of your own",

@@ -166,6 +166,26 @@ def test_nobody_reads_infos(vectorization: Any, info: Any) -> None:
     envs.close()
 
 
+@pytest.mark.parametrize("vectorization", MODES)
+@pytest.mark.parametrize(
+    ("space", "observation", "encoded"),
+    [
+        (STATES, 2, [0.0, 1.0, 0.0, 0.0]),
+        (STATES, np.array(4), [0.0, 0.0, 0.0, 1.0]),
+        (spaces.Box(-1.0, 1.0, ()), 0.5, [0.5]),
+        (FLOATS, [0.5, 7.0], [0.5, 7.0]),
+        (PIXELS, np.array([3.0, 255.0]), [3.0, 255.0]),
+    ],
+)
+def test_what_passes_arrives(
+    space: spaces.Space[Any], observation: Any, encoded: list[float], vectorization: Any
+) -> None:
+    envs = made(vectorization, space=space, observation=observation)
+    assert envs.observation.tolist() == [encoded] * 2
+    assert envs.step(np.zeros((2, 1), dtype=np.int64))[0].tolist() == [encoded] * 2
+    envs.close()
+
+
 def test_an_array_that_is_used_again_is_copied() -> None:
     seen = np.zeros(2, np.float32)
     envs = made("sync", space=FLOATS, observation=seen)

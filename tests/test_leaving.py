@@ -116,21 +116,32 @@ def test_a_worker_that_will_not_close_is_killed(
     ]
 
 
-def test_a_close_that_hangs_in_turn_is_spoken_of_and_can_be_interrupted(
+def test_a_close_that_hangs_in_turn_is_interrupted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The first, and those after it."""
+    monkeypatch.setattr(closing, "PATIENCE", 0.1)
+    monkeypatch.setattr(closing, "AGAIN", 0.1)
+    before, start = signal.getsignal(signal.SIGALRM), time.monotonic()
+    envs = made("Probe/Leaving-v0", "sync", when="close", how="hang")
+    envs.close()
+    assert time.monotonic() - start < 5
+    assert caplog.messages == [
+        f"Probe/Leaving-v0 raised in {place}: Overdue: no end within 0.1 s; it is let go of all the same"
+        for place in ("its close", "a close of environment 0")
+    ]
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)) == (before, (0.0, 0.0))
+
+
+def test_ctrl_c_interrupts_it_before(monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(self: Any) -> None:
-        while not caplog.messages:
-            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1000)
 
     envs = made("Probe/Leaving-v0", "sync", when="never", how="")
-    monkeypatch.setattr(closing, "LONG", 0.05)
     monkeypatch.setattr(probes.Leaving, "close", hang)
     with pytest.raises(KeyboardInterrupt):
         envs.close()
-    assert caplog.messages == ["Probe/Leaving-v0 has not come to the end of its close; Ctrl-C gives it up"]
 
 
 @pytest.mark.parametrize("vectorization", MODES)

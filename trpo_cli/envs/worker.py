@@ -74,7 +74,7 @@ class _Worker:
     """What is done for each request, by its name."""
 
     def __init__(self, index: int, env: Env, observations: Array, shared: Globals) -> None:
-        self._place, self._shown = Place(Watched(env, index), shared=shared), observations[index]
+        self._place, self._shown = Place(Watched(env, index), shared=shared), observations[index : index + 1]
         self._shared, self.closed = shared, False
 
     def reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
@@ -107,7 +107,7 @@ class _Worker:
 
     def _show(self, observation: Any) -> None:
         self._place.observation = observation
-        self._shown[...] = observation
+        self._shown[0] = observation
 
 
 def _die_with_parent() -> None:
