@@ -19,6 +19,7 @@ LAYERS = {
     "linearisation": 0,
     "threads": 0,
     "seeding": 0,
+    "memory": 1,
     "kl_ball": 0,
     "layout": 1,
     "lock": 1,

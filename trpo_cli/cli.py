@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from trpo_cli.errors import ConfigError, UserError
+from trpo_cli.memory import enough_memory
 from trpo_cli.mistakes import explained, told
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -30,7 +31,8 @@ def reported(command: Callable[[], None]) -> Callable[[], None]:
             return command()
         os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, instead of printing them its own way
         try:
-            command()
+            with enough_memory():
+                command()
         except UserError as error:
             sys.exit(told(error))
         except (HydraException, OmegaConfBaseException) as error:
