@@ -21,6 +21,7 @@ LAYERS = {
     "linearisation": 0,
     "threads": 0,
     "seeding": 0,
+    "memory": 1,
     "kl_ball": 0,
     "yaml_files": 0,
     "layout": 1,

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from trpo_cli.errors import ConfigError, UserError
 from trpo_cli.layout import home, typed_in
 from trpo_cli.lock import LOCK, holder
+from trpo_cli.memory import enough_memory
 from trpo_cli.mistakes import explained, told
 from trpo_cli.signals import AtOnce
 
@@ -35,7 +36,7 @@ def reported(command: Callable[[], None]) -> Callable[[], None]:
                 return command()
         os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, instead of printing them its own way
         try:
-            with typed_in(Path.cwd()):
+            with typed_in(Path.cwd()), enough_memory():
                 command()
         except UserError as error:
             sys.exit(told(error))

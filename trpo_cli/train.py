@@ -30,6 +30,7 @@ from trpo_cli.episodes import METRICS
 from trpo_cli.errors import ConfigError, EnvironmentFault, EnvironmentMisfit, UserError
 from trpo_cli.groups import CONF
 from trpo_cli.layout import fitting, relative, typed_in
+from trpo_cli.memory import enough_memory
 from trpo_cli.parts import Parts, Settings, build_parts, build_tracker, root_settings
 from trpo_cli.progress import Progress
 from trpo_cli.resume import Plan, directed, planned
@@ -60,7 +61,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
     from trpo_cli.trackers import Tracking
 
     log.setLevel(logging.INFO)
-    with Run(directory, in_sweep) as run:
+    with Run(directory, in_sweep) as run, enough_memory():
         plan = planned(directory, given, overrides)
         state = run.load() if plan.continues else None
         settings = root_settings({**plan.config, "plugins": given["plugins"]})

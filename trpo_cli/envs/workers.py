@@ -11,9 +11,10 @@ import multiprocessing
 import os
 import pickle
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from typing import Any
@@ -26,10 +27,13 @@ from numpy.typing import NDArray
 
 from trpo_cli.envs.failure import Failure
 from trpo_cli.envs.worker import CLOSED, GRACE, IGNORED, table, work
+from trpo_cli.errors import ConfigError
 
 Env = gymnasium.Env[Any, Any]
 Array = NDArray[Any]
 Spaces = tuple[gymnasium.Space[Any], gymnasium.Space[Any]]  # of observations and actions
+LONGEST_FOLDER = 72  # bytes: a socket's path has 103 on some systems, 31 of which are its name and its folder's
+SHORT_FOLDER = "/tmp"
 START = 300.0  # seconds to make an environment: imports may take long
 CLOSE = 10.0  # seconds to close them all
 
@@ -155,7 +159,9 @@ def _start_server() -> None:
 
     A signal to the whole process group would end it, and all workers with it: it is born deaf.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["trpo_cli.envs.make"])
+    _keep_sockets_short()
+    context = type(multiprocessing.get_context()).__module__  # a worker is told how this process would start others
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["trpo_cli.envs.make", context])
     before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
     try:
         resource_tracker.ensure_running()
@@ -163,6 +169,26 @@ def _start_server() -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _keep_sockets_short() -> None:
+    """Have multiprocessing, and nobody else, use a shorter folder if the names of its sockets would be too long.
+
+    Raises `ConfigError` if there is none.
+    """
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) <= LONGEST_FOLDER:
+        return
+    tempfile.tempdir = SHORT_FOLDER
+    try:
+        util.get_temp_dir()  # which it remembers
+    except OSError as error:
+        raise ConfigError(
+            f"sampler.vectorization: TMPDIR={folder} is too long for the sockets of worker processes, and in "
+            f"{SHORT_FOLDER} nothing can be made: {error.strerror}; give a shorter one, or take sync"
+        ) from error
+    finally:
+        tempfile.tempdir = folder
 
 
 def _end(processes: list[Any], pipes: list[Connection], busy: set[int]) -> list[Failure]:

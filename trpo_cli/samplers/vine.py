@@ -113,6 +113,7 @@ class Vine(SinglePath):
         self.num_states, self.branch_length = num_states, branch_length
         self.common_random_numbers = common_random_numbers
         self.horizon = self._trunk_length(steps_per_iteration)
+        self._refuse_too_many(self.horizon * num_envs)  # trunks alone: branches may end early
 
     def _trunk_length(self, steps_per_iteration: int) -> int:
         """What the branches leave for each trunk. Raises `ConfigError` if that is too little to choose states from."""
