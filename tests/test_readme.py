@@ -187,3 +187,35 @@ def test_the_published_report_is_that_of_the_published_runs() -> None:
             for cell, value in zip(cells, row, strict=True):
                 same = cell == ("" if value is None else str(value))
                 assert same or float(cell) == pytest.approx(value), (table.name, row)
+
+
+@pytest.mark.parametrize(
+    ("place", "experiment", "decided"),
+    [(0, "cartpole", {"rwr"}), (1, "swimmer_small", {"trpo_max_kl", "trpo_vine"})],
+)
+def test_the_paper_tables_are_those_of_the_published_runs(place: int, experiment: str, decided: set[str]) -> None:
+    """Every number of the table, and which comparisons with TRPO the text calls decided."""
+    runs = find([ROOT / "runs" / "reference" / f"paper_{experiment}"])
+    made = {s.table.name: s.table for s in content(runs, Options(versus=["trpo"])).sections if s.table}
+    results = [dict(zip(made["results"].columns, row, strict=True)) for row in made["results"].rows]
+    expected = {}
+    for row in results:
+        mean, (low, high) = float(row["final training return"]), str(row["95 % interval"]).split(" to ")
+        expected[row["algorithm"]] = f"{mean:.0f} ({float(low):.0f} to {float(high):.0f})"
+    told = re.findall(r"^\| `(\w+)`(?:, the best multiplier)? \| ([^|]+ to [^|]+) \| ([^|]+) \|$", DASHED, re.MULTILINE)
+    assert {algo: cells[place].strip() for algo, *cells in told} == expected
+    versus = [dict(zip(made["versus"].columns, row, strict=True)) for row in made["versus"].rows]
+    assert len(versus) == 7
+    assert {row["B"] for row in versus if float(row["p (Holm)"]) < 0.05} == decided
+
+
+def test_the_exact_returns_are_those_of_the_published_runs() -> None:
+    runs = {run.algo: run for run in find([ROOT / "runs" / "reference" / "exact"])}
+    table = re.findall(r"^\| (`\w+`(?:, `\w+`)?) \| (0\.0\d{5} \|.+)\|$", README, re.MULTILINE)
+    assert [names for names, _ in table] == ["`monotone_pi`", "`cpi`", "`vpg`", "`trpo`, `npg`"]
+    for names, cells in table:
+        for algo in re.findall(r"\w+", names):
+            rows = runs[algo].rows
+            for power, cell in enumerate(cells.split("|")[:5]):
+                there = rows["exact/return"][rows["iterations"] == 10**power]
+                assert cell.strip() == (f"{there[0]:.6f}" if len(there) else ""), (algo, power)

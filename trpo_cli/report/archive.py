@@ -78,14 +78,15 @@ def _refuse_foreign(results: Path) -> None:
 
 
 def kept(record: RunRecord) -> list[int]:
-    """Which rows stay, at most `ROWS`: the first, the last and the best, then those with an evaluation, then others.
+    """Which rows stay, at most `ROWS`: the first, tenth, hundredth and so on, the last and the best, then those with an
+    evaluation, then others.
 
     Where not all of a kind fit, they are taken at equal distances.
     """
     every = range(record.length())
     if len(every) <= ROWS:
         return list(every)
-    chosen = {0, every[-1]}
+    chosen = {every[-1], *(10**power - 1 for power in range(len(str(len(every)))))}
     if record.has(RETURN):
         chosen.add(int(np.nanargmax(record.rows[RETURN])))
     evaluated = np.flatnonzero(~np.isnan(record.rows[EVALUATION])).tolist() if record.has(EVALUATION) else []
