@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,24 @@ def test_a_search_that_is_interrupted_as_a_job_ends(
     assert trpo_train(*search, "sweep.resume=search").status == 0
 
 
+@pytest.mark.parametrize("values", [1, 3, 4])
+def test_a_search_that_is_interrupted_as_it_draws_values(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: int
+) -> None:
+    """Two of them are the default's, of the first trial; those of the second are drawn."""
+    optuna = pytest.importorskip("optuna")
+    search = ("-m", *SMALL, "hydra/sweeper=optuna", "algo.delta=interval(0.005,0.02)", "algo.gamma=interval(0.9,0.999)")
+    search = (*search, "hydra.sweeper.n_trials=2", "hydra.sweeper.seeds=[0]")
+    search = (*search, "hydra.sweeper.metric=final_training_return")
+    assert trpo_train(*search, "hydra.sweep.dir=whole").status == 0
+    with monkeypatch.context() as patch:
+        calling(patch, optuna.trial.Trial, "_suggest", before=False, times=values)
+        assert trpo_train(*search, "hydra.sweep.dir=parts").status == 130
+    assert trpo_train(*search, "sweep.resume=parts").status == 0
+    whole, parts = ((tmp_path / name / "search.csv").read_text() for name in ("whole", "parts"))
+    assert whole == parts
+
+
 def test_jobs_of_a_stopped_sweep_that_begin_late_end_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the queue of a launcher, say; those of the command that goes on are others."""
     monkeypatch.setenv(stopping.COMMAND, "")
@@ -126,6 +145,15 @@ def test_jobs_of_a_stopped_sweep_that_begin_late_end_at_once(tmp_path: Path, mon
     assert stopped.value.code == 143
     stopping.name_command()
     stopping.refuse_stopped(tmp_path)
+
+
+def test_what_a_launcher_starts_does_not_hear_the_terminal() -> None:
+    code = "import signal; print(*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
+    with stopping.out_of_hearing():
+        resource_tracker.ensure_running()
+        heard = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert {signal.SIGHUP, signal.SIGINT} <= {int(number) for number in heard.split()}
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGHUP, signal.SIGINT}
 
 
 def test_what_was_noted_within_is_known_outside() -> None:

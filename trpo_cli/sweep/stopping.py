@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from uuid import uuid4
 
@@ -57,6 +58,7 @@ def out_of_hearing() -> Iterator[None]:
 
     This process hears it as before, if another of its threads does.
     """
+    resource_tracker.ensure_running()  # its start, later, would lift the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINALS)
     try:
         yield

@@ -87,7 +87,7 @@ class Trials:
     def run(self, campaign: Campaign, default: Mapping[str, Any] | None) -> None:
         """See every trial to its end, those first that were interrupted; `default` is the first of all."""
         before = self.all()
-        if default is not None and not before:
+        if default is not None and not self.study.get_trials(deepcopy=False):
             self.study.enqueue_trial(dict(default))
         campaign.status.add([job for trial in before if trial.state.is_finished() for job in self.jobs(trial)])
         while batch := self._batch():
@@ -108,7 +108,7 @@ class Trials:
         """Those that are to be run together. Numbers say which, so that a resumed search asks in the same order."""
         together = self.options.trials_at_once
         asked = self.all()
-        batch = [Trial(self.study, trial._trial_id) for trial in asked if trial.state is TrialState.RUNNING]
+        batch = [self._again(trial) for trial in asked if trial.state is TrialState.RUNNING]
         count = len(asked)
         while count < self.options.n_trials and (not batch or count % together):
             batch.append(self._ask(count))
@@ -117,9 +117,24 @@ class Trials:
 
     def _ask(self, number: int) -> Trial:
         """A new trial. Each draws from its own seed: what it is depends on no interruption."""
+        self._seed(number)
+        return self.study.ask(dict(self.space.distributions))
+
+    def _seed(self, number: int) -> None:
         [seed] = np.random.SeedSequence([self.options.seed, number]).generate_state(1)
         self.study.sampler = made("sampler", self.options.sampler, seed=int(seed))
-        return self.study.ask(dict(self.space.distributions))
+
+    def _again(self, known: FrozenTrial) -> Trial:
+        """One that was interrupted: what it had not been given yet is drawn as it would have been."""
+        missing = self.space.distributions.keys() - known.params.keys()
+        if missing:
+            self._seed(known.number)
+        trial = Trial(self.study, known._trial_id)
+        for name, distribution in self.space.distributions.items() if missing else ():
+            if name in known.params and name not in known.system_attrs.get("fixed_params", {}):
+                self.study.sampler.sample_independent(self.study, known, name, distribution)  # as it was before
+            trial._suggest(name, distribution)
+        return trial
 
     def _evaluate(self, campaign: Campaign, trials: list[Trial]) -> None:
         """Some seeds at a time, after which those that failed or are hopeless drop out."""
