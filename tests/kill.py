@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,8 @@ TRPO = (*COMMON, "sampler.num_envs=8", "sampler.steps_per_iteration=256")
 EXACT, SEARCH = ("total_steps=20_000", "checkpoint.every=5"), (*COMMON, "algo.population_size=8")
 VINE = (*COMMON, "sampler.num_envs=8", "sampler.num_states=4", "sampler.branch_length=20")
 VINE = (*VINE, "sampler.steps_per_iteration=1024")
+CHANCE = ("plugins=[probes]", "env=Probe/Chance-v0", "total_steps=20_000", *TRPO, "eval.episodes=2")
+CHANCE = (*CHANCE, "algo.max_rejected=1000")  # it converges
 CASES: dict[str, tuple[str, ...]] = {
     "Hopper-v4 trpo": ("env=Hopper-v4", "algo=trpo", "total_steps=60_000", *TRPO),
     "Walker2d-v4 npg": ("env=Walker2d-v4", "algo=npg", "total_steps=50_000", *TRPO),
@@ -49,6 +51,8 @@ CASES: dict[str, tuple[str, ...]] = {
         "sampler.vectorization=async",
         *TRPO,
     ),
+    "noise of global generators, in turn": (*CHANCE, "sampler.vectorization=sync", "eval.every=2048"),
+    "noise of global generators, worker processes": (*CHANCE, "sampler.vectorization=async"),
     "CartPole-v1 trpo": ("env=CartPole-v1", "algo=trpo", "total_steps=120_000", *TRPO),
     "CartPole-v1 ppo": ("env=CartPole-v1", "algo=ppo", "total_steps=60_000", *TRPO),
     "FrozenLake-v1 trpo": ("env=FrozenLake-v1", "total_steps=150_000", "algo.max_rejected=1000", *TRPO),  # it converges
@@ -74,14 +78,15 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     return process.returncode, errors.decode()[-2000:]
 
 
-def command(*overrides: str, rigged: tuple[str, int] | None = None) -> subprocess.Popen[bytes]:
+def command(*overrides: str, rigged: tuple[str, int] | None = None, **options: Any) -> subprocess.Popen[bytes]:
     """The command in a process of its own; `rigged` to kill itself at the n-th call of a kind within saves."""
-    program = [sys.executable, "-c", "from trpo_cli.train import main; main()"]
+    program = [sys.executable, "-m", "trpo_cli"]
     if rigged:
         call, count = rigged
         program = [sys.executable, "-c", f"import kill; kill.rig({call!r}, {count}); kill.train()"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([*program, *overrides], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    options = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen([*program, *overrides], **options)
 
 
 def train() -> None:
@@ -180,32 +185,42 @@ def case(name: str, kills: int, folder: Path, seed: int) -> Outcome:
     return outcome
 
 
-def main() -> None:
-    """The table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=KILLS, help="of each case (default: %(default)s)")
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE")
+def table(
+    about: str | None,
+    cases: Collection[str],
+    count: int,
+    what: str,
+    case: Callable[[str, int, Path, int], tuple[int, str]],
+) -> None:
+    """The command line of a harness: do to each case something so many times, and print a row of what it came to."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument(f"--{what}", type=int, default=count, dest="count", help="of each case (default: %(default)s)")
+    parser.add_argument("--cases", nargs="+", default=list(cases), choices=cases, metavar="CASE")
     parser.add_argument("--seed", type=int, default=0, help="of the instants (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="at a time (default: %(default)s)")
     arguments = parser.parse_args()
 
-    def told(name: str) -> tuple[Outcome, str]:
+    def told(name: str) -> tuple[int, str]:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                outcome, verdict = case(name, arguments.kills, Path(folder), arguments.seed), "equal"
+                outcome, verdict = case(name, arguments.count, Path(folder), arguments.seed), "equal"
             except (AssertionError, RuntimeError) as error:
-                outcome, verdict = Outcome(0, 0), f"DIFFERENT: {error}"
-        print(f"| {name} | {outcome.kills} | {outcome.in_saves} | {verdict} |", flush=True)
-        return outcome, verdict
+                outcome, verdict = (0, ""), f"DIFFERENT: {error}"
+        print(f"| {name} | {outcome[0]} | {outcome[1]} | {verdict} |", flush=True)
+        return outcome[0], verdict
 
-    print(
-        "| task, algorithm | kills | of these inside a save | compared with an uninterrupted run |\n|---|---|---|---|"
-    )
+    print(f"| case | {what} | of these | compared with an uninterrupted run |\n|---|---|---|---|")
     with ThreadPoolExecutor(arguments.jobs) as pool:
         results = list(pool.map(told, arguments.cases))
-    print(f"{sum(outcome.kills for outcome, _ in results)} kills")
+    print(f"{sum(number for number, _ in results)} {what}")
     sys.exit(any(verdict != "equal" for _, verdict in results))
 
 
+def row(name: str, kills: int, folder: Path, seed: int) -> tuple[int, str]:
+    """Of the table: how many kills, and how many of them inside a save."""
+    outcome = case(name, kills, folder, seed)
+    return outcome.kills, f"{outcome.in_saves} inside a save"
+
+
 if __name__ == "__main__":
-    main()
+    table(__doc__, CASES, KILLS, "kills", row)

@@ -5,6 +5,7 @@ Importing this module registers them: `plugins=[probes] env=gym env.id=Probe/NAM
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import Env, spaces
 
 from trpo_cli.envs.random_mdp import RandomMDP
@@ -247,6 +249,107 @@ class Opaque(Probe):
         return float(action)
 
 
+class Careless(Probe):
+    """Returns whatever it was told to, instead of what it should; 3 steps long."""
+
+    def __init__(self, space: spaces.Space[Any] | None = None, **returns: Any) -> None:
+        self.observation_space = space or self.observation_space
+        self.returns = returns
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        observation, info = super().reset(seed=seed)
+        return self.returns.get("reset", (observation, self.returns.get("info", info)))
+
+    def observe(self) -> Any:
+        return self.returns.get("observation", super().observe())
+
+    def step(self, action: Any) -> Any:
+        self.time += 1
+        should: dict[str, Any] = {"observation": self.observe(), "reward": 1.0, "terminated": False}
+        should |= {"truncated": self.time == 3, "info": {}}
+        return self.returns.get("step", tuple(self.returns.get(name, value) for name, value in should.items()))
+
+
+class Leaving(Probe):
+    """Goes away for good: `how` and `when`, in which of its methods."""
+
+    def __init__(self, when: str, how: str) -> None:
+        self.when, self.how = when, how
+        self.leave("make")
+
+    def leave(self, now: str) -> None:
+        if now != self.when:
+            return
+        if self.how == "hang":
+            time.sleep(1000)
+        raise {"exit": SystemExit(3), "quit": SystemExit(), "raise": RuntimeError("not connected")}[self.how]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.leave("reset")
+        return super().reset(seed=seed)
+
+    def reward(self, action: Any) -> float:
+        self.leave("step")
+        return 1.0
+
+    def close(self) -> None:
+        self.leave("close")
+
+
+class Single(Probe):
+    """As many at a time as there are `seats`, each taken by a file in a folder until it is closed; 5 steps long."""
+
+    def __init__(self, folder: str, seats: int = 1) -> None:
+        free = (Path(folder) / str(seat) for seat in range(seats))
+        self.seat = str(next((seat for seat in free if not seat.exists()), None))
+        if self.seat == "None":
+            raise ConnectionError("every seat is taken")
+        Path(self.seat).touch()
+
+    def reward(self, action: Any) -> float:
+        return 1.0
+
+    def ends(self) -> tuple[bool, bool]:
+        return False, self.time == 5
+
+    def close(self) -> None:
+        Path(self.seat).unlink(missing_ok=True)
+
+
+class Fickle(Probe):
+    """Says each time it is made that it has another space."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-1.0, random.SystemRandom().uniform(1.0, 9.0), (1,), np.float32)
+
+    def reward(self, action: Any) -> float:
+        return 1.0
+
+
+class Spaceless(Env[Any, Any]):
+    """Declares nothing."""
+
+
+class Helped(Probe):
+    """Has a process of its own, whose number is its reward; every step but the first takes `seconds`."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.helper = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
+        self.helper.start()
+
+    def reward(self, action: Any) -> float:
+        time.sleep(self.seconds if self.time else 0.0)
+        return float(self.helper.pid or 0)
+
+    def ends(self) -> tuple[bool, bool]:
+        return False, False
+
+    def close(self) -> None:
+        self.helper.kill()
+        self.helper.join()
+
+
 class Slow(Probe):
     """A step that takes `seconds`."""
 
@@ -272,6 +375,17 @@ class Coin(RandomMDP):
 
 class Silent(Probe):
     """Reward 0 always: nothing to learn from."""
+
+    def reward(self, action: Any) -> float:
+        return 0.0
+
+
+class Wandering(Probe):
+    """Goes to the root of the file system when it is reset."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        os.chdir("/")
+        return super().reset(seed=seed, options=options)
 
     def reward(self, action: Any) -> float:
         return 0.0
@@ -309,6 +423,32 @@ class Painted(Probe):
         return np.full((32, 48, 3), 20 * self.time, np.uint8)
 
 
+class Chance(Probe):
+    """Five steps; draws from the generators that all code of a process shares, already as it is made."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode, self.offset = render_mode, np.random.uniform(-0.5, 0.5)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.place = random.uniform(-0.5, 0.5)
+        return super().reset(seed=seed)
+
+    def observe(self) -> Any:
+        return np.array([self.offset + self.place], dtype=np.float32)
+
+    def reward(self, action: Any) -> float:
+        self.place = random.uniform(-0.5, 0.5)
+        return float(action + np.random.normal() + torch.randn(()))
+
+    def ends(self) -> tuple[bool, bool]:
+        return False, self.time == 5
+
+    def render(self) -> Any:
+        return np.full((32, 48, 3), int(100 + 100 * self.place), np.uint8)
+
+
 gymnasium.register("Probe/WideRescaled-v0", entry_point=lambda: gymnasium.wrappers.RescaleAction(Wide(), -1, 1))
-for probe in (*Probe.__subclasses__(), Coin):
+for probe in (*Probe.__subclasses__(), Coin, Spaceless):
     gymnasium.register(f"Probe/{probe.__name__}-v0", entry_point=probe)

@@ -107,8 +107,19 @@ def test_fisher_products_on_a_fraction_of_the_batch() -> None:
     batch, _ = algorithm.estimate(parts.sampler.collect(parts.policy))
     problem = algorithm.problem(batch)
     assert problem.metric_outputs(problem.theta_old).shape[0] == 16
-    assert problem.kl(problem.theta_old).shape[0] == 64
+    assert problem.evaluate(problem.theta_old).kl.shape[0] == 64
     assert algorithm.update(batch, 0.0)[0] is Outcome.ACCEPTED
+
+
+@pytest.mark.parametrize(("constraint", "column"), [("mean_kl", "policy/kl"), ("max_kl", "policy/max_kl")])
+def test_the_kl_that_is_reported_is_the_one_that_was_compared(constraint: str, column: str) -> None:
+    """At a radius near the rounding of float32, another forward pass would report a KL above it."""
+    size = ("sampler.steps_per_iteration=64", "sampler.num_envs=16", "env=CartPole-v1", "critic=zero")
+    for seed in range(6):
+        parts = built("algo=trpo", f"algo/step/constraint={constraint}", "algo.delta=1e-7", f"seed={seed}", *size)
+        rows = [parts.algorithm.iterate(0.0) for _ in range(10)]
+        assert any(row["trust_region/accepted"] for row in rows)
+        assert max(row[column] or 0.0 for row in rows) <= 1e-7
 
 
 @pytest.mark.parametrize("algo", options(CONF / "algo"))

@@ -132,6 +132,7 @@ def test_every_step_of_every_environment_counts() -> None:
     assert sampler.metrics(network) == {
         "env_steps": 24.0,
         "rollout/episode_return_mean": 3.0,
+        "rollout/recent_return_mean": 3.0,
         "rollout/episode_length_mean": 3.0,
         "rollout/episodes": 7.0,
     }

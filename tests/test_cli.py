@@ -155,6 +155,18 @@ def test_evaluation_does_not_disturb_training(trpo_train: Command, tmp_path: Pat
     assert {row["eval/episode_return_mean"] for row in rows(tmp_path / "a")} == {""}
 
 
+def test_a_run_is_evaluated_ten_times_however_short_and_says_what_is_recent(
+    trpo_train: Command, tmp_path: Path
+) -> None:
+    size = ("sampler.num_envs=2", "sampler.steps_per_iteration=64", "total_steps=1280", "eval.episodes=1")
+    done = trpo_train("env=CartPole-v1", *size, "hydra.run.dir=run")
+    found, summary = rows(tmp_path / "run"), json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert sum(row["eval/episode_return_mean"] != "" for row in found) == 10
+    recent = [float(row["rollout/recent_return_mean"]) for row in found if row["rollout/recent_return_mean"]]
+    assert summary["recent_training_return"] == recent[-1]
+    assert f"recent {recent[-1]:.5g}, best" in done.out
+
+
 def test_a_run_is_never_overwritten(trpo_train: Command, tmp_path: Path) -> None:
     assert trpo_train("env=CartPole-v1", *SHORT, "hydra.run.dir=run").status == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
@@ -236,6 +248,10 @@ MISTAKES = {
         "env.id=FrozenLake-v1",
         "env.kwargs.map_name=5x5",
     ): "FrozenLake-v1 cannot be made with {'map_name': '5x5'}",
+    ("env.kwargs=[1,2]",): "env.kwargs: got a list; it takes a mapping, {NAME: VALUE}",
+    ("eval=[1]",): "eval: got a list; it takes a mapping",
+    ("algo.step=[1]",): "algo.step: got a list; a part is chosen from its group, with a slash: algo/step=NAME",
+    ("plugins={a: 1}",): "plugins: got a mapping; it takes a list",
     ("gamma=0.9",): "gamma: no such key; did you mean 'algo.gamma'?",
     ("env.gamma=0.9",): "env.gamma: no such key; did you mean 'algo.gamma'?",
     ("algo=ppo", "lr=0.1"): "lr: no such key; did you mean 'critic.learning_rate' or 'algo.learning_rate'?",
@@ -246,7 +262,10 @@ MISTAKES = {
     ("seed=0-4",): "seed: got '0-4'; it should be a valid integer; with -m, range(0,5) is each of these",
     ("seed=1..3",): "with -m, range(1,4) is each of these",
     (*PROBE, "env.id=Probe/Graph-v0"): "are Dict('a': Discrete(2)); supported are Box",
-    (*PROBE, "env.id=Probe/Words-v0"): "supported are Box (of floats), Discrete, MultiDiscrete and MultiBinary",
+    (
+        *PROBE,
+        "env.id=Probe/Words-v0",
+    ): "supported are Box (of one float or more), Discrete",
     (
         "plugins=[no_such_package]",
     ): "plugins: no module 'no_such_package' is installed; the directory of one of your own",
@@ -330,7 +349,6 @@ MISTAKES = {
         "seed=[0,1]",
     ): "seed: got [0, 1]; it should be a valid integer; with -m, 0,1 are several runs",
     ("-m", "env=CartPole-v1", "seed=0-4"): "it should be a valid integer; with -m, range(0,5) is each of these",
-    ("env.kwargs=[1,2]",): "env.kwargs: takes what the environment is made with, env.kwargs={NAME: VALUE}",
     ("env.kwargs=3",): "env.kwargs: got 3; it should be a valid dictionary, {NAME: VALUE}",
     ("logger=none",): "logger: no option 'none'; logger=null is none",
     ("logger.project=x",): "logger: has no keys before an option is chosen: logger=wandb",
@@ -597,7 +615,7 @@ def test_a_terminal_gets_one_live_line(tmp_path: Path) -> None:
     assert process.returncode == 0
     text = shown.decode()
     assert "256 / 256 steps" in text
-    assert re.search(r"return \d+\.\d  kl 0\.\d{4}  [\d,]+ steps/s", text)
+    assert re.search(r"return \d+\.\d  recent \d+\.\d  kl 0\.\d{4}  [\d,]+ steps/s", text)
     assert "left" in text
     assert "training on" not in text
 

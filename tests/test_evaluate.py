@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Command
+from scipy import stats
 
 from trpo_cli.episodes import Evaluation
 from trpo_cli.run import note_failure
@@ -65,4 +66,34 @@ def test_the_interval_is_that_of_the_mean() -> None:
     interval = Evaluation(returns, np.ones(400, np.int64)).interval()
     assert interval is not None
     assert interval == pytest.approx(returns.mean() + 1.96 * returns.std() / 20 * np.array([-1, 1]), abs=0.02)
-    assert Evaluation(returns[:1], np.ones(1, np.int64)).interval() is None
+    five = Evaluation(returns[:5], np.ones(5, np.int64)).interval()
+    assert five == pytest.approx(stats.ttest_1samp(returns[:5], 0).confidence_interval())
+    assert Evaluation(returns[:4], np.ones(4, np.int64)).interval() is None
+
+
+def test_of_few_episodes_the_table_shows_min_to_max(trpo_eval: Command, sweep: Path) -> None:
+    few, enough, one = (
+        trpo_eval("sweep/run0", "--episodes", count, "--json", f"{count}.json").out.splitlines() for count in "451"
+    )
+    made = json.loads((sweep.parent / "4.json").read_text())[0]
+    assert (few[0], few[1].split("|")[2].strip()) == ("likeliest actions, seed 0", "min to max")
+    assert few[3].split("|")[2].strip() == f"{min(made['returns']):.2f} to {max(made['returns']):.2f}"
+    assert made["interval"] is None
+    low, high = json.loads((sweep.parent / "5.json").read_text())[0]["interval"]
+    assert [line.split("|")[2].strip() for line in (enough[1], enough[3])] == [
+        "95 % interval",
+        f"{low:.2f} to {high:.2f}",
+    ]
+    assert one[3].split("|")[2].strip() == "one episode"
+
+
+def test_an_error_stands_below_no_table(trpo_eval: Command, sweep: Path) -> None:
+    done = trpo_eval("sweep/run0", "--checkpoint", "7")
+    assert (done.status, done.out) == (1, "")
+
+
+def test_the_help_has_single_percent_signs(trpo_eval: Command, trpo_report: Command) -> None:
+    for command in (trpo_eval, trpo_report):
+        shown = command("--help").out
+        assert "95 %" in " ".join(shown.split())
+        assert "%%" not in shown

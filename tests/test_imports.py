@@ -12,6 +12,8 @@ import trpo_cli
 PACKAGE = Path(trpo_cli.__file__).parent
 LAYERS = {
     "errors": 0,
+    "start": 1,
+    "__main__": 2,
     "aligned": 0,
     "ranges": 0,
     "schedules": 0,
@@ -19,6 +21,7 @@ LAYERS = {
     "linearisation": 0,
     "threads": 0,
     "seeding": 0,
+    "memory": 1,
     "kl_ball": 0,
     "yaml_files": 0,
     "layout": 1,
@@ -52,7 +55,7 @@ LAYERS = {
     "telling": 9,
     "whole_numbers": 9,
     "sweep": 8,
-    "signals": 5,
+    "signals": 0,
     "build": 6,
     "plugins": 1,
     "groups": 2,

@@ -64,6 +64,18 @@ def test_tensorboard_holds_the_same(tmp_path: Path) -> None:
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
 
 
+def test_a_table_of_an_earlier_version_goes_on_with_its_own_columns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("env_steps,policy/own\n1,1\n")
+    with caplog.at_level("INFO"), Logger(tmp_path, total_steps=2, written=path.stat().st_size) as logger:
+        logger.write(row(env_steps=2.0))
+    assert path.read_text() == "env_steps,policy/own\n1,1\n2,1\n"
+    assert "goes on without" in caplog.text
+    assert "rollout/recent_return_mean" in caplog.text
+
+
 def test_a_new_column_is_an_error(tmp_path: Path) -> None:
     with Logger(tmp_path, total_steps=2) as logger:
         logger.write(row())

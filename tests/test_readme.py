@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 from conftest import Command
 
-from trpo_cli.statistics import interval
+from trpo_cli.report.content import Options, content
+from trpo_cli.report.published import published
+from trpo_cli.report.runs import find
+from trpo_cli.statistics import FEWEST, bounds, difference, estimate, holm, known
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DASHED = README.translate({0x2013: "-", 0x2212: "-"})  # for dashes and signs of minus
 COMMANDS = [
     line.partition(" #")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -114,20 +118,72 @@ def test_every_link_leads_somewhere() -> None:
 
 
 def test_the_results_are_those_of_the_published_runs() -> None:
-    """Every mean and interval of the table, from `results.csv`, which has a row for each run."""
+    """Every number of the table, from `results.csv`, which has a row for each run, and from what others published."""
     with (ROOT / "runs" / "reference" / "results.csv").open() as file:
         runs = list(csv.DictReader(file))
-    table = re.findall(r"^\| (\S+-v\d) \| `(\w+)` \| (.+) \|$", README, re.MULTILINE)
+    table = re.findall(r"^\| (\S+-v\d) \| `(\w+)` \| (.+) \|$", DASHED, re.MULTILINE)
     assert {(task, algo) for task, algo, _ in table} == {(run["task"], run["algo"]) for run in runs}
+    tests: list[float | None] = []
     for task, algo, cells in table:
         rows = [run for run in runs if (run["task"], run["algo"]) == (task, algo)]
         columns = ("final_evaluation_return", "final_training_return", "best_training_return")
         evaluation, training, best = (np.array([float(run[name]) for run in rows]) for name in columns)
-        low, high = interval([evaluation])
-        ours = [rounded(evaluation.mean()), f"{rounded(low)} to {rounded(high)}", rounded(training.mean())]
-        assert cells.split(" | ")[:-1] == [str(len(rows)), *ours, rounded(best.mean())], task
+        low, high = bounds([evaluation])
+        span = f"{rounded(low)} to {rounded(high)}" + ("" if len(rows) >= FEWEST else " (min to max)")
+        ours = [rounded(evaluation.mean()), span, rounded(training.mean()), rounded(best.mean())]
+        number, test = held_against(task, algo, evaluation)
+        assert cells.split(" | ")[:-1] == [str(len(rows)), *ours, number], task
+        tests.append(test)
+    told = [
+        f"{tiny(p)} ({tiny(c)})" if p is not None and c is not None else "-"
+        for p, c in zip(tests, holm(tests), strict=True)
+    ]
+    assert told == [cells.split(" | ")[-1] for _, _, cells in table]
+    assert sum(p is not None for p in tests) == 24
+    assert sum(p is not None and p < 0.05 for p in tests) == 7 + 6
+    assert sum(p is not None and p < 0.05 for p in holm(tests)) == 7
+    assert "for the 24 tests" in README
+    assert "Corrected, seven rows are\ndecided, all of them ahead" in README
+
+
+def held_against(task: str, algo: str, ours: np.ndarray) -> tuple[str, float | None]:
+    """The best published number that compares, as the table has it, and the p-value of Welch's test."""
+    best = max((n for n in published(task) if n.compares(algo, 1_000_000)), key=lambda n: n.value, default=None)
+    if best is None:
+        return "-", None
+    test = difference(estimate([ours]), known(best.value, best.spread, best.seeds or 1))
+    assert test.p_value() is None or test.value > 0, "the text says that no mean is below the published number"
+    deviation = "" if best.spread is None else f" ± {best.spread}"
+    return f"{best.value}{deviation} {best.source}", test.p_value()
+
+
+def tiny(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def test_the_intervals_of_the_search_are_those_of_its_five_seeds() -> None:
+    rows = re.findall(r"\| ((?:-?\d+, ){4}-?\d+) \| (\d+) \((-?\d+) to (-?\d+)\) \|", DASHED)
+    assert len(rows) == 3
+    for texts in rows:
+        seeds, mean, low, high = (np.array(text.split(", "), float) for text in texts)
+        np.testing.assert_allclose((mean[0], low[0], high[0]), (seeds.mean(), *bounds([seeds])), atol=0.5)
 
 
 def rounded(number: float) -> str:
     """As the table has it."""
     return f"{number:.1f}" if abs(number) < 100 else f"{number:.0f}"
+
+
+def test_the_published_report_is_that_of_the_published_runs() -> None:
+    """Every table of `runs/reference/report`, made anew of the archive by the options of its command."""
+    folder = ROOT / "runs" / "reference"
+    made = content(find([folder]), Options(compare=True, versus=["trpo"]))
+    for table in (section.table for section in made.sections if section.table and section.table.name != "runs"):
+        with (folder / "report" / f"{table.name}.csv").open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        assert header == list(table.columns)
+        assert len(rows) == len(table.rows)
+        for cells, row in zip(rows, table.rows, strict=True):
+            for cell, value in zip(cells, row, strict=True):
+                same = cell == ("" if value is None else str(value))
+                assert same or float(cell) == pytest.approx(value), (table.name, row)

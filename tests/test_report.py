@@ -19,8 +19,9 @@ from numpy.testing import assert_allclose
 from trpo_cli.lock import Lock, is_held
 from trpo_cli.report.archive import kept
 from trpo_cli.report.content import Options, content
+from trpo_cli.report.diagnostics import diagnostics
 from trpo_cli.report.groups import natural
-from trpo_cli.report.measures import curve, diagnostics, series
+from trpo_cli.report.measures import curve, series
 from trpo_cli.report.published import published
 from trpo_cli.report.runs import RunRecord, find
 from trpo_cli.state import RETURN
@@ -28,13 +29,16 @@ from trpo_cli.state import RETURN
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-def written(directory: Path, task: str, algo: str, seed: int, returns: list[str], delta: float = 0.01) -> None:
+def written(
+    directory: Path, task: str, algo: str, seed: int, returns: list[str], delta: float = 0.01, last: int | None = None
+) -> None:
     directory.mkdir(parents=True)
     config = f"choices: {{algo: {algo}}}\nenv: {{id: {task}}}\nseed: {seed}\npolicy: {{}}\nalgo: {{delta: {delta}}}\n"
     config += "total_steps: 300\n"
     (directory / "config.yaml").write_text(config)
     (directory / "summary.json").write_text("{}")
-    rows = [f"{100 * (i + 1)},{value}" for i, value in enumerate(returns)]
+    steps = [*(100 * (i + 1) for i in range(len(returns) - 1)), last or 100 * len(returns)]
+    rows = [f"{step},{value}" for step, value in zip(steps, returns, strict=True)]
     (directory / "metrics.csv").write_text("\n".join(["env_steps,rollout/episode_return_mean", *rows]) + "\n")
 
 
@@ -52,8 +56,8 @@ def test_curves_and_table_of_many_runs(trpo_report: Command, tmp_path: Path) -> 
     (tmp_path / "other" / "summary.json").unlink()
     done = trpo_report("deep", "flat", "other", "fresh", "deep/er/0", "--out", "out")
     assert done.status == 0, done.err
-    assert "| Hopper-v4 | trpo | 3 | 300 | 11 | 10 to 12 | 11 |" in results(tmp_path)
-    assert "| Hopper-v4 | ppo | 3 | 200 | 4 | 4 to 4 |" in results(tmp_path)
+    assert "| Hopper-v4 | trpo | 3 | 300 | 11 | 10 to 12 (min to max) | 11 |" in results(tmp_path)
+    assert "| Hopper-v4 | ppo | 3 | 200 | 4 | 4 to 4 (min to max) |" in results(tmp_path)
     assert "| CartPole-v1 | trpo | 1 | 100 | 5 | one seed |" in results(tmp_path)
     assert "other stopped: before its first checkpoint" in done.out
     assert "1 run of CartPole-v1 (1 trpo) has ended no episode: no training return\n" in done.out
@@ -88,7 +92,7 @@ def test_the_final_return_is_taken_where_all_have_arrived(trpo_report: Command, 
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
     written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 1, ["1.0", "5.0", "9.0"])
     assert trpo_report("runs", "--out", "out").status == 0
-    assert "| Hopper-v4 | trpo | 2 | 200 | 4 | 3 to 5 |" in results(tmp_path)
+    assert "| Hopper-v4 | trpo | 2 | 200 | 4 | 3 to 5 (min to max) |" in results(tmp_path)
 
 
 def test_options_that_differ_stand_for_all_their_settings(trpo_report: Command, tmp_path: Path) -> None:
@@ -265,7 +269,7 @@ def test_the_interquartile_mean_of_a_group(trpo_report: Command, tmp_path: Path)
     assert trpo_report("runs", "--out", "out", "--statistic", "iqm", "--smooth", "2").status == 0
     assert "| Hopper-v4 | trpo | 4 | 200 | 5 |" in results(tmp_path)
     caption = (
-        "The interquartile mean over the runs and its 95 % bootstrap interval, smoothed: each point is the mean of 2"
+        "The interquartile mean over the runs, smoothed: each point is the mean of 2 rows, and at each point its 95 %"
     )
     assert caption in results(tmp_path)
 
@@ -285,7 +289,7 @@ def test_steps_to_a_threshold(trpo_report: Command, tmp_path: Path) -> None:
 
 
 def test_published_numbers_stand_beside_ours(trpo_report: Command, tmp_path: Path) -> None:
-    written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3000.0"])
+    written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3000.0"], last=1_003_520)
     done = trpo_report("runs", "--out", "out", "--compare")
     assert done.status == 0, done.err
     table = rows_of(tmp_path / "out" / "comparison.csv")
@@ -297,8 +301,9 @@ def test_published_numbers_stand_beside_ours(trpo_report: Command, tmp_path: Pat
         "3",
         "1000000",
     )
-    assert "the best published: trpo of RL Zoo" in results(tmp_path)
-    assert "Hopper-v4 1 to 3,618 (best published)" in results(tmp_path)
+    best = "best published: trpo of sb3-contrib, 3 seeds, 1,000,000 steps, a return of unstated kind"
+    assert f"| 3,372 | the {best} |" in results(tmp_path)
+    assert f"Hopper-v4 1 to 3,372 ({best})" in results(tmp_path)
     assert trpo_report("runs", "--out", "out").status == 0
     assert not (tmp_path / "out" / "comparison.csv").exists(), "left over from the report before"
     assert "leave out --metric" in trpo_report("runs", "--out", "out", "--compare", "--metric", "env_steps").err
@@ -509,7 +514,7 @@ def test_thousands_are_told_apart(trpo_report: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "29696.0"])
     written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 1, ["1.0", "99999.9"])
     done = trpo_report("runs", "--out", "out")
-    assert re.search(r"\n *Hopper-v4 +trpo +2 +200 +64,848 +29,696 to 100,000 +64,848 +—", done.out)
+    assert re.search(r"\n *Hopper-v4 +trpo +2 +200 +64,848 +29,696 to 100,000 \(min to max\) +64,848\n", done.out)
 
 
 @pytest.mark.parametrize(("kl", "cut"), [("0.5", True), ("0.03", False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 from pathlib import Path
@@ -269,6 +270,18 @@ def test_overrides_are_put_into_the_saved_configuration() -> None:
     for override in ("+sede=1", "++sede=1", "sede.a=1"):
         with pytest.raises(ConfigError, match=r"sede(\.a)?: no such key; did you mean 'seed'\?"):
             changed(node, [override])
+
+
+def test_nan_agrees_with_nan(trpo_train: Command, tmp_path: Path) -> None:
+    nan = {"a": float("nan"), "b": [1.0, {"c": float("nan")}]}
+    assert differences({"env": nan}, {"env": copy.deepcopy(nan) | {"a": float("nan")}}) == {}
+    assert list(differences(nan, {"a": 1.0, "b": [1.0, {"c": 2.0}]})) == ["a", "b"]
+    probe = ("plugins=[probes]", "env=Probe/Faulty-v0", "env.kwargs={after: nan, fault: none}", *SMALL[1:])
+    assert trpo_train(*probe, "total_steps=64", "hydra.run.dir=run").status == 0
+    assert trpo_train(*probe, "total_steps=128", "resume=run").status == 0
+    assert trpo_train(*probe, "total_steps=192", "hydra.run.dir=run", "resume=auto").status == 0
+    refused = trpo_train("resume=run", "plugins=[probes]", "env.kwargs.after=3")
+    assert "env.kwargs.after: saved nan, given 3" in refused.err
 
 
 def test_fewer_steps_than_there_are_already_are_refused(

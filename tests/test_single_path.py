@@ -11,6 +11,7 @@ from conftest import built
 
 from trpo_cli.errors import ConfigError, EnvironmentFault
 from trpo_cli.parts import Parts
+from trpo_cli.samplers.episodes import EpisodeStatistics
 from trpo_cli.samplers.single_path import SinglePath
 
 RAW = ("env.normalize_observation=false", "env.normalize_reward=false")
@@ -120,3 +121,17 @@ def test_an_action_that_is_not_finite_is_a_fault() -> None:
 def test_steps_that_do_not_divide_are_refused_with_the_nearest_that_do() -> None:
     with pytest.raises(ConfigError, match=r"steps_per_iteration: 100 is not a multiple of sampler.num_envs = 3; 99 is"):
         parts("CartPole-v1", 3, 100)
+
+
+def test_the_recent_return_is_of_the_episodes_that_ended_in_this_iteration() -> None:
+    """The mean of the last hundred reaches back further; an iteration in which none ends has no recent return."""
+    statistics = EpisodeStatistics(2)
+    ends = np.array([[False, True], [True, False]])
+    statistics.add(np.array([[1.0, 2.0], [3.0, 0.0]]), ends)
+    assert statistics.metrics()["rollout/recent_return_mean"] == 3.0  # 2 and 1 + 3
+    statistics.add(np.array([[5.0, 10.0], [6.0, 0.0]]), ends)
+    assert statistics.metrics()["rollout/recent_return_mean"] == 10.5  # 0 + 10 and 5 + 6
+    assert statistics.metrics()["rollout/episode_return_mean"] == 6.75
+    statistics.add(np.ones((2, 2)), np.zeros((2, 2), dtype=bool))
+    assert statistics.metrics()["rollout/recent_return_mean"] is None
+    assert statistics.metrics()["rollout/episode_return_mean"] == 6.75

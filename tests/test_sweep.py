@@ -321,6 +321,18 @@ def test_every_launcher_gives_the_same_parameters(tmp_path: Path) -> None:
         assert all(exactly(first["policy"], other["policy"]) for other in others)
 
 
+def test_jobs_of_joblib_may_have_workers(tmp_path: Path) -> None:
+    """Processes that start processes, and whose temporary folder has a long name."""
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    sweep = ["-m", *SMALL, "sampler.vectorization=async", "seed=0,1", "hydra/launcher=joblib", "hydra.sweep.dir=sweep"]
+    environment = {**os.environ, "TMPDIR": str(long)}
+    done = subprocess.run([*COMMAND, *sweep], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [job["status"] for job in statuses(tmp_path / "sweep").values()] == ["finished"] * 2
+
+
 def test_grids_of_a_preset_are_run_once_each(trpo_train: Command, tmp_path: Path) -> None:
     grids = "hydra.sweeper.grids=[{algo: trpo, seed: 'range(3)'}, {algo: 'npg,trpo', seed: '0,1'}]"
     params = "+hydra.sweeper.params={env: 'CartPole-v1,Acrobot-v1'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from trpo_cli.trust_region.constraint import max_kl, mean_kl
 from trpo_cli.trust_region.fisher import empirical, gauss_newton, identity, kl_hessian
-from trpo_cli.trust_region.problem import Problem
+from trpo_cli.trust_region.problem import Evaluation, Problem
 from trpo_cli.trust_region.solve import conjugate_gradient
 from trpo_cli.trust_region.step import Direction, Outcome, fixed, line_search, normalised
 from trpo_cli.trust_region.update import Update, update
@@ -47,10 +48,13 @@ def softmax_problem(states: int = 6, seed: int = 0, scale: float = 1.0) -> Probl
         p = old.exp()
         return p * (v - (p * v).sum(-1, keepdim=True))
 
+    def objective(theta: Tensor) -> Tensor:
+        return (weight * (outputs(theta).softmax(-1) * advantage).sum(-1)).mean()
+
     return Problem(
         theta_old=theta,
-        objective=lambda theta: (weight * (outputs(theta).softmax(-1) * advantage).sum(-1)).mean(),
-        kl=lambda theta: kl(outputs(theta)),
+        objective=objective,
+        evaluate=lambda theta: Evaluation(objective(theta), kl(outputs(theta))),
         weight=weight,
         metric_outputs=outputs,
         metric_jvp=lambda v: jacobian @ v,
@@ -87,7 +91,7 @@ def dense(product: Any, size: int) -> Tensor:
 def test_fisher_vector_product_is_the_dense_hessian(name: str, seed: int) -> None:
     problem = softmax_problem(seed=seed)
     hessian = torch.autograd.functional.hessian(
-        lambda theta: mean_kl(problem.kl(theta), problem.weight), problem.theta_old
+        lambda theta: mean_kl(problem.evaluate(theta).kl, problem.weight), problem.theta_old
     )
     torch.testing.assert_close(dense(METRICS[name](problem), 8), hessian, atol=1e-10, rtol=1e-8)
 
@@ -166,7 +170,7 @@ def test_line_search_improves_and_never_passes_delta(seed: int, delta: float, co
         problem, delta=delta, step=partial(line_search, constraint=constraint, shrink=0.7, max_backtracks=40)
     )
     assert result.outcome is Outcome.ACCEPTED
-    assert constraint(problem.kl(result.theta), problem.weight).item() <= delta
+    assert constraint(problem.evaluate(result.theta).kl, problem.weight).item() <= delta
     assert problem.objective(result.theta) > problem.objective(problem.theta_old)
 
 
@@ -176,7 +180,7 @@ def test_line_search_tests_the_kl_from_old_to_new() -> None:
     value, gradient = problem.value_and_gradient()
     direction = Direction(gradient, gradient.dot(gradient).item(), gradient.dot(gauss_newton(problem)(gradient)).item())
     theta = problem.theta_old + gradient
-    old_to_new = mean_kl(problem.kl(theta), problem.weight).item()
+    old_to_new = mean_kl(problem.evaluate(theta).kl, problem.weight).item()
     length_one = old_to_new * (1 + 1e-9)
     scaled = dataclasses.replace(direction, curvature=2 * length_one)  # the first candidate has length one
     assert SEARCH(problem, scaled, length_one).backtracks == 0
@@ -189,7 +193,7 @@ def test_small_steps_do_what_the_models_predict() -> None:
     """For delta -> 0 the KL is delta, and the improvement is the slope."""
     problem = softmax_problem()
     result = solved(problem, step=normalised, delta=1e-8, damping=0.0)
-    assert mean_kl(problem.kl(result.theta), problem.weight).item() == pytest.approx(1e-8, rel=1e-3)
+    assert mean_kl(problem.evaluate(result.theta).kl, problem.weight).item() == pytest.approx(1e-8, rel=1e-3)
     gained = (problem.objective(result.theta) - problem.objective(problem.theta_old)).item()
     assert gained == pytest.approx(result.metrics["predicted_improvement"], rel=1e-3)
 
@@ -227,7 +231,7 @@ def test_the_natural_step_does_not_depend_on_the_parametrisation() -> None:
     stretched = Problem(
         theta_old=problem.theta_old / stretch,
         objective=lambda t: problem.objective(t * stretch),
-        kl=lambda t: problem.kl(t * stretch),
+        evaluate=lambda t: problem.evaluate(t * stretch),
         weight=problem.weight,
         metric_outputs=lambda t: problem.metric_outputs(t * stretch),
         metric_jvp=lambda v: problem.metric_jvp(v * stretch),
@@ -245,8 +249,14 @@ def test_the_natural_step_does_not_depend_on_the_parametrisation() -> None:
 # --- failures leave theta untouched
 
 
-def broken(**changes: Any) -> Problem:
-    return dataclasses.replace(softmax_problem(), **changes)
+def broken(
+    objective: Callable[[Tensor], Tensor] | None = None, kl: Callable[[Tensor], Tensor] | None = None, **changes: Any
+) -> Problem:
+    problem = softmax_problem()
+    value, distance = objective or problem.objective, kl or (lambda theta: problem.evaluate(theta).kl)
+    return dataclasses.replace(
+        problem, objective=value, evaluate=lambda theta: Evaluation(value(theta), distance(theta)), **changes
+    )
 
 
 START = softmax_problem().theta_old

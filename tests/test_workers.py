@@ -117,7 +117,7 @@ def test_a_worker_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) ->
     before = set(multiprocessing.active_children())
     endless, env = functools.partial(time.sleep, 1000.0), gymnasium.make("Probe/Constant-v0")
     with pytest.raises(Failure) as failure:
-        parent.Workers(endless, env, 2, timeout=30.0)  # type: ignore[arg-type]
+        parent.Workers(endless, (env.observation_space, env.action_space), [0, 1], timeout=30.0)  # type: ignore[arg-type]
     assert failure.value.what == ": worker process 0 did not make its environment within 0.3 s"
     assert set(multiprocessing.active_children()) <= before
 
@@ -176,7 +176,7 @@ def test_an_environment_that_no_worker_can_make_is_an_error(monkeypatch: pytest.
         Environments(task, 2, [0, 1], Parallelism("async"))
 
 
-def script(body: str) -> subprocess.Popen[str]:
+def script(body: str, **environment: str) -> subprocess.Popen[str]:
     """A program of its own, in a process group of its own, that does `body`."""
     lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
     path = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
@@ -187,13 +187,44 @@ def script(body: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, **environment},
     )
 
 
 def started(process: subprocess.Popen[str]) -> list[int]:
     assert process.stdout is not None
     return [int(word) for word in process.stdout.readline().split()]
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_a_long_name_of_the_temporary_folder(tmp_path: Path, short: bool) -> None:
+    """The paths of sockets are short: only multiprocessing keeps out of it, and all is tidied up."""
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    place = "/tmp" if short else str(tmp_path / "nowhere")
+    body = f"""
+import tempfile
+from trpo_cli.envs import workers
+from trpo_cli.errors import ConfigError
+workers.SHORT_FOLDER = {place!r}
+try:
+    main(0.0).close()
+except ConfigError as error:
+    print(error)
+print(tempfile.gettempdir())
+"""
+    process = script(body, TMPDIR=str(long))
+    out, err = process.communicate(timeout=60)
+    assert err == ""
+    first, folder = out.splitlines()
+    assert folder == str(long)
+    if short:
+        assert len(first.split()) == 2  # workers
+    else:
+        assert first == (
+            f"sampler.vectorization: TMPDIR={long} is too long for the sockets of worker processes, and in {place} "
+            "nothing can be made: No such file or directory; give a shorter one, or take sync"
+        )
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1000.0])

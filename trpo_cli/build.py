@@ -13,12 +13,13 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml  # type: ignore[import-untyped]
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from trpo_cli.errors import TAKEN, ConfigError, UnknownNameError, UserError, nearest
 from trpo_cli.groups import CONF, options
@@ -133,20 +134,24 @@ def _describes(group: str, option: str, role: type) -> bool:
 
 
 def fill(cls: type[S], node: Mapping[str, Any], path: str = "") -> S:
-    """The dataclass `cls`, nested ones included, with the plain values of `node`. Raises `ConfigError` like `build`."""
+    """The dataclass `cls`, nested ones included, with the plain values of `node`; what it lacks is left at its default.
+
+    Raises `ConfigError` like `build`.
+    """
     if not isinstance(node, Mapping):
         raise ConfigError(f"{path.rstrip('.')}: got {node!r}; it should hold {', '.join(get_type_hints(cls))}")
     annotations = get_type_hints(cls, include_extras=True)
-    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    _refuse_unknown(node, known, path)
-    for name in known:
-        if name not in node:
+    known = {field.name: field.default for field in fields(cls)}  # type: ignore[arg-type]
+    _refuse_unknown(node, list(known), path)
+    for name, default in known.items():
+        if name not in node and default is MISSING:
             raise ConfigError(f"{path}{name}: missing")
     values = {
         name: fill(annotations[name], node[name], f"{path}{name}.")
         if is_dataclass(annotations[name])
         else checked(node[name], annotations[name], f"{path}{name}")
         for name in known
+        if name in node
     }
     return cls(**values)
 
@@ -163,10 +168,18 @@ def checked(value: Any, annotation: Any, path: str, plugins: Sequence[str] = ())
     try:
         return adapter.validate_python(value)  # a whole number for a float comes back as a float
     except ValidationError as error:
-        detail = error.errors()[0]
-        where = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
-        message = detail["msg"].removeprefix("Input ")
-        raise ConfigError(f"{path}{where}: got {value!r}; it {message}{_instead(detail['type'], value)}") from error
+        details = error.errors()
+        where = _place(details[0])
+        said = dict.fromkeys(detail["msg"] for detail in details if _place(detail) == where)
+        first, *others = (text.removeprefix("Input ") for text in said)
+        fits = " or ".join([first, *(text.removeprefix("should be ") for text in others)])
+        instead = _instead(details[0]["type"], value)
+        raise ConfigError(f"{path}{where}: got {value!r}; it {fits}{instead}") from error
+
+
+def _place(detail: ErrorDetails) -> str:
+    """Where in a list a value does not fit; each part of a union says so for itself."""
+    return "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
 
 
 def _instead(mistake: str, value: Any) -> str:

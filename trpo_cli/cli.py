@@ -14,7 +14,11 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from trpo_cli.errors import ConfigError, UserError
+from trpo_cli.layout import home, typed_in
+from trpo_cli.lock import LOCK, holder
+from trpo_cli.memory import enough_memory
 from trpo_cli.mistakes import explained, told
+from trpo_cli.signals import AtOnce
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -28,10 +32,12 @@ def reported(command: Callable[[], None]) -> Callable[[], None]:
     @functools.wraps(command)
     def main() -> None:
         if os.environ.get(FULL_ERROR, "0") != "0":
-            return command()
+            with typed_in(Path.cwd()):
+                return command()
         os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, instead of printing them its own way
         try:
-            command()
+            with typed_in(Path.cwd()), enough_memory():
+                command()
         except UserError as error:
             sys.exit(told(error))
         except (HydraException, OmegaConfBaseException) as error:
@@ -69,15 +75,22 @@ def told_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def discard_empty(directory: Path) -> Iterator[None]:
-    """On an error, remove `directory` and its parents below the working directory, as far as they are empty.
+    """On an error, or a signal before it trains, remove `directory` and its parents, as far as they are empty.
 
     Hydra makes them before anything is checked.
     """
     try:
-        yield
+        with AtOnce(lambda by: _discard(directory)):
+            yield
     except Exception:
-        below = [parent for parent in directory.parents if Path.cwd() in parent.parents]
-        with contextlib.suppress(OSError):  # the first that is not empty ends it
-            for path in (directory, *below):
-                path.rmdir()
+        _discard(directory)
         raise
+
+
+def _discard(directory: Path) -> None:
+    """Remove it and its parents below `home()`, if nothing is in it but the lock of this process."""
+    with contextlib.suppress(OSError):  # the first that is not empty ends it
+        if [path.name for path in directory.iterdir()] == [LOCK] and holder(directory / LOCK) == os.getpid():
+            (directory / LOCK).unlink()
+        for path in (directory, *(parent for parent in directory.parents if home() in parent.parents)):
+            path.rmdir()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trpo_cli.errors import ConfigError, EnvironmentFault
 from trpo_cli.ranges import Count
 
 if TYPE_CHECKING:  # torch takes a second to import, and neither `--help` nor TAB needs any of it
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and neither `--help` nor TA
     from trpo_cli.envs.normalize import ObservationNormalizer
     from trpo_cli.policies import Policy
 
+log = logging.getLogger("trpo_cli")
 METRICS = ("eval/episode_return_mean", "eval/episode_return_std", "eval/episode_length_mean")
 STREAM = "evaluation"  # of random numbers
 MAX_PARALLEL = 16  # environments at once
@@ -44,12 +47,12 @@ class Evaluation:
         return {name: float(value) for name, value in zip(METRICS, values, strict=True)}
 
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % bootstrap interval of the mean return; None for one episode, which says nothing of others."""
-        from trpo_cli.statistics import interval
+        """The 95 % interval of the mean return, Student's t; None for too few episodes."""
+        from trpo_cli.statistics import are_enough, bounds
 
-        if len(self.returns) == 1:
+        if not are_enough([self.returns]):
             return None
-        low, high = interval([self.returns])
+        low, high = bounds([self.returns])
         return float(low), float(high)
 
 
@@ -66,14 +69,27 @@ def evaluate(
 
     Every environment plays its fixed share of the episodes, so short ones are not counted more often than long ones.
     """
-    from trpo_cli.envs.environments import Environments
-    from trpo_cli.envs.make import FASTEST
-    from trpo_cli.seeding import environment_seeds
+    from trpo_cli.seeding import apart, environment_seeds
 
     num_envs = min(plan.episodes, MAX_PARALLEL)
     seeds = environment_seeds(seed, STREAM, num_envs)
-    with contextlib.closing(Environments(task, num_envs, seeds, parallelism or FASTEST)) as envs:
+    with apart(seed, STREAM), contextlib.closing(_made(task, seeds, parallelism)) as envs:
         return play(envs, policy, normalizer, plan, seed, sample)
+
+
+def _made(task: Task, seeds: list[int], parallelism: Parallelism | None) -> Environments:
+    """An environment for each of the seeds; one alone, with the first, where so many cannot be had at a time."""
+    from trpo_cli.envs.environments import Environments
+    from trpo_cli.envs.make import FASTEST
+
+    try:
+        return Environments(task, len(seeds), seeds, parallelism or FASTEST)
+    except (ConfigError, EnvironmentFault) as error:
+        if len(seeds) == 1:
+            raise
+        envs = Environments(task, 1, seeds[:1], parallelism or FASTEST)
+        log.warning("%s\n%d of it cannot be had at a time, so that one plays all episodes", error, len(seeds))
+        return envs
 
 
 def play(

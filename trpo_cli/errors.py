@@ -25,6 +25,10 @@ class EnvironmentFault(UserError):
     """An environment returned something no learner can use, or raised."""
 
 
+class EnvironmentMisfit(UserError):
+    """An environment returned what it does not declare, and would do so again: no further try is of use."""
+
+
 class NoSnapshot(EnvironmentFault):
     """The state of an environment cannot be saved."""
 

@@ -18,11 +18,11 @@ from trpo_cli.command_line import Parser, path
 from trpo_cli.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.errors import UserError
 from trpo_cli.film import film, prepare
-from trpo_cli.layout import relative
+from trpo_cli.layout import relative, staying
 from trpo_cli.trained import Trained, load, run_directories
 
 HEADER = """\
-|    return |        95 % interval |      std |  length | episodes |       steps | task, run
+|    return | {:>20} |      std |  length | episodes |       steps | task, run
 |-----------|----------------------|----------|---------|----------|-------------|----------"""
 
 INDENTED = f"\n{'|':<12}| "  # a line more in a row
@@ -38,10 +38,11 @@ class Played:
 
     def line(self) -> str:
         """Its row of the table."""
-        result, bounds = self.result, self.result.interval()
-        interval = f"{bounds[0]:.2f} to {bounds[1]:.2f}" if bounds else "one episode"
+        result = self.result
+        low, high = result.interval() or (result.returns.min(), result.returns.max())
+        span = f"{low:.2f} to {high:.2f}" if len(result.returns) > 1 else "one episode"
         return (
-            f"| {result.returns.mean():9.2f} | {interval:>20} | {result.returns.std():8.2f} | "
+            f"| {result.returns.mean():9.2f} | {span:>20} | {result.returns.std():8.2f} | "
             f"{result.lengths.mean():7.1f} | {len(result.returns):8} | {self.trained.env_steps:11,} | "
             f"{self.trained.task.id}, {relative(self.directory)}"
         )
@@ -62,15 +63,16 @@ class Played:
 def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> list[Played]:
     """Print the table row by row, with what went wrong; returns what was played.
 
-    Where there is but one run, what goes wrong with it is raised.
+    Where there is but one run, what goes wrong with it is raised, and nothing is printed.
     """
     played: list[Played] = []
     plan = Episodes(arguments.episodes, arguments.max_steps)
-    header = f"{'sampled' if arguments.sample else 'likeliest'} actions, seed {arguments.seed}\n{HEADER}\n"
+    header = f"{head(arguments)}\n"
     for directory in directories:
         try:
-            trained = load(directory, arguments.plugins, arguments.checkpoint)
-            result = evaluate(*trained[:3], plan, arguments.seed, arguments.sample)
+            with staying():
+                trained = load(directory, arguments.plugins, arguments.checkpoint)
+                result = evaluate(*trained[:3], plan, arguments.seed, arguments.sample)
         except UserError as error:
             if len(directories) == 1:
                 raise
@@ -85,10 +87,19 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
     return played
 
 
+def head(arguments: argparse.Namespace) -> str:
+    """What stands above the rows of the table."""
+    from trpo_cli.statistics import FEWEST
+
+    actions = "sampled" if arguments.sample else "likeliest"
+    spread = "95 % interval" if arguments.episodes >= FEWEST else "min to max"
+    return f"{actions} actions, seed {arguments.seed}\n{HEADER.format(spread)}"
+
+
 def screen(trained: Trained, arguments: argparse.Namespace) -> None:
     """Film the first episodes, and say what they returned."""
     plan = Episodes(arguments.video_episodes, arguments.max_steps)
-    result = film(trained, arguments.video, plan, arguments.seed, arguments.sample)
+    result = film(trained, arguments.video.absolute(), plan, arguments.seed, arguments.sample)
     episodes = ", ".join(f"{r:.2f} in {n} steps" for r, n in zip(result.returns, result.lengths, strict=True))
     print(f"filmed in {relative(arguments.video)}, returns: {episodes}")
 
@@ -109,9 +120,11 @@ def main() -> None:
             raise UserError(f"--video: is for one run, and these are {len(directories)}")
         prepare(arguments.video)
 
+    from trpo_cli.seeding import seed_globals
     from trpo_cli.threads import limit_threads
 
     limit_threads()
+    seed_globals(arguments.seed, "plugins")  # which may draw as they are imported
     played = evaluate_all(directories, arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps([one.record() for one in played], indent=1) + "\n", encoding="utf-8")
@@ -126,7 +139,8 @@ def parser() -> Parser:
     takes = Parser(
         prog="trpo-eval",
         description="Play episodes with the checkpoints of runs, side by side, on environments of their own; print the "
-        "mean return of each run, with its 95 %% bootstrap interval over the episodes, and the standard deviation.",
+        "mean return of each run, with its 95 % interval over the episodes (of fewer than five, min to max), and the "
+        "standard deviation.",
     )
     takes.add_version()
     add = takes.add_argument
@@ -157,3 +171,9 @@ def _at_least(smallest: int) -> Any:
         return value
 
     return whole
+
+
+if __name__ == "__main__":
+    from trpo_cli.start import evaluate as command
+
+    command()

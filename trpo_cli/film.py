@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from trpo_cli.episodes import STREAM, Episodes, Evaluation, play
 from trpo_cli.errors import ConfigError, UserError
+from trpo_cli.signals import AtOnce
 
 if TYPE_CHECKING:
     import gymnasium
@@ -40,11 +41,12 @@ def film(trained: Trained, path: Path, plan: Episodes, seed: int, sample: bool) 
     """
     from trpo_cli.envs.environments import Environments
     from trpo_cli.envs.make import Parallelism
-    from trpo_cli.seeding import environment_seeds
+    from trpo_cli.seeding import apart, environment_seeds
 
     task, rate = filmable(trained.task)
     every = -(-rate // SMOOTH)
-    with contextlib.closing(Environments(task, 1, environment_seeds(seed, STREAM, 1), Parallelism("sync"))) as envs:
+    seeds = environment_seeds(seed, STREAM, 1)
+    with apart(seed, STREAM), contextlib.closing(Environments(task, 1, seeds, Parallelism("sync"))) as envs:
         first = picture(envs)
         with written(path, first, rate / every) as show:
             steps = 0
@@ -60,13 +62,13 @@ def film(trained: Trained, path: Path, plan: Episodes, seed: int, sample: bool) 
 
 def filmable(task: Task) -> tuple[Task, int]:
     """The task with pictures, and how many of them make a second. Raises `ConfigError` if it has none."""
-    env = task.make_one()
-    env.close()
-    if MODE not in (modes := env.metadata.get("render_modes", [])):
+    with task.looked_at() as env:
+        modes, rate = env.metadata.get("render_modes", []), int(env.metadata.get("render_fps", UNSAID))
+        camera = following(env, task.kwargs)
+    if MODE not in modes:
         offers = f"only {', '.join(modes)}" if modes else "none at all"
         raise ConfigError(f"--video: {task.id} cannot be filmed: of render modes it offers {offers}, and not {MODE}")
-    kwargs = {**following(env, task.kwargs), **task.kwargs, "render_mode": MODE}
-    return replace(task, kwargs=kwargs), int(env.metadata.get("render_fps", UNSAID))
+    return replace(task, kwargs={**camera, **task.kwargs, "render_mode": MODE}), rate
 
 
 def following(env: gymnasium.Env[Any, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,15 +107,16 @@ def written(path: Path, first: Frame, rate: float) -> Iterator[Callable[[Frame],
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     height, width = first.shape[:2]
     frames = imageio_ffmpeg.write_frames(str(part), (width, height), fps=rate, macro_block_size=2)
-    try:
-        frames.send(None)
-        frames.send(first)
-        yield frames.send
-        frames.close()
-        os.replace(part, path)
-    finally:
-        frames.close()
-        part.unlink(missing_ok=True)
+    with AtOnce(lambda by: part.unlink(missing_ok=True)):
+        try:
+            frames.send(None)
+            frames.send(first)
+            yield frames.send
+            frames.close()
+            os.replace(part, path)
+        finally:
+            frames.close()
+            part.unlink(missing_ok=True)
 
 
 def prepare(path: Path) -> None:

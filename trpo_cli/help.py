@@ -24,7 +24,7 @@ Keys at the root:
   total_steps=1000000         environment steps; with sampler=exact, iterations
   device=cpu                  where updates run: cuda, for example; sampling stays on the CPU
   update_threads=1            of torch; more pay with large batches and idle cores
-  eval.every=100000           environment steps between evaluations of the likeliest action; 0 for none
+  eval.every=100000           environment steps between evaluations of the likeliest action; auto: ten a run, 0: none
   eval.episodes=10            in each evaluation
   checkpoint.every=10         iterations between checkpoints
   checkpoint.keep=3           checkpoints to keep

@@ -19,6 +19,7 @@ from trpo_cli.errors import RunDirectoryError, nearest
 from trpo_cli.yaml_files import SLIPPED, decoded, parsed, slip
 
 CONFIG, METRICS, SUMMARY, LOG = "config.yaml", "metrics.csv", "summary.json", "train.log"
+WHOLE = "all_rows.json"  # of an archived run, which lacks rows
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 FOLDERS = (CHECKPOINTS, TENSORBOARD)
 SWEEP = "sweep.status.json"  # in the directory of a sweep
@@ -72,7 +73,7 @@ def refuse_links(directory: Path) -> None:
 
     A link in a directory from a stranger would have us write to wherever it leads.
     """
-    files = [directory / name for name in (CONFIG, METRICS, SUMMARY, LOG)]
+    files = [directory / name for name in (CONFIG, METRICS, SUMMARY, LOG, WHOLE)]
     folders = [directory / name for name in FOLDERS]
     for path in (*files, *folders, *(path for folder in folders for path in _listed(folder))):
         with contextlib.suppress(FileNotFoundError):
@@ -119,5 +120,31 @@ def command(name: str, plugins: Sequence[str] = ()) -> str:
 
 
 def relative(path: Path) -> Path:
-    """`path` from the working directory where it lies below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    """`path` from where the command was typed, if it lies below that."""
+    return path.relative_to(home()) if path.is_relative_to(home()) else path
+
+
+def home() -> Path:
+    """Where the command was typed, wherever an environment or Hydra has gone since."""
+    return _homes[-1] if _homes else Path.cwd()
+
+
+@contextlib.contextmanager
+def typed_in(place: Path) -> Iterator[None]:
+    """Within it `place` is `home()`. At its end the process is back in the directory where it was before."""
+    before = os.open(".", os.O_RDONLY)  # which may have been deleted: a path would not do
+    _homes.append(place)
+    try:
+        yield
+    finally:
+        _homes.pop()
+        os.fchdir(before)
+        os.close(before)
+
+
+def staying() -> contextlib.AbstractContextManager[None]:
+    """At its end the process is back in the directory where it was before."""
+    return typed_in(home())
+
+
+_homes: list[Path] = []  # of commands that are running, the innermost last

@@ -32,6 +32,7 @@ log = logging.getLogger("trpo_cli")
 COLUMNS = (
     "env_steps",
     "rollout/episode_return_mean",
+    "rollout/recent_return_mean",
     "rollout/episode_length_mean",
     "rollout/episodes",
     "rollout/faults",
@@ -82,7 +83,9 @@ class Logger:
             self._file = self.path.open("a", newline="", encoding="utf-8")
         except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
             raise RunDirectoryError(f"{relative(directory)}: the run cannot be logged: {error}") from error
-        self._csv = csv.DictWriter(self._file, list(rows[0])) if rows else None
+        self._csv = csv.DictWriter(self._file, list(rows[0]), extrasaction="ignore") if rows else None
+        if self._csv and (absent := set(COLUMNS) - set(self._csv.fieldnames)):
+            log.info("%s was begun by an earlier version, and goes on without %s", METRICS, ", ".join(sorted(absent)))
         watch = (TerminalProgress if sys.stderr.isatty() else PlainProgress) if watched else NoProgress
         self._tracking = tracking
         self._watch: TerminalProgress | PlainProgress | NoProgress = watch(total_steps, env_steps)
@@ -107,8 +110,8 @@ class Logger:
                 extra = [name for name in row if name not in COLUMNS]
                 self._csv = csv.DictWriter(self._file, [*COLUMNS, *extra])
                 self._csv.writeheader()
-            if not set(self._csv.fieldnames) >= row.keys() >= set(self._csv.fieldnames) - set(COLUMNS):
-                raise ValueError(f"not the columns of the first row: {sorted(row.keys() ^ set(self._csv.fieldnames))}")
+            if changed := (row.keys() ^ set(self._csv.fieldnames)) - set(COLUMNS):
+                raise ValueError(f"not the columns of the first row: {sorted(changed)}")
             self._csv.writerow({name: _cell(value) for name, value in row.items()})
             self._file.flush()
             if not os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
@@ -162,11 +165,13 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _summary(row: Mapping[str, float | None]) -> str:
+    recent = row.get("rollout/recent_return_mean")
     return "  ".join(
         (
             f"eta {row['exact/return']:.6g}"
             if "exact/return" in row
             else f"return {_number(row['rollout/episode_return_mean'], '.1f')}",
+            *([] if recent is None else [f"recent {recent:.1f}"]),
             f"kl {_number(row['policy/kl'], '.4f')}",
             f"{_number(row['time/steps_per_second'], ',.0f')} steps/s",
         )

@@ -6,12 +6,18 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import GrammarParseError, InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigTypeError,
+    GrammarParseError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 
-from trpo_cli.command_line import OPEN, PLACES, CommandLine, listed, read
+from trpo_cli.command_line import PLACES, CommandLine, listed, read
 from trpo_cli.errors import TAKEN, ConfigError, UnknownNameError, UserError, nearest
 from trpo_cli.groups import CONF, GROUPS, OF_SWEEPS, choices, parts, roots
 from trpo_cli.layout import command, relative
@@ -89,6 +95,8 @@ def explained(error: Exception) -> ConfigError:
             return ConfigError(_unreadable(str(error.override)))
         case ConfigCompositionException(__cause__=OmegaConfBaseException() as cause) if cause.full_key:
             return explained(cause)
+        case ConfigTypeError(full_key=str(key), parent_node=node) if "Cannot merge" in str(error):
+            return _other_kind(key, node)
         case OmegaConfBaseException(full_key=str(group)) if "/" in group:
             return _no_part(group)
         case OmegaConfBaseException(full_key=str(full_key), parent_node=DictConfig() as parent) if full_key:
@@ -107,8 +115,6 @@ def _no_key(key: str, siblings: Sequence[str]) -> ConfigError:
     above, _, name = key.rpartition(".")
     if key in OPTIONAL:
         return ConfigError(f"{key}: has no keys before an option is chosen: {key}={'|'.join(choices(key, _places()))}")
-    if key == OPEN:
-        return ConfigError(f"{key}: takes what the environment is made with, {key}={{NAME: VALUE}}")
     if not siblings:
         return UnknownNameError(f"{typed}: no such key; {above} is a value, and has none")
     if above == "hydra.sweeper" and standing((CONF / OPTUNA).read_bytes(), lambda text: text == name):
@@ -161,6 +167,16 @@ def _unreadable(text: str) -> str:
         f"'{text}' cannot be read: brackets and quotes come in pairs, "
         "and a value with such signs in it is quoted twice: \"KEY='VALUE'\""
     )
+
+
+def _other_kind(key: str, node: Any) -> ConfigError:
+    """A list where `node`, a mapping, stands, or the other way round."""
+    if not isinstance(node, DictConfig):
+        return ConfigError(f"{key}: got a mapping; it takes a list, [VALUE, VALUE]")
+    if "_target_" in node:
+        group = key.replace(".", "/")
+        return ConfigError(f"{key}: got a list; a part is chosen from its group, with a slash: {group}=NAME")
+    return ConfigError(f"{key}: got a list; it takes a mapping, {{NAME: VALUE}}")
 
 
 def _elsewhere(name: str) -> str:

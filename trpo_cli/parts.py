@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from trpo_cli.episodes import Episodes, Evaluation, evaluate
-from trpo_cli.errors import NoSnapshot
+from trpo_cli.errors import ConfigError, EnvironmentFault, NoSnapshot
 from trpo_cli.ranges import Count, NonNegativeInt, Threads
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
@@ -25,6 +25,7 @@ R = TypeVar("R")
 INEXACT = "a resume will not be exact, and resets the environments: %s"
 PART_GROUPS = ("algo", "sampler", "policy", "critic", "env")
 LEARNING = ("sampler", "policy", "critic", "algorithm")  # the parts that change
+BY_DEFAULT = 10  # evaluations of a run
 NOT_SETTINGS = (*PART_GROUPS, "logger", "choices", "resume", "sweep")
 
 
@@ -32,7 +33,11 @@ NOT_SETTINGS = (*PART_GROUPS, "logger", "choices", "resume", "sweep")
 class EvaluationSettings(Episodes):
     """Of the evaluations during training."""
 
-    every: NonNegativeInt  # environment steps; 0 for none
+    every: NonNegativeInt | Literal["auto"]  # environment steps; 0 for none
+
+    def interval(self, total_steps: int) -> int:
+        """Environment steps from one to the next in a run of `total_steps`; 0 for none."""
+        return max(1, total_steps // BY_DEFAULT) if self.every == "auto" else self.every
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,17 @@ class Parts:
     obstacle: str | None  # why a resume has to reset the environments
 
     def evaluate(self, plan: Episodes, seed: int) -> Evaluation:
-        """Play episodes with the likeliest actions, side by side as the sampler does."""
+        """Play episodes with the likeliest actions, side by side as the sampler does.
+
+        Raises `EnvironmentFault` if its environments cannot be had beside those of the sampler, or spoil it.
+        """
         parallelism = self.sampler.environments.parallelism
-        return evaluate(self.task, self.policy, self.sampler.normalizer, plan, seed, parallelism=parallelism)
+        try:
+            return evaluate(self.task, self.policy, self.sampler.normalizer, plan, seed, parallelism=parallelism)
+        except ConfigError as error:  # some could be made before, so it is no fault of the configuration
+            raise EnvironmentFault(
+                f"no other {self.task.id} can be made beside those that train: {error}\neval.every=0 asks for none"
+            ) from error
 
     def renew_environments(self, seed: int, event: str) -> None:
         """Begin new episodes in new environments, whose seeds follow from that of the run and the event.
@@ -134,10 +147,11 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
 
     limit_threads(settings.update_threads)
     seed, device = settings.seed, usable(settings.device)
+    seed_globals(seed, "environments")
     task = part(Task, "env")
     sampler = part(Sampler, "sampler", task=task, seed=seed, gamma=node["algo"].get("gamma"))
     envs = sampler.environments
-    seed_globals(seed)
+    seed_globals(seed, "initial parameters")  # which depend on nothing that environments draw
     shape = {"observation_size": envs.observation_size, "num_states": envs.num_states}
     policy = part(Policy, "policy", **shape, distribution=envs.distribution).to(device)
     critic = part(Critic, "critic", **shape, policy=policy, generator=torch_generator(seed, "critic")).to(device)
@@ -157,8 +171,6 @@ def build_tracker(node: dict[str, Any], settings: Settings) -> Tracker | None:
 def usable(name: str) -> torch.device:
     """The device of that name. Raises `ConfigError` if torch knows none, or has no use of it here."""
     import torch
-
-    from trpo_cli.errors import ConfigError
 
     try:
         device = torch.device(name)

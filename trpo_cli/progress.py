@@ -16,6 +16,7 @@ class Progress:
     seconds: float = 0.0
     best_training_return: float | None = None
     final_training_return: float | None = None  # of the last row; with exact values, eta of its policy
+    recent_training_return: float | None = None  # of the latest iteration in which episodes ended
     final_evaluation_return: float | None = None
     faults: int = 0  # samples and evaluations that the environments spoiled
     inexact_resumes: int = 0  # those that had to reset the environments
@@ -24,6 +25,8 @@ class Progress:
         """Count an iteration that ended with this row of metrics."""
         self.env_steps, self.iterations = int(row["env_steps"] or 0), self.iterations + 1
         self.final_training_return = row.get("exact/return", row["rollout/episode_return_mean"])
+        recent = row.get("rollout/recent_return_mean")
+        self.recent_training_return = self.recent_training_return if recent is None else recent
         self.final_evaluation_return = row["eval/episode_return_mean"]
         returns = (self.best_training_return, self.final_training_return)
         self.best_training_return = max((r for r in returns if r is not None), default=None)

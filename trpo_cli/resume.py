@@ -22,7 +22,7 @@ from trpo_cli.build import as_whole
 from trpo_cli.command_line import OPEN
 from trpo_cli.composed import Node
 from trpo_cli.errors import ConfigError, RunDirectoryError, nearest
-from trpo_cli.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, near, quoted, read_config, relative
+from trpo_cli.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, home, near, quoted, read_config, relative
 from trpo_cli.schedules import Falling
 from trpo_cli.settings import flat
 
@@ -159,7 +159,7 @@ def planned(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:
     was said contradicts the run that is there, or does not allow the code that it needs.
     """
     resume, given = given["resume"], {**given, "resume": None}
-    if resume not in (None, AUTO) and Path(resume).resolve() != directory.resolve():
+    if resume not in (None, AUTO) and (home() / resume).resolve() != directory.resolve():
         raise ConfigError(ONE_RUN)
     begun = (directory / CONFIG).exists()
     if not begun and resume not in (None, AUTO):
@@ -262,10 +262,19 @@ def differences(saved: Any, given: Any, key: str = "") -> dict[str, str]:
         names = [*saved, *(name for name in given if name not in saved)]
         inner = (differences(saved.get(name), given.get(name), f"{key}.{name}" if key else str(name)) for name in names)
         return {name: text for found in inner for name, text in found.items()}
-    if saved == given:
+    if same(saved, given):
         return {}
     old, new = ("null" if value is None else value for value in (saved, given))
     return {key: f"{key.removeprefix(CHOICE)}: saved {old}, given {new}"}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two settings are equal; a NaN is equal to itself."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return bool(one == other or (one != one and other != other))
 
 
 def _roots(found: Mapping[str, str]) -> dict[str, str]:

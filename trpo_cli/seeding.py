@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,15 +27,28 @@ def environment_seeds(seed: int, stream: str, count: int) -> list[int]:
     return [int(word) for word in sequence(seed, stream).generate_state(count)]
 
 
-def seed_globals(seed: int) -> None:
-    """Seed the generators that are shared by all code of a process: Python's, NumPy's and torch's.
+def seed_globals(seed: int, stream: str) -> None:
+    """Seed the generators that all code of a process shares, for one named stream: torch's, NumPy's and Python's.
 
     Nothing here draws from them but torch's initial parameters; an environment or plugin of the user's may.
     """
-    words = sequence(seed, "initial parameters").generate_state(1)
-    torch.manual_seed(int(words[0]))
-    np.random.seed(words)
-    random.seed(int(words[0]))
+    of_torch, of_numpy, of_python = map(int, sequence(seed, stream).generate_state(3))
+    torch.manual_seed(of_torch)
+    np.random.seed(of_numpy)
+    random.seed(of_python)
+
+
+@contextlib.contextmanager
+def apart(seed: int, stream: str) -> Iterator[None]:
+    """Within it, the global generators are those of one named stream; after it, they are where they were before."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+        try:
+            seed_globals(seed, stream)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def global_generators(device: str) -> dict[str, Any]:

@@ -67,6 +67,7 @@ def farewell(parts: Parts, progress: Progress, settings: Settings, directory: Pa
         f"{name} {value:.5g}"
         for name, value in (
             ("training return", progress.final_training_return),
+            ("recent", progress.recent_training_return),
             ("best", progress.best_training_return),
             ("evaluation return", progress.final_evaluation_return),
         )

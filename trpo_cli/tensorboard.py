@@ -23,7 +23,11 @@ from trpo_cli.settings import decisive
 
 LAYOUT = {
     "return": {
-        "training and evaluation": ["rollout/episode_return_mean", "eval/episode_return_mean"],
+        "training and evaluation": [
+            "rollout/episode_return_mean",
+            "rollout/recent_return_mean",
+            "eval/episode_return_mean",
+        ],
         "episode length": ["rollout/episode_length_mean", "eval/episode_length_mean"],
     },
     "trust region": {

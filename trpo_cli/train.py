@@ -12,11 +12,12 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -26,9 +27,10 @@ from trpo_cli.command_line import checked, opened, read
 from trpo_cli.composed import Node, described
 from trpo_cli.door import answered
 from trpo_cli.episodes import METRICS
-from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
+from trpo_cli.errors import ConfigError, EnvironmentFault, EnvironmentMisfit, UserError
 from trpo_cli.groups import CONF
-from trpo_cli.layout import fitting, relative
+from trpo_cli.layout import fitting, relative, typed_in
+from trpo_cli.memory import enough_memory
 from trpo_cli.parts import Parts, Settings, build_parts, build_tracker, root_settings
 from trpo_cli.progress import Progress
 from trpo_cli.resume import Plan, directed, planned
@@ -55,16 +57,18 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
     from trpo_cli.logger import Logger
     from trpo_cli.plugins import import_plugins
     from trpo_cli.run import Run
+    from trpo_cli.seeding import seed_globals
     from trpo_cli.trackers import Tracking
 
     log.setLevel(logging.INFO)
-    with Run(directory, in_sweep) as run:
+    with Run(directory, in_sweep) as run, enough_memory():
         plan = planned(directory, given, overrides)
         state = run.load() if plan.continues else None
         settings = root_settings({**plan.config, "plugins": given["plugins"]})
         progress = fill(Progress, state.get("progress", {}), "progress.") if state else Progress()
         if is_over(run, plan, settings, progress):
             return
+        seed_globals(settings.seed, "plugins")  # which may draw as they are imported
         import_plugins(settings.plugins)
         tracker = build_tracker(plan.config, settings)
         parts = build_parts(plan.config, settings)
@@ -77,7 +81,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
                     logger.describe(plan.config, run.provenance)
                     announce(parts, progress, plan, run)
                     Training(settings, parts, run, logger, stop, progress).finish()
-        run.finish(progress.summary())
+            run.finish(progress.summary())
     if not in_sweep:
         farewell(parts, progress, settings, directory)
 
@@ -128,12 +132,14 @@ class Training:
     stop: StopRequest
     progress: Progress
     faults_in_a_row: int = 0
+    told: set[str] = field(default_factory=set)  # why evaluations were left out
 
     def __post_init__(self) -> None:
         self._started = time.monotonic() - self.progress.seconds
 
     def finish(self) -> None:
-        """Iterate to the end, and save. Raises `Stopped` after a signal, `EnvironmentFault` after too many.
+        """Iterate to the end, and save. Raises `Stopped` after a signal, `EnvironmentFault` after too many, and
+        `EnvironmentMisfit` at once.
 
         Whatever asks the environments for something, saving included, may find out that they are broken.
         """
@@ -151,6 +157,8 @@ class Training:
             except EnvironmentFault as fault:
                 self.survive(fault)
                 continue
+            except EnvironmentMisfit as misfit:
+                raise EnvironmentMisfit(f"{misfit}\n{self.intact}") from misfit
             row |= self.evaluate(int(row["env_steps"] or 0))
             row |= {f"rollout/{name}": float(getattr(self.progress, name)) for name in ("faults", "inexact_resumes")}
             self.logger.write(row)
@@ -178,21 +186,26 @@ class Training:
         patience = self.settings.fault_patience
         if self.faults_in_a_row > patience:
             raise EnvironmentFault(
-                f"{fault}\nfault_patience={patience} in a row were survived, this is one more; the checkpoint of step "
-                f"{self.run.saved:,} is whole"
+                f"{fault}\nfault_patience={patience} in a row were survived, this is one more; {self.intact}"
             ) from fault
         log.warning("%s; its sample is dropped, the environments are made anew", fault)
 
     def evaluate(self, steps: int) -> Row:
-        """What an evaluation adds to the row of `steps`: nothing if none is due, or its environments spoiled it."""
+        """What an evaluation adds to the row of `steps`: nothing if none is due, or its environments spoiled it.
+
+        What spoils all of them is told once.
+        """
         plan, nothing = self.settings.eval, dict.fromkeys(METRICS)
-        if not plan.every or not (self._over(steps) or due(plan.every, self.progress.env_steps, steps)):
+        every = plan.interval(self.settings.total_steps)
+        if not every or not (self._over(steps) or due(every, self.progress.env_steps, steps)):
             return nothing
         try:
             return self.parts.evaluate(plan, self.settings.seed).metrics()
         except EnvironmentFault as fault:
             self.progress.faults += 1
-            log.warning("%s; this evaluation is left out", fault)
+            if str(fault) not in self.told:
+                self.told.add(str(fault))
+                log.warning("%s; this evaluation is left out, and so, without a word, are those that fail alike", fault)
             return nothing
 
     def save(self) -> None:
@@ -205,6 +218,11 @@ class Training:
         written = {"metrics_bytes": self.logger.sync()}
         self.run.save({**state, **written}, self.progress.env_steps, self.settings.checkpoint.keep)
 
+    @property
+    def intact(self) -> str:
+        """What is not lost."""
+        return f"the checkpoint of step {self.run.saved:,} is whole"
+
     def _over(self, steps: int) -> bool:
         return steps >= self.settings.total_steps
 
@@ -213,13 +231,21 @@ class Training:
 def _job(cfg: DictConfig) -> str | None:
     """A run by itself; or one of a sweep, which returns what went wrong, so that others follow."""
     command = HydraConfig.get()
+    with typed_in(Path(command.runtime.cwd)):
+        return _begun(cfg, command)
+
+
+def _begun(cfg: DictConfig, command: HydraConf) -> str | None:
     directory, overrides = Path(command.runtime.output_dir), command.overrides.task
+    if command.mode is RunMode.MULTIRUN:
+        from trpo_cli.sweep.campaign import HERE
+
+        node = with_whole_numbers(described(cfg, command))
+        del node["sweep"]
+        return _job_of_sweep(node, overrides, directory, watched=command.launcher._target_.endswith(HERE))
     with told_once(), discard_empty(directory):
         node = with_whole_numbers(described(cfg, command))
-    sweep = node.pop("sweep")
-    if command.mode is RunMode.MULTIRUN:
-        return _failure(node, overrides, directory, watched=command.launcher._target_.endswith(".BasicLauncher"))
-    with told_once(), discard_empty(directory):
+        sweep = node.pop("sweep")
         if any(text.startswith("hydra.sweep.dir=") for text in command.overrides.hydra) and not sweep["resume"]:
             raise ConfigError("hydra.sweep.dir: is for several runs, with -m; hydra.run.dir=DIR is where a run lies")
         if of_sweep := [text for text in command.overrides.hydra if text.lstrip("+").startswith(SWEEPING)]:
@@ -228,6 +254,18 @@ def _job(cfg: DictConfig) -> str | None:
             raise ConfigError(f"sweep.{asked[0]}: this is no sweep; -m, --multirun makes it one")
         train(node, overrides, directory)
     return None
+
+
+def _job_of_sweep(node: Node, overrides: Sequence[str], directory: Path, watched: bool) -> str | None:
+    """Train; what went wrong. Raises `Stopped` after a signal, also if that came when the job had all but ended."""
+    from trpo_cli.sweep.stopping import refuse_stopped
+
+    with StopRequest() as stop:
+        stop.check()
+        refuse_stopped(directory.parent)
+        problem = _failure(node, overrides, directory, watched)
+        stop.check()
+    return problem
 
 
 def _failure(node: Node, overrides: Sequence[str], directory: Path, watched: bool) -> str | None:
@@ -255,3 +293,9 @@ def main() -> None:
         with extended(said):
             register()
             _job()
+
+
+if __name__ == "__main__":
+    from trpo_cli.start import train as command
+
+    command()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trpo_cli.errors import CheckpointError, RunDirectoryError
-from trpo_cli.layout import CHECKPOINTS, CONFIG, LOG, fitting, read_config
+from trpo_cli.layout import CHECKPOINTS, CONFIG, LOG, fitting, read_config, staying
 from trpo_cli.state import failure
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
@@ -66,7 +66,7 @@ def load(directory: Path, plugins: Sequence[str], step: int | None = None) -> Tr
     node = read_config(directory)
     import_plugins(plugins)
     task = build(node["env"], "env", Task, plugins)
-    with contextlib.closing(Environments(task, 1, [0])) as probe:
+    with staying(), contextlib.closing(Environments(task, 1, [0])) as probe:
         shape: dict[str, Any] = {"observation_size": probe.observation_size, "num_states": probe.num_states}
         policy = build(node["policy"], "policy", Policy, plugins, **shape, distribution=probe.distribution)
         size = probe.observation_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from trpo_cli.linearisation import flat, outputs
 from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positive
 from trpo_cli.schedules import Decay, decayed
 from trpo_cli.surrogates import Surrogate
-from trpo_cli.trust_region.problem import Problem
+from trpo_cli.trust_region.problem import Evaluation, Problem
 from trpo_cli.trust_region.step import Outcome
 from trpo_cli.trust_region.update import Metric, StepRule, update
 
@@ -75,17 +76,21 @@ class TrustRegion(PolicyGradient):
         sample = self._metric_states(batch)
         linear = functools.cache(lambda: policy.linearise(sample.observation))  # only some metrics ask for it
 
-        @functools.lru_cache(maxsize=1)  # objective and KL are asked for at the same theta, one after the other
-        def parameters(theta: Tensor) -> Tensor:
-            return outputs(policy, theta, batch.observation)
+        candidate = copy.deepcopy(policy)
 
-        def objective(theta: Tensor) -> Tensor:
-            return self.objective(distribution.log_prob(parameters(theta)[:, None], batch.action), batch)
+        def surrogate(parameters: Tensor) -> Tensor:
+            return self.objective(distribution.log_prob(parameters[:, None], batch.action), batch)
+
+        def evaluate(theta: Tensor) -> Evaluation:
+            # The pass that `measure` takes: another one rounds differently, and a small radius would show it.
+            vector_to_parameters(theta, candidate.parameters())
+            parameters = candidate.infer(batch.observation)
+            return Evaluation(surrogate(parameters), distribution.kl(batch.old_parameters, parameters))
 
         return Problem(
             theta_old=flat(policy),
-            objective=objective,
-            kl=lambda theta: distribution.kl(batch.old_parameters, parameters(theta)),
+            objective=lambda theta: surrogate(outputs(policy, theta, batch.observation)),
+            evaluate=evaluate,
             weight=batch.weight,
             metric_outputs=lambda theta: outputs(policy, theta, sample.observation),
             metric_jvp=lambda vector: linear().jvp(vector),

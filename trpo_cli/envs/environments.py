@@ -10,13 +10,13 @@ from gymnasium.spaces import Discrete
 from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
-from trpo_cli.envs.failure import Failure
+from trpo_cli.envs.failure import Failure, worded
 from trpo_cli.envs.fitting import misfit, same_table
 from trpo_cli.envs.make import FASTEST, Parallelism, Task
 from trpo_cli.envs.mujoco_batch import MujocoBatch
 from trpo_cli.envs.slots import Slots
 from trpo_cli.envs.spaces import Floats, action_decoder, observation_encoder, odd_scale
-from trpo_cli.errors import ConfigError, EnvironmentFault
+from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
 
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.int64]
@@ -46,9 +46,8 @@ class Environments:
         """
         self.task, self.num_envs, self.steps = task, num_envs, 0
         self.parallelism = parallelism
-        self._failed = False
         try:
-            envs, self.how, self._make_others = task.make(num_envs, parallelism)
+            envs, self.how, self._make_others = task.make(seeds, parallelism)
         except Failure as failure:
             raise self._fault(failure) from failure
         self._envs: Any = envs
@@ -59,7 +58,7 @@ class Environments:
         self.odd_scale = odd_scale(self._envs.single_action_space, task.id)  # in words
         try:
             self.observation = self._reset(seed=seeds)
-        except EnvironmentFault:
+        except UserError:
             self.close()
             raise
 
@@ -67,7 +66,8 @@ class Environments:
         """Observation (N, O), reward (N,), terminated (N,) and truncated (N,) bool, never both.
 
         Ended environments show their last observation and must be restarted before the next step. Raises
-        `EnvironmentFault` when an action, observation or reward is not finite, or the environment raises.
+        `EnvironmentFault` when an action, observation or reward is not finite, or the environment raises;
+        `EnvironmentMisfit` when it returns what it does not declare.
         """
         self.steps += 1
         self._check_finite("action", action)
@@ -83,7 +83,8 @@ class Environments:
     def restart(self, ended: Flags, seeds: list[int] | None = None) -> Floats:
         """Reset the ended environments (N,) alone; the observations (N, O) of all.
 
-        With `seeds` (N of them), all that is random until the next restart follows from the seed.
+        With `seeds` (N of them), all that is random until the next restart follows from the seed; but where
+        environments in turn draw from global generators, they share one stream.
         """
         self.observation = self._reset(seed=seeds, options={"reset_mask": ended})
         return self.observation
@@ -141,25 +142,20 @@ class Environments:
 
     def rebuild(self, seeds: list[int]) -> None:
         """Whatever condition they are in, make them anew in the same way, and reset environment i with `seeds[i]`."""
-        self._failed = True
         self.close()
         self.steps = 0
         try:
-            self._envs = self._make_others()
+            self._envs = self._make_others(seeds)
         except Failure as failure:
             raise self._fault(failure) from failure
         except ConfigError as error:  # it could be made before, so it is no fault of the configuration
             raise EnvironmentFault(str(error)) from error
-        self._failed = False
         self.observation = self._reset(seed=seeds)
 
     def close(self) -> None:
-        """Let go of them. What an environment raises here is ignored after a fault, which has said it all."""
+        """Let go of them, whatever they say to it."""
         try:
-            self._envs.close()
-        except Exception as error:
-            if not self._failed:
-                raise self._fault(error) from error
+            self.task.let_go(self._envs.close)
         finally:
             self._envs.closed = True
 
@@ -183,11 +179,10 @@ class Environments:
         self._check_finite("observation", observation)
         return observation
 
-    def _fault(self, error: Exception) -> EnvironmentFault:
-        self._failed = True
+    def _fault(self, error: Exception) -> UserError:
         if not isinstance(error, Failure):
-            error = Failure(" raised", f" of each environment: {type(error).__name__}: {error}")
-        return EnvironmentFault(f"{self.task.id}{error.what} at step {self.steps}{error.more}")
+            error = Failure(" raised", f" of each environment: {worded(error)}")
+        return error.fault(self.task.id, self.steps)
 
     def _check_finite(self, name: str, value: NDArray[Any]) -> None:
         finite = np.abs(value) <= LARGEST

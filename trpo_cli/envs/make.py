@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import VectorEnv
 
+from trpo_cli.envs.closing import let_go
+from trpo_cli.envs.failure import NOT_ITS_OWN, Failure, worded
+from trpo_cli.envs.in_turn import InTurn
 from trpo_cli.envs.mujoco_batch import MujocoBatch, not_exact
 from trpo_cli.envs.registered import ids, registered, versions
 from trpo_cli.envs.spaces import action_decoder, observation_encoder
 from trpo_cli.envs.watched import Watched
-from trpo_cli.envs.workers import Workers
-from trpo_cli.errors import ConfigError, EnvironmentFault, nearest
+from trpo_cli.envs.workers import Spaces, Workers
+from trpo_cli.errors import ConfigError, nearest
 from trpo_cli.ranges import Count, Positive
+from trpo_cli.seeding import apart
 
 Vectorization = Literal["auto", "native", "sync", "async"]
 WORKERS_PAY = 200e-6  # seconds a step: below it, talking to a worker process costs more than the step (2 cores)
@@ -39,12 +44,16 @@ class Parallelism(NamedTuple):
 FASTEST = Parallelism()
 
 
+Maker = Callable[[Sequence[int]], VectorEnv[Any, Any, Any]]
+"""Makes an environment a seed."""
+
+
 class Vectorized(NamedTuple):
     """Environments side by side, how (for the log), and others made in the same way."""
 
     envs: VectorEnv[Any, Any, Any]
     how: str
-    make_others: Callable[[], VectorEnv[Any, Any, Any]]
+    make_others: Maker
 
 
 @dataclass(frozen=True)
@@ -59,23 +68,41 @@ class Task:
     observation_clip: Positive  # standard deviations
     reward_clip: Positive  # standard deviations of the return
     step_timeout: Positive = 60.0  # seconds that a worker process may take for a step or a reset
+    complaints: set[str] = field(default_factory=set, init=False, repr=False, compare=False)  # told, of closing
 
-    def make(self, num_envs: int, parallelism: Parallelism = FASTEST) -> Vectorized:
-        """`num_envs` copies. They never reset by themselves: the caller does, with `options={"reset_mask": ...}`.
+    def make(self, seeds: Sequence[int], parallelism: Parallelism = FASTEST) -> Vectorized:
+        """A copy a seed. They never reset by themselves: the caller does, with `options={"reset_mask": ...}`.
 
+        From its seed follows what a copy in a worker process draws from global generators, already as it is made.
         Raises `ConfigError` if the environment is unknown, cannot be made, or is not to be had natively, and
-        `EnvironmentFault` if it raises when a step of it is timed.
+        `EnvironmentFault` or `EnvironmentMisfit` if its steps are timed and go wrong.
         """
-        vectorization, num_threads, in_process = parallelism
-        make: Callable[[], VectorEnv[Any, Any, Any]]
-        env = self.make_one()
-        observation_encoder(env.observation_space, self.id)  # spaces that no policy reads are refused here
-        action_decoder(env.action_space, self.id)
+        how, make = self._planned(len(seeds), parallelism)
+        return Vectorized(make(seeds), how, make)
+
+    @apart(0, "probe")
+    def _planned(self, num_envs: int, parallelism: Parallelism) -> tuple[str, Maker]:
+        """How they are to run, found out with one that is made for that. Raises as `make` does."""
+        with self.looked_at() as env:
+            spaces: Any = getattr(env, "observation_space", None), getattr(env, "action_space", None)
+            observation_encoder(spaces[0], self.id)  # spaces that no policy reads are refused here
+            action_decoder(spaces[1], self.id)
+            vectorization, reason = self._chosen(env, num_envs, parallelism)
+        if vectorization == "native":
+            threads = min(parallelism.num_threads or cores(), num_envs)
+            return f"one MuJoCo batch, {_count(threads, 'thread')}", functools.partial(self._make_batch, threads)
+        if vectorization == "sync":
+            return f"stepped in turn ({reason})", functools.partial(self._make_in_turn, spaces)
+        return f"in {_count(num_envs, 'worker process')} ({reason})", functools.partial(self._make_workers, spaces)
+
+    def _chosen(
+        self, env: gymnasium.Env[Any, Any], num_envs: int, parallelism: Parallelism
+    ) -> tuple[Vectorization, str]:
+        """How to run environments like `env`, which may be stepped to find out; and why so."""
+        vectorization, _, in_process = parallelism
         obstacle = not_exact(env)
         if obstacle is None and vectorization in ("auto", "native"):
-            threads = min(num_threads or cores(), num_envs)
-            make = functools.partial(self._make_batch, num_envs, threads)
-            return Vectorized(make(), f"one MuJoCo batch, {_count(threads, 'thread')}", make)
+            return "native", ""
         if vectorization == "native":
             raise ConfigError(f"sampler.vectorization: native is not for {self.id}: {obstacle}")
         reason = f"not native: {obstacle}" if obstacle else "as asked"
@@ -85,30 +112,46 @@ class Task:
                 seconds = self._seconds_a_step(env)
                 reason += f"; {1e6 * seconds:.0f} µs a step"
                 vectorization = "async" if seconds > WORKERS_PAY else "sync"
-        env.close()
-        if vectorization == "sync":
-            make = functools.partial(self._make_in_turn, num_envs)
-            return Vectorized(make(), f"stepped in turn ({reason})", make)
-        make = functools.partial(self._make_workers, num_envs)
-        return Vectorized(make(), f"in {_count(num_envs, 'worker process')} ({reason})", make)
+        return vectorization, reason
 
-    def _make_batch(self, num_envs: int, num_threads: int) -> MujocoBatch:
-        return MujocoBatch(self.make_one(), num_envs, num_threads)
+    @contextlib.contextmanager
+    def looked_at(self) -> Iterator[gymnasium.Env[Any, Any]]:
+        """A single environment, closed before others are made: of some there can be but one at a time.
 
-    def _make_in_turn(self, num_envs: int) -> SyncVectorEnv[Any, Any]:
-        makers = [functools.partial(self._make_watched, index) for index in range(num_envs)]
-        return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED, copy=False)
+        Raises `ConfigError` as `make_one` does.
+        """
+        env = self.make_one()
+        try:
+            yield env
+        finally:
+            self.let_go(env.close)
 
-    def _make_watched(self, index: int) -> Watched:
-        return Watched(self.make_one(), index)
+    def let_go(self, close: Callable[[], object]) -> None:
+        """Have environments closed. What goes wrong in that is told, once a run, and ends nothing."""
+        let_go(close, self.id, self.complaints)
 
-    def _make_workers(self, num_envs: int) -> Workers:
-        """From the spec, since a plugin's id is not registered there; once in this process too, for the spaces."""
-        make = functools.partial(self.make_one, gymnasium.spec(self.id))
-        env = make()
-        workers = Workers(make, env, num_envs, self.step_timeout)
-        env.close()
-        return workers
+    def _make_batch(self, num_threads: int, seeds: Sequence[int]) -> MujocoBatch:
+        return MujocoBatch(self.make_one(), len(seeds), num_threads)
+
+    def _make_in_turn(self, spaces: Spaces, seeds: Sequence[int]) -> InTurn:
+        return InTurn(functools.partial(self._make_watched, spaces), len(seeds))
+
+    def _make_watched(self, spaces: Spaces, index: int) -> Watched:
+        return Watched(self._make_alike(spaces), index)
+
+    def _make_workers(self, spaces: Spaces, seeds: Sequence[int]) -> Workers:
+        """From the spec, since a plugin's id is not registered there."""
+        make = functools.partial(self._make_alike, spaces, gymnasium.spec(self.id))
+        return Workers(make, spaces, seeds, self.step_timeout)
+
+    def _make_alike(self, spaces: Spaces, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
+        """One with these spaces. Raises `ConfigError` if it has others: one policy is for all."""
+        env = self.make_one(spec)
+        for space, other in zip(spaces, (env.observation_space, env.action_space), strict=True):
+            if space != other:
+                self.let_go(env.close)
+                raise ConfigError(f"env.id: {self.id} has other spaces each time it is made: {space}, then {other}")
+        return env
 
     def make_one(self, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
         """A single environment, as Gymnasium makes it. Raises `ConfigError` if it is unknown or cannot be made."""
@@ -130,10 +173,13 @@ class Task:
                 return gymnasium.make(
                     spec or self.id, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
                 )
-        except Exception as error:
+        except NOT_ITS_OWN:
+            raise
+        except BaseException as error:  # of a constructor that calls `sys.exit`, too
             if misnamed := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
                 raise ConfigError(self._no_argument(misnamed[1])) from error
-            reason = str(error).partition(" was raised from the environment creator")[0]
+            said = str(error).partition(" was raised from the environment creator")[0]
+            reason = said if said and isinstance(error, Exception) else worded(error)
             raise ConfigError(f"env.id: {self.id} cannot be made with {self.kwargs}: {reason}") from error
 
     def _no_argument(self, name: str) -> str:
@@ -145,22 +191,22 @@ class Task:
         return f"env.kwargs.{name}: no such argument of {self.id}{hint}"
 
     def _seconds_a_step(self, env: gymnasium.Env[Any, Any], steps: int = 30) -> float:
-        """The median time of a step under random actions. Raises `EnvironmentFault` if the environment raises."""
-        times, ended = [], True
+        """The median time of a step under random actions. Raises as `Environments.step` does."""
+        times, ended, watched = [0.0], True, Watched(env, 0)
+        watched.simulator = None  # random actions may well upset it
         env.action_space.seed(0)
         try:
-            for _ in range(steps):
+            while len(times) <= steps:
                 if ended:
-                    env.reset(seed=0)
-                action, start = env.action_space.sample(), time.perf_counter()
-                _, _, terminated, truncated, _ = env.step(action)
-                times.append(time.perf_counter() - start)
+                    watched.reset(seed=0)
+                action = env.action_space.sample()
+                times.append(time.perf_counter())
+                _, _, terminated, truncated, _ = watched.step(action)
+                times[-1] = time.perf_counter() - times[-1]
                 ended = terminated or truncated
-        except Exception as error:
-            raise EnvironmentFault(
-                f"{self.id} raised when a step of it was timed: {type(error).__name__}: {error}"
-            ) from error
-        return sorted(times)[steps // 2]
+        except Failure as failure:
+            raise failure.fault(self.id, len(times) - 1) from failure
+        return sorted(times[1:])[steps // 2]
 
 
 def cores() -> int:

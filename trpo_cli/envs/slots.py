@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,36 +12,52 @@ import numpy as np
 from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
-from trpo_cli.envs import fitting, snapshot
+from trpo_cli.envs import fitting, global_generators, snapshot
+from trpo_cli.envs.global_generators import Globals
+
+log = logging.getLogger("trpo_cli")
+OTHER_GLOBALS = (
+    "this resume is not exact: the environments drew from global generators, each from those of its own process, and "
+    "now they share a process; see sampler.vectorization"
+)
 
 
 @dataclass
 class Place:
-    """An environment, the observation it last gave, and whether its episode has ended."""
+    """An environment, the observation it last gave, and whether its episode has ended.
+
+    In a worker process, the global generators are the environment's own.
+    """
 
     env: gymnasium.Env[Any, Any]
     observation: Any = None
     ended: bool = False
+    shared: Globals | None = None
 
     def save(self) -> dict[str, Any]:
         """The whole state. Raises `EnvironmentFault` as `snapshot.save` does."""
         observation = snapshot.copied(self.observation)
-        return {"env": snapshot.save(self.env), "observation": observation, "ended": self.ended}
+        state = {"env": snapshot.save(self.env), "observation": observation, "ended": self.ended}
+        return state if self.shared is None else {**state, "globals": self.shared.save()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Put what `save` gave into this place, whichever it was saved from."""
         snapshot.restore(self.env, state["env"])
         self.observation, self.ended = snapshot.restored(state["observation"]), state["ended"]
+        if self.shared is not None and "globals" in state:
+            self.shared.load(state["globals"])
 
     def check(self, state: Any) -> None:
         """Raises `CheckpointError` unless `state` is of the kind that `save` gives here."""
         if (
             type(state) is not dict
-            or state.keys() != {"env", "observation", "ended"}
+            or state.keys() - {"globals"} != {"env", "observation", "ended"}  # earlier versions did not keep them
             or type(state["ended"]) is not bool
         ):
             raise fitting.misfit("an environment lacks its state, its observation or its end")
         fitting.check(self.env, state["env"])
+        if "globals" in state:
+            global_generators.check(state["globals"])
         if np.shape(state["observation"]) != self.env.observation_space.shape or not fitting.plain(
             state["observation"]
         ):
@@ -99,6 +116,8 @@ class Slots:
             place = self._place(row)
             place.load(one)
             self._keep(row, place)
+        if any(one.get("globals", {}).get("drawn") for one in state):
+            log.warning("%s", OTHER_GLOBALS)
 
     def _place(self, row: int) -> Place:
         envs: Any = self._envs

@@ -5,7 +5,8 @@ The state of an environment is every attribute of its instance and of each wrapp
 nobody sees from here, so it is an obstacle: an environment is restored exactly or not at all. Two ways out: the
 environments of Gymnasium's that wrap MuJoCo are known here, and an environment may hide what it likes if it offers
 `clone_state` and `restore_state`, as Atari's do. Of its spaces the generators are state, for it may draw from them.
-State outside the instance (globals, NumPy's global generator, spaces of the class) is not found.
+State outside the instance (variables of a module, spaces of the class) is not found; of global generators see
+`global_generators.py`.
 
 A snapshot is made of plain data alone (of `clone_state`, whatever that gives), shares no memory with the environment,
 can be restored any number of times, and into any environment made with the same arguments.
@@ -42,7 +43,7 @@ CONSTANTS = {
     "gymnasium.envs.toy_text.": {"P"},
     "gymnasium.envs.mujoco.": {"model", "mujoco_renderer"},
     "trpo_cli.envs.random_mdp": {"P", "initial_state_distrib"},
-    "trpo_cli.envs.watched": {"index", "simulator"},
+    "trpo_cli.envs.watched": {"index", "declared", "simulator"},
 }
 """What environments known here never change, by the package of the class."""
 DEQUE, GENERATOR, SPACE, SIMULATION, CLONE = "__deque__", "__generator__", "__space__", "__simulation__", "__clone__"

@@ -24,7 +24,7 @@ def observation_encoder(space: spaces.Space[Any], env_id: str) -> tuple[int, Enc
     Raises `ConfigError` for any other space.
     """
     match space:
-        case spaces.Box():
+        case spaces.Box() if 0 not in space.shape:
             size = int(np.prod(space.shape))
             return size, lambda batch: batch.reshape(-1, size).astype(np.float64, copy=False)
         case spaces.Discrete():
@@ -32,8 +32,9 @@ def observation_encoder(space: spaces.Space[Any], env_id: str) -> tuple[int, Enc
             return int(space.n), lambda batch: one_hot[batch - start]
         case _:
             raise ConfigError(
-                f"env.id: the observations of {env_id} are {_name(space)}; supported are Box (flattened) and Discrete "
-                "(one-hot).\nA gymnasium.wrappers.FlattenObservation around the environment may help."
+                f"env.id: the observations of {env_id} are {_name(space)}; supported are Box (flattened, of one number "
+                "or more) and Discrete (one-hot).\n"
+                "A gymnasium.wrappers.FlattenObservation around the environment may help."
             )
 
 
@@ -43,7 +44,7 @@ def action_decoder(space: spaces.Space[Any], env_id: str) -> tuple[Distribution,
     Box actions are clipped to the bounds here and nowhere else. Raises `ConfigError` for an unsupported space.
     """
     match space:
-        case spaces.Box() if np.issubdtype(space.dtype, np.floating):
+        case spaces.Box() if np.issubdtype(space.dtype, np.floating) and 0 not in space.shape:
             low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
             gaussian = DiagonalGaussian(int(np.prod(shape)))
             return gaussian, lambda a: np.maximum(np.minimum(a.reshape(-1, *shape), high), low).astype(
@@ -61,8 +62,8 @@ def action_decoder(space: spaces.Space[Any], env_id: str) -> tuple[Distribution,
             return Categorical([2] * int(np.prod(shape))), lambda a: a.reshape(len(a), *shape).astype(space.dtype)
         case _:
             raise ConfigError(
-                f"env.id: the actions of {env_id} are {_name(space)}; supported are Box (of floats), Discrete, "
-                "MultiDiscrete and MultiBinary."
+                f"env.id: the actions of {env_id} are {_name(space)}; supported are Box (of one float or more), "
+                "Discrete, MultiDiscrete and MultiBinary."
             )
 
 

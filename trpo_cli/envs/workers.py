@@ -5,12 +5,16 @@ The parent's side; `worker.py` is the child's.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
+import os
+import pickle
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from typing import Any
@@ -22,11 +26,16 @@ from gymnasium.vector.utils import CloudpickleWrapper, batch_space, iterate
 from numpy.typing import NDArray
 
 from trpo_cli.envs.failure import Failure
-from trpo_cli.envs.worker import GRACE, IGNORED, table, work
+from trpo_cli.envs.worker import CLOSED, GRACE, IGNORED, table, work
+from trpo_cli.errors import ConfigError
 
 Env = gymnasium.Env[Any, Any]
 Array = NDArray[Any]
+Spaces = tuple[gymnasium.Space[Any], gymnasium.Space[Any]]  # of observations and actions
+LONGEST_FOLDER = 72  # bytes: a socket's path has 103 on some systems, 31 of which are its name and its folder's
+SHORT_FOLDER = "/tmp"
 START = 300.0  # seconds to make an environment: imports may take long
+CLOSE = 10.0  # seconds to close them all
 
 
 class Workers(VectorEnv[Any, Any, Any]):
@@ -38,10 +47,14 @@ class Workers(VectorEnv[Any, Any, Any]):
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012  Gymnasium's way to say it
 
-    def __init__(self, make: Callable[[], Env], env: Env, num_envs: int, timeout: float) -> None:
-        """`make` is called in each worker; `env`, made by it, has the spaces. `timeout` in seconds, of an answer."""
-        self.num_envs, self.spec, self.timeout = num_envs, env.spec, timeout
-        self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
+    def __init__(self, make: Callable[[], Env], spaces: Spaces, seeds: Sequence[int], timeout: float) -> None:
+        """`make` is called in each worker, after its global generators were seeded with one of `seeds`.
+
+        `spaces` are those of what it makes. `timeout` in seconds, of an answer.
+        """
+        self.num_envs, self.timeout = len(seeds), timeout
+        num_envs, made = len(seeds), pickle.dumps(CloudpickleWrapper(make))  # read in the worker: it may import modules
+        self.single_observation_space, self.single_action_space = spaces
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         context = multiprocessing.get_context("forkserver")
@@ -50,13 +63,14 @@ class Workers(VectorEnv[Any, Any, Any]):
         self.observations = table(memory, shape, kind)
         self._pipes: list[Any] = []
         self._processes: list[Any] = []
+        self._busy = set(range(num_envs))  # those that owe an answer
         # The workers hear no signal but SIGKILL, which is not what the interpreter would send them at its end.
-        self._end = Finalize(self, _end, (self._processes, self._pipes), exitpriority=10)
+        self._end = Finalize(self, _end, (self._processes, self._pipes, self._busy), exitpriority=10)
         _start_server()
-        for index in range(num_envs):
+        for index, seed in enumerate(seeds):
             pipe, far = context.Pipe()
-            arguments = (index, CloudpickleWrapper(make), far, memory, shape, kind)
-            process = context.Process(target=work, args=arguments, daemon=True)
+            arguments = (index, seed, made, far, memory, shape, kind)
+            process = context.Process(target=work, args=arguments)  # a daemon may have no processes of its own
             process.start()
             far.close()
             self._pipes.append(pipe)
@@ -102,13 +116,15 @@ class Workers(VectorEnv[Any, Any, Any]):
         self._ask("load", {row: (one,) for row, one in enumerate(state)})
 
     def close_extras(self, **kwargs: Any) -> None:
-        """End the workers, those that hang by force."""
-        self._end()
+        """End the workers, those that hang by force. Raises the first `Failure` in that."""
+        for failure in self._end() or ():
+            raise failure
 
     def _ask(self, request: str, arguments: dict[int, tuple[Any, ...]] | None = None) -> list[Any]:
         """The answers of the workers asked, all of them by default."""
         asked = dict.fromkeys(range(self.num_envs), ()) if arguments is None else arguments
         for row, argument in asked.items():
+            self._busy.add(row)
             try:
                 self._pipes[row].send((request, argument))
             except OSError as error:
@@ -120,9 +136,10 @@ class Workers(VectorEnv[Any, Any, Any]):
         deadline, answers = time.monotonic() + timeout, []
         for row in rows:
             try:
-                if not self._pipes[row].poll(max(0.0, deadline - time.monotonic())):
+                if not self._pipes[row].poll(_left(deadline)):
                     raise Failure(f": worker process {row} {late} within {timeout:g} s")
                 answers.append(self._pipes[row].recv())
+                self._busy.discard(row)
             except (EOFError, OSError) as error:
                 raise self._death(row) from error
         for answer in answers:
@@ -142,7 +159,9 @@ def _start_server() -> None:
 
     A signal to the whole process group would end it, and all workers with it: it is born deaf.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["trpo_cli.envs.make"])
+    _keep_sockets_short()
+    context = type(multiprocessing.get_context()).__module__  # a worker is told how this process would start others
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["trpo_cli.envs.make", context])
     before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
     try:
         resource_tracker.ensure_running()
@@ -152,13 +171,70 @@ def _start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end(processes: list[Any], pipes: list[Connection]) -> None:
-    for pipe in pipes:
-        pipe.close()
-    deadline = time.monotonic() + GRACE
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-    for process in processes:
-        if process.is_alive():
-            process.kill()
-            process.join(GRACE)
+def _keep_sockets_short() -> None:
+    """Have multiprocessing, and nobody else, use a shorter folder if the names of its sockets would be too long.
+
+    Raises `ConfigError` if there is none.
+    """
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) <= LONGEST_FOLDER:
+        return
+    tempfile.tempdir = SHORT_FOLDER
+    try:
+        util.get_temp_dir()  # which it remembers
+    except OSError as error:
+        raise ConfigError(
+            f"sampler.vectorization: TMPDIR={folder} is too long for the sockets of worker processes, and in "
+            f"{SHORT_FOLDER} nothing can be made: {error.strerror}; give a shorter one, or take sync"
+        ) from error
+    finally:
+        tempfile.tempdir = folder
+
+
+def _end(processes: list[Any], pipes: list[Connection], busy: set[int]) -> list[Failure]:
+    """Have all environments closed and the workers ended, those that take too long by force; what went wrong.
+
+    The `busy` ones may never hear of it. They get less time, and why is known already.
+    """
+    start, failures = time.monotonic(), []
+    try:
+        for pipe in pipes:
+            with contextlib.suppress(OSError):
+                pipe.send(("close", ()))
+        for row, (process, pipe) in enumerate(zip(processes, pipes, strict=False)):
+            deadline = start + (GRACE if row in busy else CLOSE)
+            failures += _last_words(pipe, deadline)
+            process.join(_left(deadline))
+            if process.is_alive() and row not in busy:
+                failures.append(Failure(f": worker process {row} did not end within {CLOSE:g} s, and was killed"))
+    finally:
+        for process in processes:
+            _kill(process)
+        for pipe in pipes:
+            pipe.close()
+    return failures
+
+
+def _last_words(pipe: Connection, deadline: float) -> list[Failure]:
+    """What a worker says to its end, if that is not as it should be; answers that nobody took come before."""
+    with contextlib.suppress(EOFError, OSError):
+        while pipe.poll(_left(deadline)):
+            answer = pipe.recv()
+            if isinstance(answer, Failure):
+                return [answer]
+            if answer == CLOSED:
+                break
+    return []
+
+
+def _kill(process: Any) -> None:
+    """End it by force, if it has not ended, with the processes that its environment has."""
+    if process.is_alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.join(GRACE)
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())

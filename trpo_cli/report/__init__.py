@@ -5,28 +5,31 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from trpo_cli import __version__
+from trpo_cli import __version__, durable
 from trpo_cli.cli import reported
 from trpo_cli.command_line import Parser, path
 from trpo_cli.errors import RunDirectoryError, UserError
+from trpo_cli.layout import relative
 from trpo_cli.report.archive import archive
-from trpo_cli.report.content import EVERY_TASK, Content, Options, content
+from trpo_cli.report.content import Content, Options, content
 from trpo_cli.report.figures import together
 from trpo_cli.report.measures import AGAINST
 from trpo_cli.report.notices import many
 from trpo_cli.report.page import GENERATOR, page
-from trpo_cli.report.runs import find, refuse_absent
+from trpo_cli.report.references import EVERY_TASK
+from trpo_cli.report.runs import archives, find, refuse_absent
 from trpo_cli.report.tables import escaped
 from trpo_cli.state import RETURN
 from trpo_cli.statistics import STATISTICS
 
 PAGE, MARKDOWN = "report.html", "results.md"
 FIGURES = ("learning_curves", "profiles", "diagnostics")
-TABLES = ("results", "comparison", "aggregate", "efficiency", "speed", "diagnostics", "runs")
+TABLES = ("results", "comparison", "published", "versus", "aggregate", "efficiency", "speed", "diagnostics", "runs")
 OURS = (
     PAGE,
     MARKDOWN,
@@ -50,6 +53,7 @@ def report(
     """
     refuse_unwritable(out)
     told = content(find(folders), Options(metric, against, **options))
+    told = replace(told, notices=[*left_out(folders), *told.notices])
     results = told.sections[0].table
     assert results is not None  # the first section is that table
     for notice in told.notices:
@@ -59,23 +63,31 @@ def report(
         written = write(told, out, origin(folders))
     except OSError as error:
         raise RunDirectoryError(f"--out: {out} cannot be written: {error.strerror}") from error
-    print(f"\nwritten to {out}: {', '.join(written)}")
+    print(f"\nwritten to {relative(out)}: {', '.join(written)}")
+
+
+def left_out(folders: Sequence[Path]) -> list[str]:
+    """That archives below the folders are not in the report, but for those that are named themselves."""
+    named = {folder.resolve() for folder in folders}
+    below = {archive for folder in folders for archive in archives(folder) if archive.resolve() not in named}
+    return [f"{archive} is an archive, and is left out: name it to have it in the report" for archive in sorted(below)]
 
 
 def origin(folders: Sequence[Path]) -> str:
     """What the page is made from, when and by what: of all files it alone says so, and differs from time to time."""
-    return f"Made from {', '.join(map(str, folders))} on {datetime.now():%Y-%m-%d %H:%M} by trpo-cli {__version__}."
+    places = ", ".join(str(relative(folder)) for folder in folders)
+    return f"Made from {places} on {datetime.now():%Y-%m-%d %H:%M} by trpo-cli {__version__}."
 
 
 def write(told: Content, out: Path, made: str) -> list[str]:
     """Put every file of a report into `out`, and take away those of an earlier one; returns their names."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in OURS:
+    for name in OURS[1:]:  # the page stays, and comes first: without it the others would seem to be of no report
         (out / name).unlink(missing_ok=True)
     texts = {PAGE: page(told, made), MARKDOWN: markdown(told)}
     texts |= {f"{s.table.name}.csv": s.table.csv() for s in told.sections if s.table}
     for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        durable.write(out / name, text.encode("utf-8", errors="backslashreplace"))
     for section in told.sections:
         if section.panels:
             together(section.panels, section.columns, out / section.figure)
@@ -111,21 +123,24 @@ def beside(folders: Sequence[Path]) -> Path:
     return folders[0] / "report"
 
 
-def threshold(text: str) -> tuple[str, float]:
+def thresholds(texts: Sequence[str]) -> dict[str, list[float]]:
     """`Hopper-v4=3000` -> its task and number; a bare number is for every task. Raises `UserError` for neither."""
-    task, _, number = text.rpartition("=")
-    try:
-        return task or EVERY_TASK, float(number)
-    except ValueError:
-        raise UserError(f"--threshold: got '{text}'; a return fits, or TASK=RETURN, Hopper-v4=3000 for one") from None
+    found: dict[str, list[float]] = {}
+    for text in texts:
+        task, _, number = text.rpartition("=")
+        try:
+            found.setdefault(task or EVERY_TASK, []).append(float(number))
+        except ValueError:
+            known = "a return fits, or TASK=RETURN, Hopper-v4=3000 for one"
+            raise UserError(f"--threshold: got '{text}'; {known}") from None
+    return found
 
 
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = Parser(
         prog="trpo-report",
-        description="Learning curves, tables and a page of many runs: averaged over seeds, with 95 % bootstrap "
-        "intervals.",
+        description="Learning curves, tables and a page of many runs: averaged over seeds, with 95 % intervals.",
     )
     parser.add_version()
     add = parser.add_argument
@@ -133,15 +148,18 @@ def parsed() -> argparse.Namespace:
     add("--out", type=path, metavar="DIR", help="where to write; made if need be (default, of one folder: its report/)")
     add("--archive", type=path, metavar="DIR", help="first copy finished runs there that it lacks, small "
         "enough to publish, and report on all it has")  # fmt: skip
-    add("--by", nargs="+", default=(), metavar="KEY", help="group by algo, env, sampler, algo.delta or any other key "
-        "(default: algo and whatever settings differ)")  # fmt: skip
+    add("--by", nargs="+", action="extend", default=[], metavar="KEY", help="group by algo, env, sampler, algo.delta "
+        "or any other key (default: algo and whatever settings differ)")  # fmt: skip
     add("--metric", default=RETURN, help="a column of metrics.csv (default: %(default)s)")
-    add("--against", nargs="+", choices=AGAINST, default=AGAINST[:1], help="one panel each (default: env_steps)")
+    add("--against", nargs="+", action="extend", choices=AGAINST, help="one panel each (default: env_steps)")
     add("--statistic", choices=STATISTICS, default="mean", help="over the runs of a group (default: %(default)s)")
     add("--smooth", type=int, default=1, metavar="N", help="draw the mean of N rows (default: 1, nothing is smoothed)")
-    add("--threshold", nargs="+", default=(), metavar="[TASK=]X", help="how many steps it takes is counted (default: "
-        "90 %% of the way to the best group's final; with --compare, the best published)")  # fmt: skip
+    add("--threshold", nargs="+", action="extend", default=[], metavar="[TASK=]X", help="how many steps it takes is "
+        "counted (default: 90 %% of the way to the best group's final; with --compare, the best published that "
+        "compares)")  # fmt: skip
     add("--compare", action="store_true", help="with published numbers of TRPO, NPG and PPO")
+    add("--versus", nargs="+", action="extend", default=[], metavar="GROUP", help="the first group against the others, "
+        "or against every other: differences with intervals, tests and how often a run is better")  # fmt: skip
     add("--title", default=Options.title, help="of the page")
     return parser.parse_args()
 
@@ -152,7 +170,9 @@ def main() -> None:
     given = vars(parsed())
     if given["smooth"] < 1:
         raise UserError(f"--smooth: got {given['smooth']}; a number of rows fits, 1 or more")
-    given["thresholds"] = dict(threshold(text) for text in given.pop("threshold"))
+    given["thresholds"] = thresholds(given.pop("threshold"))
+    given["statistic"] = STATISTICS[given["statistic"]]
+    given["against"] = given["against"] or AGAINST[:1]
     folders, out, archived = given.pop("runs"), given.pop("out"), given.pop("archive")
     refuse_absent(folders)
     if archived is not None:

@@ -11,14 +11,27 @@ import numpy as np
 
 from trpo_cli import durable
 from trpo_cli.errors import RunDirectoryError
-from trpo_cli.layout import CONFIG, METRICS, SUMMARY, plain
+from trpo_cli.layout import CONFIG, METRICS, SUMMARY, WHOLE, plain
+from trpo_cli.report.diagnostics import measured
 from trpo_cli.report.groups import grouped, natural, without_duplicates
-from trpo_cli.report.runs import EVALUATION, ITERATIONS, SECONDS, RunRecord, directories, read, read_summary
+from trpo_cli.report.measures import rises
+from trpo_cli.report.runs import (
+    EVALUATION,
+    HEADER,
+    ITERATIONS,
+    RECENT,
+    RESULTS,
+    SECONDS,
+    SUMMARISED,
+    RunRecord,
+    Whole,
+    directories,
+    is_archive,
+    read,
+    read_summary,
+)
 from trpo_cli.state import RETURN
 
-RESULTS = "results.csv"
-SUMMARISED = ("env_steps", "final_training_return", "final_evaluation_return", "best_training_return", "wall_seconds")
-HEADER = ["task", "algo", "seed", *SUMMARISED]
 ROWS = 100  # of metrics.csv that are kept
 
 
@@ -60,7 +73,7 @@ def _archived(directory: Path) -> list[RunRecord]:
 
 def _refuse_foreign(results: Path) -> None:
     """Raise `RunDirectoryError` for a `results.csv` that is of no archive."""
-    if results.exists() and results.read_text("utf-8", errors="replace").partition("\n")[0] != ",".join(HEADER):
+    if results.exists() and not is_archive(results.parent):
         raise RunDirectoryError(f"--archive: {results} is of no archive, and is not written over")
 
 
@@ -69,7 +82,7 @@ def kept(record: RunRecord) -> list[int]:
 
     Where not all of a kind fit, they are taken at equal distances.
     """
-    every = range(len(next(iter(record.rows.values()))))
+    every = range(record.length())
     if len(every) <= ROWS:
         return list(every)
     chosen = {0, every[-1]}
@@ -86,8 +99,18 @@ def _copy(record: RunRecord, path: Path) -> None:
     """The summary comes last: a copy with one is whole."""
     path.mkdir(parents=True, exist_ok=True)
     durable.write(path / METRICS, _thinned(record).encode())
+    if told := whole(record):
+        durable.write(path / WHOLE, told.text().encode())
     for name in (CONFIG, SUMMARY):
         durable.write(path / name, (record.directory / name).read_bytes())
+
+
+def whole(record: RunRecord) -> Whole | None:
+    """What all rows of a run come to, if its copy lacks some; of a run that lacks rows itself, what came with it."""
+    if record.thinned() or len(kept(record)) == record.length():
+        return record.whole
+    returns = [name for name in (RETURN, RECENT, EVALUATION) if record.has(name)]
+    return Whole({name: rises(record, name) for name in returns}, measured(record))
 
 
 def _thinned(record: RunRecord) -> str:

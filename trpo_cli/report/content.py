@@ -7,19 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from trpo_cli.errors import RunDirectoryError, UserError, nearest
-from trpo_cli.report import figures, tables
+from trpo_cli.report import comparisons, figures, tables
+from trpo_cli.report.diagnostics import DIAGNOSTICS, diagnostics
 from trpo_cli.report.figures import Panel, Styles
 from trpo_cli.report.groups import Group, finished, grouped, natural, without_duplicates
-from trpo_cli.report.measures import DIAGNOSTICS, default_threshold, diagnostics, finals, untrained
+from trpo_cli.report.measures import finals
 from trpo_cli.report.notices import many, notices
 from trpo_cli.report.published import Published, published
+from trpo_cli.report.references import Scale, scales, thresholds
 from trpo_cli.report.runs import EVALUATION, STEPS, RunRecord
 from trpo_cli.report.tables import Table, shown
 from trpo_cli.state import RETURN
-from trpo_cli.statistics import Floats
-
-MEASURE = {"mean": "the mean", "iqm": "the interquartile mean"}
-EVERY_TASK = ""
+from trpo_cli.statistics import FEWEST, IQM, MEAN, Floats, Statistic
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,11 @@ class Options:
     metric: str = RETURN  # a column of metrics.csv
     against: Sequence[str] = (STEPS,)  # of `measures.AGAINST`, a panel each
     by: Sequence[str] = ()  # keys that runs of one group agree in; by default all but the seed
-    statistic: str = "mean"  # over the runs of a group; or iqm
+    statistic: Statistic = MEAN  # over the runs of a group
     smooth: int = 1  # rows that curves are averaged over
-    thresholds: dict[str, float] = field(default_factory=dict)  # task -> return that counts as learned; or EVERY_TASK
+    thresholds: dict[str, list[float]] = field(default_factory=dict)  # task, or EVERY_TASK -> what counts as learned
     compare: bool = False  # with published numbers
+    versus: Sequence[str] = ()  # labels of groups: the first is compared with the others, or with all if it is alone
     title: str = "Learning curves and results"
 
 
@@ -74,12 +74,19 @@ def content(found: Sequence[RunRecord], options: Options) -> Content:
     styles = Styles(sorted({group.label for group in groups}, key=natural))
     numbers = {group.task: published(group.task) if options.compare else [] for group in groups}
     labels = {id(record): group.label for group in drawn for record in group.runs}
+    scaled = scales(tasks, numbers, options.metric)
+    learned = thresholds(tasks, options.thresholds, numbers, options.metric)
     sections = [
-        Section("Final and best", tables.results(groups, options.metric, options.statistic), caption=RESULTS),
+        Section(
+            "Final and best",
+            tables.results(groups, options.metric, options.statistic),
+            caption=headline(groups, options),
+        ),
         learning_curves(tasks, options, styles, numbers),
         *compared(groups, numbers, options),
-        *across_tasks(tasks, options, styles, numbers),
-        Section("Sample efficiency", tables.efficiency(groups, options.metric, thresholds(tasks, options, numbers))),
+        *against_each_other(tasks, options, scaled),
+        *across_tasks(tasks, options, styles, scaled),
+        Section("Sample efficiency", tables.efficiency(groups, options.metric, learned)),
         Section("Time", tables.speed(groups)),
         *inside_the_trust_region(tasks, styles),
         Section("Runs", tables.runs(records, labels)),
@@ -92,10 +99,23 @@ def content(found: Sequence[RunRecord], options: Options) -> Content:
     )
 
 
-RESULTS = (
-    "Numbers are taken at the step that all runs of a row have reached. Training return: sampled actions, the last 100 "
-    "episodes; evaluation: the likeliest actions, the last one by then."
-)
+def headline(groups: Sequence[Group], options: Options) -> str:
+    """Which return the first table is about, which stand beside it, and what an interval is."""
+    first, *beside = (f"the {named} ({how})" for named, how in tables.returns(groups, options.metric))
+    told = f"; beside it: {' and '.join(beside)}" if beside else ""
+    return (
+        f"The headline is {first}{told}. Numbers are taken at the step that all runs of a row have reached. "
+        f"{interval(options.statistic)}"
+    )
+
+
+def interval(statistic: Statistic) -> str:
+    """What an interval over runs is."""
+    how = "Tukey and McLaughlin's, of a trimmed mean" if statistic is IQM else "Student's t"
+    return (
+        f"The 95 % interval is {how}: right where runs vary normally, too narrow where they are very skewed; of fewer "
+        f"than {FEWEST} runs, min to max stands in its place."
+    )
 
 
 def measurable(records: Sequence[RunRecord], options: Options) -> Options:
@@ -138,10 +158,14 @@ def learning_curves(
         for axis in options.against
     ]
     smoothed = f"smoothed: each point is the mean of {options.smooth} rows" if options.smooth > 1 else "not smoothed"
-    caption = f"{MEASURE[options.statistic].capitalize()} over the runs and its 95 % bootstrap interval, {smoothed}."
+    caption = (
+        f"{options.statistic.name.capitalize()} over the runs, {smoothed}, and at each point its 95 % interval; of "
+        f"fewer than {FEWEST} runs, min to max."
+    )
     if options.compare:
         caption += (
-            " Diamonds: published numbers, at their steps; those of more steps than are shown are in the table only."
+            " Diamonds: published numbers, at their steps, hollow where they are of a single run; those of more steps "
+            "than are shown are in the table only."
         )
     columns = len(options.against) if len(options.against) > 1 else figures.square(len(panels))
     return Section("Learning curves", None, panels, columns, "learning_curves", caption)
@@ -151,67 +175,65 @@ def compared(groups: Sequence[Group], numbers: dict[str, list[Published]], optio
     """Our numbers and the published ones, if they are asked for."""
     if not options.compare:
         return []
-    caption = (
+    beside = (
         "Numbers are what each source measured, on the version of the task that it names: see the column 'measured' "
         "before comparing."
+    )
+    table = comparisons.published(groups, numbers, options.metric)
+    against = (
+        "The mean of each group, against the highest published number of the same algorithm, of as many steps, that "
+        "several seeds stand behind. Welch's test; where no deviation was published, as if that number were exact. "
+        f"{HOLM}"
     )
     return [
         Section(
             "Beside published numbers",
-            tables.comparison(groups, numbers, options.metric, options.statistic),
-            caption=caption,
-        )
+            comparisons.comparison(groups, numbers, options.metric, options.statistic),
+            caption=beside,
+        ),
+        *([Section(table.title, table, caption=against)] if table.rows else []),
     ]
 
 
+HOLM = (
+    "p (Holm) is corrected for the number of tests in the table: below 0.05 of it, a difference is decided. Groups of "
+    f"fewer than {FEWEST} runs are not tested."
+)
+
+
+def against_each_other(tasks: Sequence[Sequence[Group]], options: Options, scaled: dict[str, Scale]) -> list[Section]:
+    """The groups that were asked for, against each other."""
+    if not options.versus:
+        return []
+    table = comparisons.versus(tasks, options.versus, options.metric, options.statistic, scaled)
+    what = tables.RETURNS.get(options.metric, (options.metric,))[0]
+    test = "Yuen's test of trimmed means" if options.statistic is IQM else "Welch's test"
+    caption = (
+        f"The {what} of A less that of B, at the step that all runs of both have reached: {test}. P(A > B): how likely "
+        "a run of A is above one of B, ties counted half, with Newcombe's interval. All tasks together: the mean over "
+        f"them, of normalised values, where a group has {FEWEST} runs in all and two of each task. {HOLM}"
+    )
+    return [Section(table.title, table, caption=caption)]
+
+
 def across_tasks(
-    tasks: Sequence[Sequence[Group]], options: Options, styles: Styles, numbers: dict[str, list[Published]]
+    tasks: Sequence[Sequence[Group]], options: Options, styles: Styles, scaled: dict[str, Scale]
 ) -> list[Section]:
     """Normalised scores of all tasks together, as a table and as profiles."""
     strata: dict[str, dict[str, Floats]] = defaultdict(dict)
-    scales = []
-    for task in tasks:
-        low = untrained(task, options.metric)
-        best = max((number.value for number in numbers[task[0].task]), default=None)
-        high = max(float(finals(group, options.metric).max()) for group in task) if best is None else best
-        if high <= low:
-            continue
-        scales.append(
-            f"{task[0].task} {shown(low)} to {shown(high)} ({'best run' if best is None else 'best published'})"
-        )
-        for group in task:
-            strata[group.label][group.task] = (finals(group, options.metric) - low) / (high - low)
+    for group in (group for task in tasks for group in task if group.task in scaled):
+        strata[group.label][group.task] = scaled[group.task](finals(group, options.metric))
     if not strata:
         return []
     ordered = {label: strata[label] for label in styles.labels if label in strata}
+    told = "; ".join(f"{task} {shown(of.low)} to {shown(of.high)} ({of.origin})" for task, of in scaled.items())
     caption = (
-        f"Final values, normalised so that the mean of the first rows is 0 and the best is 1: {'; '.join(scales)}. "
-        "Intervals: 95 %, bootstrap stratified by task."
+        f"Final values, normalised so that the mean of the first rows is 0 and the best is 1: {told}. Intervals of the "
+        f"table: as above, with each task's own variance, of {FEWEST} runs in all and two of each task. Bands of the "
+        f"profile: 95 %, Clopper and Pearson's, at each score; none below {FEWEST} runs."
     )
     table, panel = tables.aggregate(ordered, options.statistic), figures.profiles(ordered, styles)
     return [Section("All tasks together", table, [panel], 1, "profiles", caption)]
-
-
-def thresholds(
-    tasks: Sequence[Sequence[Group]], options: Options, numbers: dict[str, list[Published]]
-) -> dict[str, tuple[float, str]]:
-    """task -> the threshold, and where it is from. Raises `RunDirectoryError` for a task that no run is of."""
-    names = [task[0].task for task in tasks]
-    for name in options.thresholds:
-        if name != EVERY_TASK and name not in names:
-            hint = nearest(name, names) or f"; there are: {', '.join(names)}"
-            raise RunDirectoryError(f"--threshold: no run is of the task '{name}'{hint}")
-    found = {}
-    for task, name in zip(tasks, names, strict=True):
-        best = max(numbers[name], key=lambda number: number.value, default=None)
-        given = options.thresholds.get(name, options.thresholds.get(EVERY_TASK))
-        if given is not None:
-            found[name] = given, "given"
-        elif best is not None:
-            found[name] = best.value, f"the best published: {best.algo} of {best.source}"
-        else:
-            found[name] = default_threshold(task, options.metric), "90 % of the way to the best group's final"
-    return found
 
 
 def inside_the_trust_region(tasks: Sequence[Sequence[Group]], styles: Styles) -> list[Section]:
@@ -225,7 +247,9 @@ def inside_the_trust_region(tasks: Sequence[Sequence[Group]], styles: Styles) ->
         return []
     caption = (
         f"Means over at most {figures.STRETCHES} equal stretches of the steps, then over the runs. A KL / δ of 1 is "
-        f"the border of the trust region; where only some exceed {figures.CEILING}, the axis ends there and names them."
+        "the border of the trust region: of the mean KL, or of the largest if that is what δ bounds; where δ bounds no "
+        f"KL, there is none. Where only some exceed {figures.CEILING}, the axis ends there and names them. The curves "
+        "of archived runs are made of the rows that were kept."
     )
     return [Section("Trust region", tables.trust_region(telling), panels, 4, "diagnostics", caption)]
 
@@ -238,5 +262,5 @@ def lead(records: Sequence[RunRecord], groups: Sequence[Group], options: Options
     how = f"by {', '.join(options.by)}" if options.by else "by algorithm and the settings that differ"
     return (
         f"{many(len(records), 'run')} ({states}); {averaged} of them, in {many(len(groups), 'group')} {how}, make "
-        f"{MEASURE[options.statistic]} over the runs of a group."
+        f"{options.statistic.name} over the runs of a group."
     )

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from trpo_cli.report.diagnostics import ACCEPTED, KL, RESIDUAL, diagnostics
 from trpo_cli.report.groups import Group
-from trpo_cli.report.measures import ACCEPTED, KL, RESIDUAL, curve, diagnostics
-from trpo_cli.report.published import Published
+from trpo_cli.report.measures import curve
+from trpo_cli.report.published import NEAR, Published
 from trpo_cli.report.runs import STEPS
 from trpo_cli.state import RETURN
-from trpo_cli.statistics import STATISTICS, Floats, interval, profile, profile_interval, stretches
+from trpo_cli.statistics import FEWEST, Floats, Statistic, bounds, profile, profile_interval, stretches
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's, but yellow
 STYLES = ("-", "--", ":", "-.")  # once the colours are used up
@@ -27,7 +28,6 @@ FAR = 30  # curves whose lengths differ by more share a logarithmic axis
 WIDE = 60  # letters of a line beside or below the axes
 LONG = 22  # letters of a name that needs a line of its own
 APART = 0.055  # names beside the axes, of their height
-BEYOND = 1.05  # a published number at so many times the steps shown is still marked
 CEILING = 4  # of KL / δ: an axis that has to show more hides what is near the border
 STRETCHES = 40  # of the steps, each a point of a diagnostic
 THRESHOLDS = np.linspace(0.0, 1.2, 121)  # of normalised scores
@@ -73,7 +73,7 @@ def curves(
     groups: Sequence[Group],
     against: str,
     metric: str,
-    statistic: str,
+    statistic: Statistic,
     smooth: int,
     styles: Styles,
     references: Sequence[Published],
@@ -86,7 +86,7 @@ def curves(
         for group in groups:
             spacing = np.geomspace if logarithmic else np.linspace
             places, values = curve(group.runs, metric, against, spacing, smooth)
-            line(axes, places, values, STATISTICS[statistic], f"{group.label} ({len(group.runs)})", styles(group.label))
+            line(axes, places, values, statistic, named(group), styles(group.label))
         if against == STEPS:
             mark(axes, references, max(ends), groups, styles)
         ylabel = "return, last 100 episodes" if metric == RETURN else metric
@@ -97,13 +97,19 @@ def curves(
             few_numbers(axes)
         legend(axes, "algorithm (runs)")
 
-    names = [f"{group.label} ({len(group.runs)})" for group in groups]
+    names = [named(group) for group in groups]
     return Panel(f"{metric} against {AXES.get(against, against)} on {groups[0].task}: {', '.join(names)}", names, draw)
 
 
-def line(axes: Any, places: Floats, values: Floats, statistic: Any, label: str, style: dict[str, Any]) -> None:
-    """A curve over runs (S, P) in its interval; a single place is a marker with a bar."""
-    low, high = interval([values], statistic)
+def named(group: Group) -> str:
+    """A group with the number of its runs, and what its band is if it is no interval."""
+    count = len(group.runs)
+    return f"{group.label} ({count}{', min to max' if 1 < count < FEWEST else ''})"
+
+
+def line(axes: Any, places: Floats, values: Floats, statistic: Statistic, label: str, style: dict[str, Any]) -> None:
+    """A curve over runs (S, P) in its interval, or from min to max; a single place is a marker with a bar."""
+    low, high = bounds([values], statistic)
     if len(places) > 1:
         axes.plot(places, statistic(values), label=written(label), **style)
         axes.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
@@ -113,12 +119,16 @@ def line(axes: Any, places: Floats, values: Floats, statistic: Any, label: str, 
 
 
 def mark(axes: Any, references: Sequence[Published], end: float, groups: Sequence[Group], styles: Styles) -> None:
-    """A diamond at each published number of these algorithms whose steps are shown; its source beside the axes."""
+    """A diamond at each published number of these algorithms whose steps are shown, hollow if it is of a single run.
+
+    Its source stands beside the axes.
+    """
     colours = {group.runs[0].algo: styles(group.label)["color"] for group in reversed(groups)}
-    near = [p for p in references if p.algo in colours and p.steps is not None and p.steps <= BEYOND * end]
+    near = [p for p in references if p.algo in colours and p.steps is not None and p.steps <= NEAR * end]
     near.sort(key=lambda number: number.value)
     for number in near:
-        axes.plot(number.steps, number.value, "D", markersize=4, color=colours[number.algo], zorder=3)
+        fill = "none" if number.seeds == 1 else "full"
+        axes.plot(number.steps, number.value, "D", markersize=4, color=colours[number.algo], fillstyle=fill, zorder=3)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)  # the names below are placed by it
     height = -APART
@@ -144,8 +154,9 @@ def profiles(strata: dict[str, dict[str, Floats]], styles: Styles) -> Panel:
             scores = np.concatenate([*tasks.values()])
             name = written(f"{label} ({len(scores)})")
             axes.plot(THRESHOLDS, profile(scores, THRESHOLDS), label=name, **styles(label))
-            low, high = profile_interval([*tasks.values()], THRESHOLDS)
-            axes.fill_between(THRESHOLDS, low, high, color=styles(label)["color"], alpha=0.18, linewidth=0)
+            if len(scores) >= FEWEST:
+                low, high = profile_interval(scores, THRESHOLDS)
+                axes.fill_between(THRESHOLDS, low, high, color=styles(label)["color"], alpha=0.18, linewidth=0)
         axes.set(title="performance profile", xlabel="normalised score τ", ylabel="share of runs above τ")
         axes.set_ylim(-0.02, 1.02)
         legend(axes, "algorithm (runs)")

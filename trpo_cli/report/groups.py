@@ -25,6 +25,11 @@ class Group:
     label: str
     runs: tuple[RunRecord, ...]
 
+    @property
+    def algo(self) -> str:
+        """The algorithm of its runs, or those of them."""
+        return ", ".join(sorted({record.algo for record in self.runs}))
+
 
 def natural(text: str) -> list[Any]:
     """A key by which texts sort as their numbers do."""

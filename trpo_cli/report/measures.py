@@ -1,4 +1,4 @@
-"""What is measured of runs: curves, final and best numbers, steps to a threshold, speed, the trust region."""
+"""What is measured of runs: curves, final and best numbers, steps to a threshold, speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.report.groups import Group
-from trpo_cli.report.runs import EVALUATION, ITERATIONS, SECONDS, STEPS, RunRecord
+from trpo_cli.report.runs import ITERATIONS, SECONDS, STEPS, RunRecord
 from trpo_cli.statistics import Floats, steps_to, trailing_mean
 
 AGAINST = (STEPS, ITERATIONS, "seconds")
@@ -65,16 +65,33 @@ def bests(group: Group, metric: str) -> Floats:
     return np.array([y[: max(1, np.searchsorted(x, step, side="right"))].max() for x, y in lines])
 
 
-def evaluations(group: Group, metric: str) -> Floats:
-    """The last evaluation of each run up to the common step; of those that had one (E,)."""
+def at(group: Group, metric: str, step: float) -> Floats:
+    """The metric of each run at a step that all of them have reached (S,), interpolated."""
+    return np.array([np.interp(step, *series(record, metric)) for record in group.runs])
+
+
+def latest(group: Group, column: str, metric: str) -> Floats:
+    """The last value of a column in each run up to the common step of the metric; of those that have one (E,)."""
     step = common_step(group, metric)
-    lines = [series(record, EVALUATION) for record in group.runs if EVALUATION in record.rows]
+    lines = [series(record, column) for record in group.runs if column in record.rows]
     return np.array([y[x <= step][-1] for x, y in lines if (x <= step).any()])
 
 
 def reaching(group: Group, metric: str, threshold: float) -> Floats:
     """The step at which each run first has the threshold (S,); infinite where it never does."""
-    return np.array([steps_to(threshold, *series(record, metric)) for record in group.runs])
+    return np.array([steps_to(threshold, *rises(record, metric)) for record in group.runs])
+
+
+def rises(record: RunRecord, metric: str) -> tuple[Floats, Floats]:
+    """The steps (B,) in which the metric was higher than ever before, and the metric there (B,), ascending.
+
+    Those of all rows, where an archive keeps them.
+    """
+    if record.whole and metric in record.whole.rises:
+        return record.whole.rises[metric]
+    steps, values = series(record, metric)
+    higher = values > np.maximum.accumulate(np.concatenate([[-np.inf], values[:-1]]))
+    return steps[higher], values[higher]
 
 
 def untrained(groups: Sequence[Group], metric: str) -> float:
@@ -91,34 +108,3 @@ def default_threshold(groups: Sequence[Group], metric: str) -> float:
 def speeds(group: Group) -> Floats:
     """Steps a second of each run, over its whole time (S,)."""
     return np.array([r.steps / r.wall_seconds for r in group.runs if r.wall_seconds > 0])
-
-
-def kl_ratio(record: RunRecord) -> Floats | None:
-    """The KL divergence of each update over its radius delta (I,); None for a run without either.
-
-    NaN where the radius has decayed to 0.
-    """
-    delta = record.rows.get("trust_region/delta", record.settings.get("algo.delta"))
-    if not isinstance(delta, np.ndarray | float | int) or not record.has("policy/kl"):
-        return None
-    kl, radius = np.broadcast_arrays(record.rows["policy/kl"], delta)
-    ratio: Floats = np.divide(kl, radius, out=np.full(len(kl), np.nan), where=radius > 0)
-    return ratio
-
-
-KL, BACKTRACKS, RESIDUAL, ACCEPTED = "KL / δ", "backtracks of the line search", "CG residual", "share of accepted steps"
-COLUMNS = {
-    BACKTRACKS: "trust_region/backtracks",
-    RESIDUAL: "trust_region/cg_residual",
-    ACCEPTED: "trust_region/accepted",
-}
-DIAGNOSTICS = (KL, *COLUMNS)
-
-
-def diagnostics(record: RunRecord) -> dict[str, Floats]:
-    """What a run with a trust region tells of it, row by row (I,), by the names in `DIAGNOSTICS`; else empty."""
-    told = {name: record.rows[column] for name, column in COLUMNS.items() if record.has(column)}
-    if told.keys() <= {ACCEPTED}:
-        return {}
-    ratio = kl_ratio(record)
-    return told if ratio is None else {KL: ratio, **told}

@@ -18,6 +18,8 @@ STATUSES = {  # the worst first; of one run, of many
     "running": ("is running", "are running"),
 }
 ALIKE = ("duplicate", "stopped", "running")  # whatever their notes, which name directories and steps
+EPISODES = "rollout/episodes"
+SHORT = 200  # episodes of a run
 MANY = 8  # kinds of failures that are told of, before the table of all
 
 
@@ -28,6 +30,7 @@ def notices(records: Sequence[RunRecord], drawn: Sequence[Group], averaged: Sequ
         *unfinished(records),
         *measureless(records, metric),
         *(said for group in averaged for said in unlike(group, metric)),
+        *lagging(averaged, metric),
         *left_out(drawn, averaged),
     ]
 
@@ -105,6 +108,21 @@ def unlike(group: Group, metric: str) -> list[str]:
     if others := averaged_settings(group):
         said.append(f"{name}: averages over runs that also differ in {', '.join(others)}{again(group)}")
     return said
+
+
+def lagging(groups: Sequence[Group], metric: str) -> list[str]:
+    """Where the last 100 episodes are half of all the episodes of a run, or more."""
+    if metric != RETURN:
+        return []
+    short = [group for group in groups if any(record.last(EPISODES) < SHORT for record in group.runs)]
+    if not short:
+        return []
+    told = ", ".join(f"{group.task} {group.label}" for group in short[:MANY])
+    more = f" and {len(short) - MANY} more" if len(short) > MANY else ""
+    return [
+        f"{told}{more}: of fewer than {SHORT} episodes, the last 100 are half of a run or all of it, so that the "
+        "training return lags behind the policy: see the evaluation"
+    ]
 
 
 def again(group: Group) -> str:

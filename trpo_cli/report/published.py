@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
+NEAR = 1.05  # a number of steps differs from another by less
+
 
 @dataclass(frozen=True)
 class Published:
@@ -21,6 +23,22 @@ class Published:
     algo: str
     value: float
     spread: float | None  # standard deviation over seeds
+    kind: str  # of return: evaluation, training or unstated
+
+    def told(self) -> str:
+        """`trpo of sb3-contrib, 3 seeds, 1,000,000 steps, a return of unstated kind`."""
+        kind = {"evaluation": "an evaluation", "training": "a training return"}.get(
+            self.kind, "a return of unstated kind"
+        )
+        return f"{self.algo} of {self.source}, {self.seeds} seeds, {self.steps or 0:,} steps, {kind}"
+
+    def compares(self, algo: str, steps: float) -> bool:
+        """Whether runs of an algorithm that took so many steps may be held against it.
+
+        It has to be of the same algorithm and, within `NEAR`, the same number of steps, and of several seeds.
+        """
+        near = self.steps is not None and self.steps / NEAR <= steps <= self.steps * NEAR
+        return self.algo == algo and near and (self.seeds or 1) > 1
 
 
 def base(task: str) -> str:
@@ -41,5 +59,5 @@ def _all() -> dict[str, list[Published]]:
         about = source["source"], source["link"], source["seeds"], source["measured"], source["steps"]
         for algo, tasks in source["returns"].items():
             for task, (value, spread) in tasks.items():
-                found.setdefault(task, []).append(Published(*about, algo, value, spread))
+                found.setdefault(task, []).append(Published(*about, algo, value, spread, source["kind"]))
     return found

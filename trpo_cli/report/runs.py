@@ -15,17 +15,55 @@ from typing import Any
 import numpy as np
 
 from trpo_cli.errors import RunDirectoryError
-from trpo_cli.layout import CHECKPOINTS, CONFIG, FOLDERS, LOG, METRICS, SUMMARY, near, quoted, read_config, refuse_links
+from trpo_cli.layout import (
+    CHECKPOINTS,
+    CONFIG,
+    FOLDERS,
+    LOG,
+    METRICS,
+    SUMMARY,
+    WHOLE,
+    near,
+    quoted,
+    read_config,
+    refuse_links,
+)
 from trpo_cli.lock import LOCK, is_held
 from trpo_cli.settings import INDIFFERENT, flat
 from trpo_cli.state import failure
 from trpo_cli.statistics import Floats
 
 EVALUATION, STEPS = "eval/episode_return_mean", "env_steps"
+RECENT = "rollout/recent_return_mean"  # of the episodes that ended in an iteration
+RESULTS = "results.csv"  # of an archive: a line a run, with these columns
+SUMMARISED = ("env_steps", "final_training_return", "final_evaluation_return", "best_training_return", "wall_seconds")
+HEADER = ["task", "algo", "seed", *SUMMARISED]
 ITERATIONS = "iterations"  # a column of archived runs, which lack rows; elsewhere each row is one
 SECONDS = ("time/sample_seconds", "time/update_seconds")
 SIGNS = {METRICS, CONFIG, LOG}  # a directory with any of these is a run, or was meant to be one
 EMPTY = re.compile(r"(^|,)(?=,|$)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What all rows of a run came to, kept in an archive beside fewer rows."""
+
+    rises: dict[str, tuple[Floats, Floats]]  # of a column: where it was higher than ever before, steps and value (B,)
+    diagnostics: dict[str, float]  # by the names of `diagnostics.MEASURES`
+
+    @classmethod
+    def read(cls, path: Path) -> Whole | None:
+        """None where there is no such file. Raises `ValueError`, `KeyError` or `TypeError` if it is damaged."""
+        if not (told := read_json(path)):
+            return None
+        rises = {name: np.array(pairs, dtype=float).reshape(-1, 2).T for name, pairs in told["rises"].items()}
+        diagnostics = {name: float(value) for name, value in told["diagnostics"].items()}
+        return cls({name: (steps, values) for name, (steps, values) in rises.items()}, diagnostics)
+
+    def text(self) -> str:
+        """As JSON, pairs of steps and values."""
+        rises = {name: np.stack(pair, axis=1).tolist() for name, pair in self.rises.items()}
+        return json.dumps({"rises": rises, "diagnostics": self.diagnostics}) + "\n"
 
 
 @dataclass(frozen=True)
@@ -41,6 +79,7 @@ class RunRecord:
     choices: dict[str, str] = field(default_factory=dict)  # the option of each group
     settings: dict[str, Any] = field(default_factory=dict)  # every key of the configuration; flat
     rows: dict[str, Floats] = field(default_factory=dict)  # the columns of metrics.csv, (I,), NaN in an empty cell
+    whole: Whole | None = None  # of an archived run
     wall_seconds: float = 0.0  # of the whole run; without a summary, of sampling and updates
 
     @property
@@ -48,6 +87,10 @@ class RunRecord:
         """Environment steps reached."""
         steps = self.rows.get(STEPS)
         return int(steps[-1]) if steps is not None and len(steps) else 0
+
+    def length(self) -> int:
+        """How many rows there are."""
+        return len(next(iter(self.rows.values()), ()))
 
     def has(self, metric: str) -> bool:
         """Whether any row has the metric."""
@@ -61,6 +104,11 @@ class RunRecord:
     def best(self, metric: str) -> float:
         """The highest of all rows; NaN if there is none."""
         return float(np.nanmax(self.rows[metric])) if self.has(metric) else np.nan
+
+    def thinned(self) -> bool:
+        """Whether it is an archived run that lacks rows."""
+        iterations = self.rows.get(ITERATIONS)
+        return iterations is not None and bool((iterations > len(iterations)).any())
 
     def where(self) -> str:
         """The directory, as text that any file can hold."""
@@ -76,23 +124,49 @@ def refuse_absent(folders: Sequence[Path]) -> None:
 
 
 def find(folders: Sequence[Path]) -> list[RunRecord]:
-    """Every run at or below the folders, once. Raises `RunDirectoryError` for a folder that holds none."""
+    """Every run at or below the folders, once, but for those of archives below them: they are others' results.
+
+    Raises `RunDirectoryError` for a folder that holds none.
+    """
     found: dict[Path, Path] = {}
     refuse_absent(folders)
     for folder in folders:
         below = sorted(directories(folder))
         if not below:
-            raise RunDirectoryError(f"{folder} holds no run: no {METRICS}, {CONFIG} or {LOG} at or below it")
+            raise RunDirectoryError(
+                f"{folder} holds no run: no {METRICS}, {CONFIG} or {LOG} at or below it{_but(folder)}"
+            )
         for directory in below:
             found.setdefault(directory.resolve(), directory)
     return [read(directory) for directory in found.values()]
 
 
+def _but(folder: Path) -> str:
+    left_out = [str(archive) for archive in archives(folder)]
+    return f"; of an archive there is a report if it is named: {', '.join(left_out)}" if left_out else ""
+
+
+def archives(folder: Path) -> list[Path]:
+    """The archives of `trpo-report` below a folder, itself aside."""
+    return sorted(path.parent for path in folder.rglob(RESULTS) if path.parent != folder and is_archive(path.parent))
+
+
+def is_archive(folder: Path) -> bool:
+    """Whether a folder has the table of an archive."""
+    table = folder / RESULTS
+    if not table.is_file():
+        return False
+    with table.open(encoding="utf-8", errors="replace") as file:
+        return file.readline().rstrip("\n") == ",".join(HEADER)
+
+
 def directories(folder: Path) -> Iterator[Path]:
-    """Those with a sign of a run, and those that cannot be looked into. Links are not followed."""
+    """Those with a sign of a run, and those that cannot be looked into. Links and archives below are not followed."""
     unreadable: list[OSError] = []
     for place, inner, files in os.walk(folder, onerror=unreadable.append):
-        if SIGNS & {*files, *inner}:
+        if RESULTS in files and Path(place) != folder and is_archive(Path(place)):
+            inner.clear()
+        elif SIGNS & {*files, *inner}:
             inner[:] = [name for name in inner if name not in FOLDERS]
             yield Path(place)
     yield from (Path(error.filename) for error in unreadable)
@@ -105,11 +179,11 @@ def read(directory: Path) -> RunRecord:
     try:
         refuse_links(directory)
         record = configured(record, read_config(directory))
-        record = replace(record, rows=read_rows(directory / METRICS))
+        record = replace(record, rows=read_rows(directory / METRICS), whole=Whole.read(directory / WHOLE))
         summary = read_summary(directory / SUMMARY)
         training = sum(np.nansum(record.rows[name]) for name in SECONDS if name in record.rows)
         record = replace(record, wall_seconds=float(summary.get("wall_seconds", training)))
-    except (OSError, RunDirectoryError, KeyError, TypeError, ValueError) as error:
+    except (OSError, RunDirectoryError, KeyError, TypeError, ValueError, AttributeError) as error:
         return unreadable(record, error, running)
     if running:
         return replace(record, status="running", note=f"{record.steps:,} of {record.settings['total_steps']:,} steps")
@@ -175,15 +249,21 @@ def read_rows(path: Path) -> dict[str, Floats]:
 
 def read_summary(path: Path) -> dict[str, Any]:
     """What was written at the end; empty if there has been none. Raises `ValueError` if it is damaged."""
+    summary = read_json(path)
+    return {"finished": True, **summary} if path.exists() else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a file; empty if there is none. Raises `ValueError` if it is damaged."""
     if not path.exists():
         return {}
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{SUMMARY} cannot be read: {error}") from error
-    if not isinstance(summary, dict):
-        raise ValueError(f"{SUMMARY} is no summary")
-    return {"finished": True, **summary}
+        raise ValueError(f"{path.name} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is no mapping")
+    return found
 
 
 def _brief(directory: Path, error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from textwrap import wrap
@@ -14,24 +14,14 @@ from typing import Any
 import numpy as np
 
 from trpo_cli.aligned import aligned
+from trpo_cli.layout import METRICS
+from trpo_cli.report.diagnostics import MEASURES, measured
 from trpo_cli.report.groups import Group
-from trpo_cli.report.measures import (
-    ACCEPTED,
-    BACKTRACKS,
-    KL,
-    RESIDUAL,
-    bests,
-    common_step,
-    diagnostics,
-    evaluations,
-    finals,
-    reaching,
-    speeds,
-)
-from trpo_cli.report.published import Published
-from trpo_cli.report.runs import EVALUATION, RunRecord
+from trpo_cli.report.measures import bests, common_step, finals, latest, reaching, speeds
+from trpo_cli.report.notices import many
+from trpo_cli.report.runs import EVALUATION, RECENT, RunRecord
 from trpo_cli.state import RETURN
-from trpo_cli.statistics import STATISTICS, Floats, interval
+from trpo_cli.statistics import Floats, Statistic, are_enough, bounds
 
 Cell = str | float | int | None
 NOTHING = "—"
@@ -97,53 +87,78 @@ def number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def spread(samples: Floats, statistic: str) -> str:
-    """The 95 % interval over runs, in words."""
-    if len(samples) < 2:
-        return "one seed"
-    low, high = interval([samples], STATISTICS[statistic])
+def span(low: Any, high: Any) -> str:
+    """From one number to another."""
     return f"{shown(float(low))} to {shown(float(high))}"
 
 
-def results(groups: Sequence[Group], metric: str, statistic: str) -> Table:
-    """Final and best numbers where all runs of a group have arrived."""
-    what = "training return" if metric == RETURN else metric
-    rows: list[tuple[Cell, ...]] = []
-    for group in groups:
-        final, best, evaluated = (measure(group, metric) for measure in (finals, bests, evaluations))
-        value = STATISTICS[statistic]
-        evaluation = number(value(evaluated).item()) if len(evaluated) == len(group.runs) else None
-        rows.append(
-            (
-                group.task,
-                group.label,
-                len(group.runs),
-                int(common_step(group, metric)),
-                float(value(final)),
-                spread(final, statistic),
-                float(value(best)),
-                evaluation,
-                spread(evaluated, statistic) if evaluation is not None else None,
-            )
-        )
-    columns: tuple[str, ...] = ("task", "algorithm", "runs", "steps", f"final {what}", "95 % interval", f"best {what}")
-    columns = (*columns, "final evaluation", "95 % interval of the evaluation")
-    return Table("results", "Final and best", columns, tuple(rows))
+def spread(strata: Sequence[Floats], statistic: Statistic) -> str:
+    """The 95 % interval over runs, strata of a task each, in words; of too few runs the smallest and the largest."""
+    if sum(map(len, strata)) < 2:
+        return "one seed"
+    return span(*bounds(strata, statistic)) + ("" if are_enough(strata) else " (min to max)")
 
 
-def efficiency(groups: Sequence[Group], metric: str, thresholds: dict[str, tuple[float, str]]) -> Table:
-    """How many steps a threshold takes; thresholds: task -> value, and where it is from."""
+RETURNS = {
+    RETURN: ("training return", "sampled actions, the mean of the last 100 episodes: in a short run it lags behind"),
+    EVALUATION: ("evaluation", "the likeliest actions, the last one by then"),
+    RECENT: ("training return of the last iteration", "sampled actions, the episodes that ended in it"),
+}
+"""The columns that are returns: their names, and how they are measured."""
+
+
+def returns(groups: Sequence[Group], metric: str) -> list[tuple[str, str]]:
+    """The metric and the returns that the runs have beside it: name, and how each is measured."""
+    return [RETURNS.get(name, (name, f"a column of {METRICS}")) for name in (metric, *_others(groups, metric))]
+
+
+def _others(groups: Sequence[Group], metric: str) -> list[str]:
+    return [name for name in RETURNS if name != metric and any(r.has(name) for g in groups for r in g.runs)]
+
+
+def results(groups: Sequence[Group], metric: str, statistic: Statistic) -> Table:
+    """Final and best numbers where all runs of a group have arrived, and what other returns there are beside them."""
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
-        threshold, origin = thresholds[group.task]
+        final, best = finals(group, metric), bests(group, metric)
+        row = (group.task, group.label, len(group.runs), int(common_step(group, metric)), float(statistic(final)))
+        more = [cell for name in _others(groups, metric) for cell in _beside(group, name, metric, statistic)]
+        rows.append((*row, spread([final], statistic), float(statistic(best)), *more))
+    (what, _), *others = returns(groups, metric)
+    columns = ("task", "algorithm", "runs", "steps", f"final {what}", "95 % interval", f"best {what}")
+    beside = [heading for name, _ in others for heading in (f"final {name}", f"95 % interval of the {name}")]
+    return Table("results", "Final and best", (*columns, *beside), tuple(rows))
+
+
+def _beside(group: Group, column: str, metric: str, statistic: Statistic) -> tuple[Cell, Cell]:
+    """What another return comes to, and its interval; nothing where not every run has it."""
+    values = latest(group, column, metric)
+    if len(values) < len(group.runs):
+        return None, None
+    return float(statistic(values)), spread([values], statistic)
+
+
+def efficiency(groups: Sequence[Group], metric: str, thresholds: dict[str, list[tuple[float, str]]]) -> Table:
+    """How many steps a threshold takes; thresholds: task -> values, and where each is from."""
+    rows: list[tuple[Cell, ...]] = []
+    for group, (threshold, origin) in [(each, found) for each in groups for found in thresholds[each.task]]:
         steps = reaching(group, metric, threshold)
         there = steps[np.isfinite(steps)]
-        span = f"{there.min():,.0f} to {there.max():,.0f}" if len(there) else None
+        fewest = f"{there.min():,.0f} to {there.max():,.0f}" if len(there) else None
         reached = f"{len(there)} of {len(steps)}"
-        rows.append((group.task, group.label, threshold, origin, reached, number(float(np.median(steps))), span))
+        rows.append((group.task, group.label, threshold, origin, reached, number(float(np.median(steps))), fewest))
     columns = ("task", "algorithm", "threshold", "which is", "runs that reach it", "median steps", "fewest to most")
     note = "The median counts every run; it is missing where half of them or more never reach the threshold."
-    return Table("efficiency", "Sample efficiency", columns, tuple(rows), note)
+    short = [r for g in groups for r in g.runs if r.thinned() and not (r.whole and metric in r.whole.rises)]
+    return Table("efficiency", "Sample efficiency", columns, tuple(rows), f"{note}{thinned(short)}")
+
+
+def thinned(records: Sequence[RunRecord]) -> str:
+    """That numbers come of some rows only, if they do."""
+    if not records:
+        return ""
+    most = max(record.length() for record in records)
+    return f" Of {many(len(records), 'archived run')}, only the rows that were kept count, {most} or fewer of each."
 
 
 def speed(groups: Sequence[Group]) -> Table:
@@ -168,64 +183,27 @@ def speed(groups: Sequence[Group]) -> Table:
 
 
 def trust_region(groups: Sequence[Group]) -> Table:
-    """What the runs tell of their trust region, over all their rows."""
+    """What the runs tell of their trust region: each run's rows in a number, and what these come to."""
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
-        told = [diagnostics(record) for record in group.runs]
-        measures: list[float] = []
-        for name, measure in INSIDE:
-            values = np.concatenate([np.empty(0), *(run[name] for run in told if name in run)])
-            values = values[~np.isnan(values)]
-            measures.append(float(measure(values)) if len(values) else math.nan)
-        rows.append((group.task, group.label, *map(number, measures)))
-    columns = ("task", "algorithm", "median KL / δ", "largest KL / δ", "share of KL > δ", "mean backtracks")
-    columns_of_the_solver = ("median CG residual", "accepted share")
-    return Table("diagnostics", "Trust region", (*columns, *columns_of_the_solver), tuple(rows))
+        told = [measured(record) for record in group.runs]
+        values = {name: np.array([run[name] for run in told if name in run]) for name in MEASURES}
+        cells = [number(over(values[name])) if len(values[name]) else None for name, (_, _, over) in MEASURES.items()]
+        rows.append((group.task, group.label, *cells))
+    note = "Medians are medians of the runs' medians, means are means of theirs."
+    short = [record for group in groups for record in group.runs if record.thinned() and not record.whole]
+    columns = ("task", "algorithm", *MEASURES)
+    return Table("diagnostics", "Trust region", columns, tuple(rows), f"{note}{thinned(short)}")
 
 
-INSIDE: tuple[tuple[str, Callable[[Floats], Any]], ...] = (
-    (KL, np.median),
-    (KL, np.max),
-    (KL, lambda ratios: (ratios > 1).mean()),
-    (BACKTRACKS, np.mean),
-    (RESIDUAL, np.median),
-    (ACCEPTED, np.mean),
-)
-"""The columns of that table: a diagnostic, and the measure of all its values."""
-
-
-def comparison(groups: Sequence[Group], numbers: dict[str, list[Published]], metric: str, statistic: str) -> Table:
-    """Our numbers beside the published ones; numbers: task -> those there are."""
-    rows: list[tuple[Cell, ...]] = []
-    for group in groups:
-        if not numbers[group.task]:
-            continue
-        steps = int(common_step(group, metric))
-        trained = finals(group, metric) if metric == RETURN else np.empty(0)
-        for how, values in (
-            ("training, last 100 episodes", trained),
-            ("evaluation", evaluations(group, metric)),
-        ):
-            if len(values) == len(group.runs):
-                value = float(STATISTICS[statistic](values))
-                deviation = float(values.std(ddof=1)) if len(values) > 1 else None
-                rows.append((group.task, group.label, "these runs", value, deviation, len(values), steps, how, None))
-    for task, found in numbers.items():
-        rows += [(task, p.algo, p.source, p.value, p.spread, p.seeds, p.steps, p.measured, p.link) for p in found]
-    rows.sort(key=lambda row: (str(row[0]), row[2] != "these runs"))
-    columns = ("task", "algorithm", "source", "return", "± over seeds", "seeds", "steps", "measured", "link")
-    return Table("comparison", "Beside published numbers", columns, tuple(rows))
-
-
-def aggregate(strata: dict[str, dict[str, Floats]], statistic: str) -> Table:
+def aggregate(strata: dict[str, dict[str, Floats]], statistic: Statistic) -> Table:
     """Normalised final returns over all tasks; strata: label -> task -> scores (S_m,)."""
     rows: list[tuple[Cell, ...]] = []
     for label, tasks in strata.items():
         scores = np.concatenate([*tasks.values()])
-        low, high = interval([*tasks.values()], STATISTICS[statistic])
-        value = float(STATISTICS[statistic](scores))
-        rows.append((label, len(tasks), len(scores), value, f"{low:.3g} to {high:.3g}"))
-    columns = ("algorithm", "tasks", "runs", f"{statistic} of normalised scores", "95 % interval")
+        value = float(statistic(scores))
+        rows.append((label, len(tasks), len(scores), value, spread([*tasks.values()], statistic)))
+    columns = ("algorithm", "tasks", "runs", f"{statistic.name} of normalised scores", "95 % interval")
     return Table("aggregate", "All tasks together", columns, tuple(rows), unequal(strata))
 
 

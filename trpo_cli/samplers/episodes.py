@@ -12,23 +12,27 @@ WINDOW = 100  # finished episodes that the reported means are taken over
 
 
 class FinishedEpisodes:
-    """The last `WINDOW` finished episodes, and how many there were."""
+    """The last `WINDOW` finished episodes, those of the latest iteration, and how many there were."""
 
     def __init__(self) -> None:
+        self.recent: list[float] = []  # returns; an iteration begins and ends between two checkpoints
         self.returns: deque[float] = deque(maxlen=WINDOW)
         self.lengths: deque[int] = deque(maxlen=WINDOW)
         self.finished = 0
 
     def record(self, returns: NDArray[np.float64], lengths: NDArray[np.int64]) -> None:
-        """Add K finished episodes: returns (K,), lengths (K,) in steps."""
-        self.returns.extend(returns.tolist())
+        """Add the K episodes that ended in one iteration: returns (K,), lengths (K,) in steps."""
+        self.recent = returns.tolist()
+        self.returns.extend(self.recent)
         self.lengths.extend(lengths.tolist())
         self.finished += len(returns)
 
     def metrics(self) -> dict[str, float | None]:
-        """Means over the last `WINDOW` finished episodes, None before the first; `rollout/episodes` counts them all."""
+        """Means over the last `WINDOW` finished episodes and over those of the latest iteration, None where there are
+        none; `rollout/episodes` counts them all."""
         return {
             "rollout/episode_return_mean": float(np.mean(self.returns)) if self.returns else None,
+            "rollout/recent_return_mean": float(np.mean(self.recent)) if self.recent else None,
             "rollout/episode_length_mean": float(np.mean(self.lengths)) if self.lengths else None,
             "rollout/episodes": float(self.finished),
         }
@@ -51,15 +55,21 @@ class EpisodeStatistics(FinishedEpisodes):
         self.running_length = np.zeros(num_envs, dtype=np.int64)
 
     def add(self, reward: NDArray[Any], done: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Add T steps: `reward` (T, N), and which episodes ended with each. Returns how old each episode was before."""
+        """Add the T steps of one iteration: `reward` (T, N), and which episodes ended with each.
+
+        Returns how old each episode was before.
+        """
         age = np.empty(done.shape, dtype=np.int64)
+        returns, lengths = [self.running_return[:0]], [self.running_length[:0]]
         for t, ended in enumerate(done):
             age[t] = self.running_length
             self.running_return += reward[t]
             self.running_length += 1
             if ended.any():
-                self.record(self.running_return[ended], self.running_length[ended])
+                returns.append(self.running_return[ended])
+                lengths.append(self.running_length[ended])
                 self.running_return[ended], self.running_length[ended] = 0, 0
+        self.record(np.concatenate(returns), np.concatenate(lengths))
         return age
 
     def abandon(self) -> None:

@@ -6,7 +6,6 @@ equation 9), so that the methods of the family can be compared line by line, and
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +65,7 @@ class Exact(PolicySampler):
 
     def __init__(self, task: Task, seed: int, gamma: Shrink) -> None:
         """Raises `ConfigError` unless the task is a finite process whose model is known, with 0 < gamma < 1."""
-        with contextlib.closing(task.make_one()) as env:
+        with task.looked_at() as env:
             self.mdp = FiniteMDP.of(env)
         if task.normalize_observation or task.normalize_reward:
             raise ConfigError("env: normalisation is for sampled observations and rewards, not for sampler=exact")

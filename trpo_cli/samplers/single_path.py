@@ -13,12 +13,16 @@ from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task, Vectorization
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
 from trpo_cli.errors import ConfigError
+from trpo_cli.memory import refuse_batch
 from trpo_cli.policies import Policy, on_cpu
 from trpo_cli.ranges import Count, UnitInterval
 from trpo_cli.samplers import PolicySampler
 from trpo_cli.samplers.episodes import EpisodeStatistics
 from trpo_cli.seeding import environment_seeds, torch_generator
 from trpo_cli.surrogates import Tries, importance_sampled
+
+BYTES_A_NUMBER = 12  # of an observation: as it was, and as the policy saw it
+BYTES = 26  # of each step beside: its noise, rewards, time and ends
 
 
 class SinglePath(PolicySampler):
@@ -59,6 +63,15 @@ class SinglePath(PolicySampler):
         self.reward_scaler = RewardScaler(num_envs, gamma, task.normalize_reward, task.reward_clip)
         self.episodes = EpisodeStatistics(num_envs)
         self.env_steps = 0
+        self._refuse_too_many(steps_per_iteration)
+
+    def _refuse_too_many(self, steps: int) -> None:
+        """Raise `ConfigError` if the batches would never fit into memory."""
+        try:
+            refuse_batch(steps, BYTES + BYTES_A_NUMBER * self.environments.observation_size)
+        except ConfigError:
+            self.environments.close()
+            raise
 
     def collect(self, policy: Policy) -> Sample:
         rollout, raw = self.follow(policy)

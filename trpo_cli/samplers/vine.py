@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trpo_cli.data import Advantage, Estimates, Predict, Rollout, Sample, Tensors, Visited
 from trpo_cli.distributions import Categorical
+from trpo_cli.envs import global_generators
 from trpo_cli.envs.make import Task
 from trpo_cli.errors import ConfigError
 from trpo_cli.policies import Policy, on_cpu
@@ -112,6 +113,7 @@ class Vine(SinglePath):
         self.num_states, self.branch_length = num_states, branch_length
         self.common_random_numbers = common_random_numbers
         self.horizon = self._trunk_length(steps_per_iteration)
+        self._refuse_too_many(self.horizon * num_envs)  # trunks alone: branches may end early
 
     def _trunk_length(self, steps_per_iteration: int) -> int:
         """What the branches leave for each trunk. Raises `ConfigError` if that is too little to choose states from."""
@@ -155,8 +157,13 @@ class Vine(SinglePath):
         trunk, raw = self.follow(policy, visit=lambda t: states.extend(envs.save(rows[times == t])))
         first, log_weight = self._first_actions(policy, trunk.observation[times, rows])
         everywhere = np.arange(envs.num_envs)
-        aside = envs.save(everywhere)
+        aside, before = envs.save(everywhere), global_generators.states()
         branch = self._branches(policy, states, first)
+        if drawn := global_generators.drawn(before):
+            raise ConfigError(
+                f"sampler: vine has to save and restore {envs.task.id}, and cannot: its steps draw from "
+                f"{' and '.join(drawn)}, whose generator all environments share; self.np_random is each one's own"
+            )
         envs.restore(everywhere, aside)
         branch = replace(branch, time=branch.time + trunk.time[times, rows].repeat_interleave(self.actions_per_state))
         self.normalizer.update(raw)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from trpo_cli.build import fill
 from trpo_cli.composed import Node, described
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
-from trpo_cli.layout import CONFIG, SWEEP, command, quoted, relative
-from trpo_cli.lock import LOCK, Lock, holder
+from trpo_cli.layout import CONFIG, SWEEP, command, home, quoted, relative, staying
+from trpo_cli.lock import LOCK, Lock
 from trpo_cli.mistakes import explained
 from trpo_cli.parts import check, root_settings
 from trpo_cli.report import report
@@ -34,7 +33,10 @@ from trpo_cli.signals import Interruptible, Stopped
 from trpo_cli.state import ENDED, FAILED, FINISHED, RUNNING, State
 from trpo_cli.sweep.job import Job, recorded
 from trpo_cli.sweep.status import Status, table
+from trpo_cli.sweep.stopping import let_end, name_command, out_of_hearing
 from trpo_cli.whole_numbers import with_whole_numbers
+
+HERE = ".BasicLauncher"  # how the target of the launcher ends that runs jobs in this process
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,10 @@ class Campaign:
         """Raises `ConfigError` if a key of `sweep` does not fit."""
         self.config, self.context, self.launcher = config, context, launcher
         self.settings: SweepSettings = fill(SweepSettings, config.sweep, "sweep.")
-        self.directory = Path(config.hydra.sweep.dir)
+        self.directory = home() / config.hydra.sweep.dir
         words = [text for text in sys.argv[1:] if not text.startswith(("sweep.resume=", "hydra.sweep.dir="))]
         self.status = Status(self.directory, shlex.join(["trpo-train", *words]))
+        self.stop = Interruptible(self._let_end)
         self._launched: Sequence[Job] = ()
         self._built: set[str] = set()  # configurations that were tried, but for the seed
 
@@ -80,7 +83,6 @@ class Campaign:
             stack.callback(lambda: print(table(self.status.states(), self.directory), flush=True))
             self.status.earlier = recorded(self.directory)[1]
             stack.enter_context(self.status)
-            stack.enter_context(Interruptible(self._let_end))
             self._close = stack.pop_all()
         return self
 
@@ -88,8 +90,26 @@ class Campaign:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close.__exit__(kind, error, trace)
-        if isinstance(error, Stopped):
-            print(f"stopped by {error.by.name}; go on from there:\n  {self.again}", flush=True)
+
+    @contextlib.contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Within it a signal stops the sweep, wherever it is, once its jobs have saved; how it goes on is said."""
+        name_command()
+        try:
+            with self.stop:
+                yield
+                self.stop.check()
+        except Stopped as stopped:
+            self._say_how_to_go_on(stopped.by)
+            raise
+
+    def _say_how_to_go_on(self, by: signal.Signals) -> None:
+        if not (self.directory / SWEEP).exists():
+            print(f"stopped by {by.name} before the sweep began", flush=True)
+            return
+        if elsewhere := sum(now.status == RUNNING for now in self.status.states().values()):
+            print(f"{elsewhere} jobs run on other machines, to their ends")
+        print(f"stopped by {by.name}; go on from there:\n  {self.again}", flush=True)
 
     @property
     def resumed(self) -> bool:
@@ -113,9 +133,11 @@ class Campaign:
             before = self.status.states()
             try:
                 self._launch(missing)
+                self.stop.check()
                 self.status.look()
                 return
             except Exception as error:
+                self.stop.check()  # a signal can become any error on its way
                 self.wait(missing)
                 if self.status.states() == before:
                     raise TrainingError(f"the launcher ended early: {type(error).__name__}: {error}") from error
@@ -153,7 +175,8 @@ class Campaign:
             node = with_whole_numbers(described(self.composed(job.overrides)))
             del node["sweep"]
             plan = planned(job.directory, {**node, "resume": AUTO}, job.overrides)
-            accept(plan.config)
+            with staying():  # what is built may go elsewhere
+                accept(plan.config)
         except (HydraException, OmegaConfBaseException) as error:
             return str(explained(error))
         except UserError as error:
@@ -204,9 +227,11 @@ class Campaign:
 
     def _launch(self, jobs: Sequence[Job]) -> None:
         self._launched, share = jobs, threads_each(self.config.hydra.launcher, len(jobs))
-        for job, result in zip(
-            jobs, self.launcher.launch([self._overrides(job, share) for job in jobs], 0), strict=True
-        ):
+        overrides = [self._overrides(job, share) for job in jobs]
+        here = self.config.hydra.launcher._target_.endswith(HERE)
+        with contextlib.nullcontext() if here else out_of_hearing():
+            results = self.launcher.launch(overrides, 0)
+        for job, result in zip(jobs, results, strict=True):
             if result.return_value is not None:
                 self.status.failures[job.name] = result.return_value
 
@@ -216,15 +241,8 @@ class Campaign:
         threads = [f"sampler.num_threads={share}"] if open_ else []
         return [*job.overrides, *resume, *threads, f"hydra.sweep.subdir='{job.name}'"]
 
-    def _let_end(self) -> None:
-        """Have the jobs in other processes of this machine save and end: the launcher would kill them."""
-        locks = [job.directory / LOCK for job in self._launched]
-        others = {lock: process for lock in locks if (process := holder(lock)) and process != os.getpid()}
-        for process in others.values():
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                os.kill(process, signal.SIGTERM)
-        while any(holder(lock) == process for lock, process in others.items()):
-            time.sleep(0.1)
+    def _let_end(self, by: signal.Signals) -> None:
+        let_end(self.directory, self._launched, by)
 
     def wait(self, jobs: Sequence[Job]) -> None:
         """Until nobody is at any of them: what a broken launcher left may still be at work."""

@@ -6,6 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError
+from trpo_cli.sweep.endless import doubt
 from trpo_cli.sweep.job import Job
 from trpo_cli.sweep.sweeper import Sweep
 
@@ -43,6 +44,8 @@ class Search(Sweep):
         default = found.default(config)
         sample = self._sample(found, options) if default is None else default
         self.campaign.composed(found.overrides(sample))  # which finds a key that does not exist before any trial
+        if options.metric != EVALUATED and (words := doubt(config, found.distributions)):
+            print(f"note: {words}")
         if self.campaign.settings.dry_run:
             self._try(found, options, sample, default is not None)
         else:
@@ -63,10 +66,11 @@ class Search(Sweep):
         from trpo_cli.sweep.trials import Trials
 
         try:
-            with self.campaign as campaign:
-                trials = Trials(campaign.directory, space, options)
-                trials.run(campaign, default)
-            self._conclude(trials)
+            with self.campaign.stoppable():
+                with self.campaign as campaign:
+                    trials = Trials(campaign.directory, space, options)
+                    trials.run(campaign, default)
+                self._conclude(trials)
         except StorageInternalError as error:
             raise RunDirectoryError(f"{self.campaign.directory}: the study cannot be kept: {error}") from error
 
@@ -79,7 +83,8 @@ class Search(Sweep):
         if self.campaign.settings.report:
             self.campaign.report()
         if not any(trial.state.name == "COMPLETE" for trial in trials.all()):
-            raise TrainingError("no trial came to a number; the table and the logs of the jobs tell why")
+            first = next((trial.user_attrs["error"] for trial in trials.all() if "error" in trial.user_attrs), "")
+            raise TrainingError(f"no trial came to a number. The first: {first}")
         print(f"the best:  {results.best(trials)}")
 
     def _sample(self, space: Space, options: Options) -> dict[str, Any]:

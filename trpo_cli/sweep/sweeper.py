@@ -50,12 +50,17 @@ class Sweep(BasicSweeper):
         else:
             size = self._at_once() or len(found)
             self._refuse_all(found)
-            with self.campaign as campaign:
-                campaign.status.expected = len(found)
-                campaign.status.add(found)
-                for first in range(0, len(found), size):
-                    campaign.run(found[first : first + size])
-            self.campaign.conclude()
+            with self.campaign.stoppable():
+                self._run(found, size)
+                self.campaign.conclude()
+
+    def _run(self, found: list[Job], size: int) -> None:
+        """See all jobs to their end, so many of them at once."""
+        with self.campaign as campaign:
+            campaign.status.expected = len(found)
+            campaign.status.add(found)
+            for first in range(0, len(found), size):
+                campaign.run(found[first : first + size])
 
     def _refuse_another(self, found: list[Job]) -> None:
         """Raise `ConfigError` if nothing was said of the jobs of a sweep that is to go on."""

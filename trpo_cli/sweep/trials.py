@@ -25,6 +25,7 @@ from trpo_cli.layout import SUMMARY, quoted
 from trpo_cli.ranges import Count, NonNegativeInt
 from trpo_cli.state import ENDED, FINISHED
 from trpo_cli.sweep.campaign import Campaign
+from trpo_cli.sweep.endless import WAYS_OUT
 from trpo_cli.sweep.job import Job
 from trpo_cli.sweep.space import UNSAID, Space
 
@@ -35,7 +36,6 @@ OVER_SEEDS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "min": min,
     "max": max,
 }
-NO_NUMBER = "its {} is no number: if no episode ended, take fewer sampler.num_envs or more total_steps"
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,10 @@ class Trials:
         """Report what these seeds came to, and tell of a failure; whether the trial goes on."""
         before = self._values(trial)
         for index, job in enumerate(jobs, first):
-            value = result(job, self.options.metric) if campaign.state(job).status == FINISHED else None
-            if value is None:
-                trial.set_user_attr("error", campaign.state(job).error or NO_NUMBER.format(self.options.metric))
+            state = campaign.state(job)
+            value = result(job, self.options.metric) if state.status == FINISHED else state.error or "it failed"
+            if isinstance(value, str):
+                trial.set_user_attr("error", value)
                 self._tell(trial, TrialState.FAIL)
                 return False
             if index >= len(before):
@@ -183,7 +184,12 @@ def made(kind: str, node: Mapping[str, Any], **arguments: Any) -> Any:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
 
 
-def result(job: Job, metric: str) -> float | None:
-    """What a finished run came to; None if that is no number."""
-    value = json.loads((job.directory / SUMMARY).read_text(encoding="utf-8"))[metric]
-    return value if value is not None and math.isfinite(value) else None
+def result(job: Job, metric: str) -> float | str:
+    """What a finished run came to; if that is no number, why."""
+    summary = json.loads((job.directory / SUMMARY).read_text(encoding="utf-8"))
+    value: float | None = summary[metric]
+    if value is None and "training" in metric:
+        return f"no episode ended in {summary['env_steps']:,} steps, so there is no {metric}; {WAYS_OUT}"
+    if value is None:
+        return "its environments spoiled the last evaluation; its log says how"
+    return value if math.isfinite(value) else f"its {metric} is {value}"

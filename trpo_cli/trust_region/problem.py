@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,16 +17,23 @@ from torch import Tensor
 MatVec = Callable[[Tensor], Tensor]
 
 
+class Evaluation(NamedTuple):
+    """What decides whether a candidate is accepted."""
+
+    objective: Tensor  # scalar
+    kl: Tensor  # (S,), D_KL(old || candidate) in each state, in nats
+
+
 @dataclass(frozen=True)
 class Problem:
-    """D parameters, S states, P distribution parameters a state; `metric_*` fields may use fewer states than `kl`.
+    """D parameters, S states, P distribution parameters a state; `metric_*` fields may use fewer states.
 
     Weights have mean one over their states.
     """
 
     theta_old: Tensor  # (D,)
-    objective: Callable[[Tensor], Tensor]  # theta (D,) -> the surrogate, a scalar to maximise
-    kl: Callable[[Tensor], Tensor]  # theta (D,) -> D_KL(old || theta) in each state (S,), in nats
+    objective: Callable[[Tensor], Tensor]  # theta (D,) -> the surrogate, a scalar to maximise, with a graph
+    evaluate: Callable[[Tensor], Evaluation]  # of a candidate theta (D,)
     weight: Tensor  # (S,), of each state in the mean KL
     metric_outputs: Callable[[Tensor], Tensor]  # theta (D,) -> distribution parameters (S', P)
     metric_jvp: MatVec  # v (D,) -> J v (S', P), with J the Jacobian of these outputs at theta_old

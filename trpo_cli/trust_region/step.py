@@ -50,7 +50,7 @@ class Step:
 def _judged(problem: Problem, theta: Tensor, length: float) -> Step:
     """Accept `theta` if it, the objective and the KL are finite."""
     with torch.no_grad():
-        finite = all(x.isfinite().all() for x in (theta, problem.objective(theta), problem.kl(theta)))
+        finite = all(x.isfinite().all() for x in (theta, *problem.evaluate(theta)))
     return Step(Outcome.ACCEPTED, length, theta) if finite else Step(Outcome.NON_FINITE_LOSS, length)
 
 
@@ -89,11 +89,12 @@ def line_search(
     """
     full = full_length(direction, delta)
     with torch.no_grad():
-        start = problem.objective(problem.theta_old)
+        start = problem.evaluate(problem.theta_old).objective
         for backtracks in range(max_backtracks + 1):
             length = full * shrink**backtracks
             theta = problem.theta_old + length * direction.x
-            objective, kl = problem.objective(theta), constraint(problem.kl(theta), problem.weight)
+            objective, kl_by_state = problem.evaluate(theta)
+            kl = constraint(kl_by_state, problem.weight)
             if not all(x.isfinite().all() for x in (theta, objective, kl)):
                 outcome = Outcome.NON_FINITE_LOSS
             elif not objective > start:

@@ -1,0 +1,297 @@
+"""A report claims no more than its runs support: tests, thresholds, thinned rows, what delta bounds, which return."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Command, composed
+from scipy import stats
+
+from trpo_cli.errors import RunDirectoryError
+from trpo_cli.report.archive import archive
+from trpo_cli.report.content import Content, Options, content
+from trpo_cli.report.diagnostics import bounded, diagnostics, measured
+from trpo_cli.report.measures import rises
+from trpo_cli.report.runs import EVALUATION, RECENT, RunRecord, find
+from trpo_cli.report.tables import Table
+from trpo_cli.settings import flat
+from trpo_cli.state import RETURN
+from trpo_cli.statistics import steps_to
+
+MILLION = 1_000_000
+STEPS = "env_steps"
+
+
+def written(directory: Path, task: str, algo: str, seed: int, columns: dict[str, Any]) -> None:
+    """A finished run whose `metrics.csv` has these columns; a number stands for the last of two rows, after a 1."""
+    directory.mkdir(parents=True)
+    rows = {name: np.atleast_1d(values) for name, values in {STEPS: [MILLION // 2, MILLION], **columns}.items()}
+    rows = {name: np.array([1.0, *values]) if len(values) == 1 else values for name, values in rows.items()}
+    total = int(max(rows[STEPS]))
+    node = {"choices": {"algo": algo}, "env": {"id": task}, "seed": seed, "policy": {}, "total_steps": total}
+    node["algo"] = {"delta": 0.01}
+    (directory / "config.yaml").write_text(json.dumps(node))
+    (directory / "summary.json").write_text("{}")
+    lines = [
+        [repr(float(cell)) if np.isfinite(cell) else "" for cell in row] for row in zip(*rows.values(), strict=True)
+    ]
+    (directory / "metrics.csv").write_text("\n".join(map(",".join, [list(rows), *lines])) + "\n")
+
+
+def group(folder: Path, task: str, algo: str, finals: list[float], column: str = RETURN, **columns: Any) -> None:
+    """A run for each final return."""
+    for seed, final in enumerate(finals):
+        written(folder / task / algo / str(seed), task, algo, seed, {column: final, **columns})
+
+
+def told(folder: Path, **options: Any) -> Content:
+    """A report whose figures nobody draws."""
+    return content(find([folder]), Options(**options))
+
+
+def table(made: Content, name: str) -> list[dict[str, Any]]:
+    """The rows of one of its tables."""
+    (found,) = [s.table for s in made.sections if isinstance(s.table, Table) and s.table.name == name]
+    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+
+
+def caption(made: Content, title: str) -> str:
+    (found,) = [s.caption for s in made.sections if s.title == title]
+    return found
+
+
+GOOD, FAIR, POOR = [9.0, 10.0, 11.0, 10.5, 9.5], [8.0, 10.5, 9.0, 9.7, 8.2], [1.0, 2.0, 1.5, 2.5, 3.0, 2.2]
+
+
+def test_every_other_group_against_the_one_that_is_named(tmp_path: Path) -> None:
+    for algo, finals in (("trpo", GOOD), ("npg", FAIR), ("ppo", POOR)):
+        group(tmp_path, "Hopper-v4", algo, finals)
+    made = told(tmp_path, versus=["trpo"])
+    first, second = table(made, "versus")
+    assert (first["A"], first["B"], second["B"]) == ("trpo", "npg", "ppo")
+    for row, other in ((first, FAIR), (second, POOR)):
+        expected = stats.ttest_ind(GOOD, other, equal_var=False)
+        low, high = expected.confidence_interval()
+        assert row["A less B"] == pytest.approx(np.mean(GOOD) - np.mean(other))
+        assert row["p"] == pytest.approx(expected.pvalue)
+        assert row["95 % interval of the difference"] == f"{low:.5g} to {high:.5g}"
+    assert second["p (Holm)"] == pytest.approx(2 * second["p"])
+    assert first["p (Holm)"] == first["p"] > 0.05
+    assert (second["P(A > B)"], second["runs of A"], second["runs of B"], second["steps"]) == (1, 5, 6, MILLION)
+    assert first["P(A > B)"] == stats.mannwhitneyu(GOOD, FAIR).statistic / 25
+    assert "p (Holm) is corrected for the number of tests in the table" in caption(made, "Group against group")
+    (only,) = table(told(tmp_path, versus=["ppo", "npg"]), "versus")
+    assert (only["A"], only["B"]) == ("ppo", "npg")
+
+
+def test_all_tasks_together_are_compared_task_by_task(tmp_path: Path) -> None:
+    """However many runs a task has, it counts once; and a group that is far ahead in every task is ahead."""
+    for task, scale in (("Hopper-v4", 1.0), ("Walker2d-v4", 100.0)):
+        group(tmp_path, task, "trpo", [scale * value for value in GOOD])
+        group(tmp_path, task, "ppo", [scale * value for value in POOR])
+    rows = table(told(tmp_path, versus=["trpo"]), "versus")
+    assert [row["A"] for row in rows] == ["trpo"] * 3
+    together = rows[2]
+    assert together["task"] == "2 tasks, normalised"
+    gains = [(np.mean(GOOD) - np.mean(POOR)) * scale / (11 * scale - 1) for scale in (1.0, 100.0)]
+    assert together["A less B"] == pytest.approx(np.mean(gains))
+    assert together["p"] < rows[0]["p"]
+    assert together["p (Holm)"] == pytest.approx(3 * together["p"])
+
+
+def test_under_five_runs_there_is_no_test(tmp_path: Path) -> None:
+    group(tmp_path, "Hopper-v4", "trpo", GOOD)
+    group(tmp_path, "Hopper-v4", "ppo", POOR[:4])
+    made = told(tmp_path, versus=["trpo"])
+    (row,) = table(made, "versus")
+    assert (row["95 % interval of the difference"], row["p"], row["p (Holm)"]) == ("under 5 runs", None, None)
+    assert row["95 % interval of P"] == "under 5 runs"
+    ppo, trpo = table(made, "results")
+    assert ppo["95 % interval"] == "1 to 2.5 (min to max)"
+    assert trpo["95 % interval"] == "{:.5g} to {:.5g}".format(*stats.ttest_1samp(GOOD, 0).confidence_interval())
+    assert "of fewer than 5 runs, min to max" in caption(made, "Final and best")
+    assert "of fewer than 5 runs, min to max" in caption(made, "Learning curves")
+    (curves,) = [s for s in made.sections if s.title == "Learning curves"]
+    assert curves.panels[0].names == ["ppo (4, min to max)", "trpo (5)"]
+
+
+def test_a_group_that_is_not_there_cannot_be_compared(tmp_path: Path) -> None:
+    group(tmp_path, "Hopper-v4", "trpo", GOOD)
+    group(tmp_path, "Walker2d-v4", "ppo", GOOD)
+    with pytest.raises(RunDirectoryError, match="--versus: no group is called 'trop'; did you mean 'trpo'"):
+        told(tmp_path, versus=["trop"])
+    with pytest.raises(RunDirectoryError, match="--versus: no task has runs of both trpo and another"):
+        told(tmp_path, versus=["trpo"])
+
+
+def test_two_runs_compare_without_a_claim(tmp_path: Path) -> None:
+    group(tmp_path, "Hopper-v4", "trpo", [3.0])
+    group(tmp_path, "Hopper-v4", "ppo", [1.0])
+    (row,) = table(told(tmp_path, versus=["trpo"]), "versus")
+    assert (row["A less B"], row["p"], row["P(A > B)"], row["95 % interval of P"]) == (2, None, 1, "under 5 runs")
+
+
+def test_the_best_published_number_is_of_the_same_algorithm_steps_and_of_several_seeds(tmp_path: Path) -> None:
+    """Of PPO on Hopper-v4 there are 3128 after three million steps, of TRPO 3618 of a single run."""
+    finals = [3300.0, 3400.0, 3500.0, 3450.0, 3350.0]
+    for algo in ("trpo", "ppo"):
+        group(tmp_path, "Hopper-v4", algo, finals, EVALUATION, **{RETURN: 3000.0})
+    made = told(tmp_path, compare=True)
+    ppo, trpo = table(made, "published")
+    assert (ppo["best published"], ppo["source"], trpo["best published"], trpo["source"]) == (
+        2609,
+        "Tianshou",
+        3372,
+        "sb3-contrib",
+    )
+    assert (ppo["kind of return: ours; theirs"], ppo["mean"]) == ("evaluation; evaluation", 3400)
+    expected = stats.ttest_ind_from_stats(3400, np.std(finals, ddof=1), 5, 2609, 701, 10, equal_var=False)
+    assert ppo["p"] == pytest.approx(expected.pvalue)
+    assert {row["threshold"] for row in table(made, "efficiency")} == {3372}
+    group(tmp_path / "more", "Hopper-v4", "trpo", finals)
+    (row,) = table(told(tmp_path / "more", compare=True), "published")
+    assert row["kind of return: ours; theirs"] == "training, last 100 episodes; unstated"
+
+
+@pytest.mark.parametrize(("algo", "steps"), [("trpo", 200_000), ("a2c", MILLION)])
+def test_where_nothing_published_compares_there_is_no_published_threshold(
+    tmp_path: Path, algo: str, steps: int
+) -> None:
+    for seed in range(5):
+        columns = {STEPS: [steps // 2, steps], RETURN: [0.0, 100.0 + seed]}
+        written(tmp_path / str(seed), "Hopper-v4", algo, seed, columns)
+    made = told(tmp_path, compare=True)
+    (row,) = table(made, "efficiency")
+    assert row["threshold"] == pytest.approx(0.9 * 102)
+    assert row["which is"] == (
+        "90 % of the way to the best group's final: no published number of these algorithms has as many steps and "
+        "several seeds"
+    )
+    assert "Hopper-v4 0 to 104 (best run)" in caption(made, "All tasks together")
+    assert not [s for s in made.sections if s.title == "Against the best published numbers"]
+
+
+def test_thresholds_add_up(trpo_report: Command, tmp_path: Path) -> None:
+    for task in ("Hopper-v4", "Ant-v4"):
+        group(tmp_path / "runs", task, "trpo", [10.0])
+    done = trpo_report("runs", "--out", "out", "--threshold", "Hopper-v4=5", "--threshold", "3", "7")
+    assert done.status == 0, done.err
+    with (tmp_path / "out" / "efficiency.csv").open() as file:
+        rows = [(row["task"], row["threshold"]) for row in csv.DictReader(file)]
+    assert rows == [("Ant-v4", "3.0"), ("Ant-v4", "7.0"), ("Hopper-v4", "5.0")]
+    done = trpo_report("runs", "--out", "out", "--against", "env_steps", "--against", "iterations", "--by", "algo")
+    assert (tmp_path / "out" / "learning_curves.svg").read_text().count('<g id="axes_') == 4
+
+
+def noisy(path: Path, rows: int) -> None:
+    """A run of so many rows whose return and KL do not grow evenly."""
+    generator = np.random.default_rng(0)
+    progress = np.arange(1.0, rows + 1)
+    columns = {
+        STEPS: 10 * progress,
+        RETURN: np.sqrt(progress) + generator.normal(0, 1, rows),
+        "policy/kl": generator.exponential(0.01, rows),
+        "trust_region/backtracks": generator.integers(0, 4, rows).astype(float),
+        "trust_region/accepted": (generator.random(rows) > 0.2).astype(float),
+    }
+    written(path, "Hopper-v4", "trpo", 0, columns)
+
+
+def test_an_archive_knows_what_all_rows_came_to(tmp_path: Path) -> None:
+    noisy(tmp_path / "run", 1000)
+    archive(find([tmp_path / "run"]), tmp_path / "first")
+    archive(find([tmp_path / "first"]), tmp_path / "second")
+    (run,), (first,), (second,) = (find([tmp_path / name]) for name in ("run", "first", "second"))
+    assert (first.length(), run.length(), first.thinned(), run.thinned()) == (98, 1000, True, False)
+    assert measured(run) == measured(first) == measured(second)
+    assert measured(run)["largest KL / δ"] == diagnostics(run)["KL / δ"].max() > diagnostics(first)["KL / δ"].max()
+    for threshold in np.linspace(1, 32, 63):
+        exact = steps_to(threshold, run.rows[STEPS], run.rows[RETURN])
+        assert exact == steps_to(threshold, *rises(run, RETURN)) == steps_to(threshold, *rises(second, RETURN))
+    for name in ("efficiency", "diagnostics"):
+        one, other = (table(told(tmp_path / folder, thresholds={"": [20.0]}), name) for folder in ("run", "second"))
+        assert one == other
+    assert "only the rows that were kept" not in str(told(tmp_path / "second").sections)
+
+
+def test_what_comes_of_thinned_rows_says_so(tmp_path: Path) -> None:
+    """As it is of archives that were made before they kept it, and of columns whose rises are not kept."""
+    noisy(tmp_path / "run", 1000)
+    archive(find([tmp_path / "run"]), tmp_path / "archive")
+    note = "Of 1 archived run, only the rows that were kept count, 98 or fewer of each."
+    assert note in str(told(tmp_path / "archive", metric="policy/kl").sections)
+    (kept,) = (tmp_path / "archive").rglob("all_rows.json")
+    kept.unlink()
+    notes = {s.table.name: s.table.note for s in told(tmp_path / "archive").sections if s.table}
+    assert note in notes["efficiency"]
+    assert note in notes["diagnostics"]
+    kept.write_text('{"rises": {"a": [[1]]}}')
+    (broken,) = find([tmp_path / "archive"])
+    assert broken.status == "broken"
+    assert find([tmp_path / "run"])[0].whole is None
+
+
+def test_a_run_that_lost_no_row_needs_nothing_beside_it(tmp_path: Path) -> None:
+    noisy(tmp_path / "run", 100)
+    archive(find([tmp_path / "run"]), tmp_path / "archive")
+    assert not list((tmp_path / "archive").rglob("all_rows.json"))
+    assert "only the rows that were kept" not in str(told(tmp_path / "archive").sections)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "column"),
+    [
+        (("algo=trpo",), "policy/kl"),
+        (("algo=npg",), "policy/kl"),
+        (("algo=trpo_max_kl",), "policy/max_kl"),
+        (("algo=trpo_empirical_fisher",), "policy/kl"),
+        (("algo=vpg",), None),
+        (("algo=npg_fixed",), None),
+        (("algo=vpg", "algo/step=line_search"), "policy/kl"),
+    ],
+)
+def test_the_kl_is_compared_with_delta_only_where_delta_bounds_it(overrides: tuple[str, ...], column: str) -> None:
+    columns = ("policy/kl", "policy/max_kl", "trust_region/delta", "trust_region/backtracks")
+    rows = {name: np.array([place + 1.0]) for place, name in enumerate(columns)}
+    record = RunRecord(Path("run"), "finished", settings=dict(flat(composed(*overrides))), rows=rows)
+    assert bounded(record) == column
+    assert diagnostics(record).get("KL / δ", [None])[0] == (None if column is None else rows[column][0] / 3)
+
+
+def test_the_headline_says_which_return_it_is_and_shows_the_others(tmp_path: Path) -> None:
+    more = {EVALUATION: 8.0, RECENT: [2.0, np.nan], "rollout/episodes": [30.0, 60.0]}
+    group(tmp_path, "HalfCheetah-v4", "trpo", [3.0, 5.0], **more)
+    made = told(tmp_path)
+    (row,) = table(made, "results")
+    assert (row["final training return"], row["final evaluation"]) == (4, 8)
+    assert row["final training return of the last iteration"] == 2, "where no episode ended, the last that did counts"
+    assert caption(made, "Final and best").startswith(
+        "The headline is the training return (sampled actions, the mean of the last 100 episodes: in a short run it "
+        "lags behind); beside it: the evaluation (the likeliest actions, the last one by then) and the training "
+        "return of the last iteration (sampled actions, the episodes that ended in it)."
+    )
+    assert "HalfCheetah-v4 trpo: of fewer than 200 episodes, the last 100 are half of a run" in made.notices[0]
+    (row,) = table(told(tmp_path, metric=EVALUATION), "results")
+    assert (row["final evaluation"], row["final training return"]) == (8, 4)
+    assert not told(tmp_path, metric=EVALUATION).notices
+
+
+def test_an_archive_below_a_folder_is_left_out_unless_it_is_named(trpo_report: Command, tmp_path: Path) -> None:
+    group(tmp_path / "published", "Hopper-v4", "ppo", [5.0])
+    archive(find([tmp_path / "published"]), tmp_path / "runs" / "reference")
+    done = trpo_report("runs")
+    only = "error: runs holds no run: no metrics.csv, config.yaml or train.log at or below it"
+    assert done.err == f"{only}; of an archive there is a report if it is named: runs/reference"
+    group(tmp_path / "runs", "Hopper-v4", "trpo", [3.0])
+    done = trpo_report("runs", "--out", "out")
+    assert done.out.startswith("runs/reference is an archive, and is left out: name it to have it in the report\n")
+    assert (" trpo " in done.out, " ppo " in done.out) == (True, False)
+    for folders in (("runs", "runs/reference"), ("runs/reference", "runs/Hopper-v4")):
+        done = trpo_report(*folders, "--out", "out")
+        assert (" trpo " in done.out, " ppo " in done.out, "left out" in done.out) == (True, True, False)
+    assert " ppo " in trpo_report("runs/reference/Hopper-v4", "--out", "out").out

@@ -1,0 +1,86 @@
+"""What does not fit into memory: refused before any work, or told in a sentence, with the keys that decide it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Command, built
+
+from trpo_cli import memory
+from trpo_cli.algos.trust_region import TrustRegion
+from trpo_cli.errors import ConfigError, TrainingError
+from trpo_cli.memory import enough_memory, refuse_batch, whole_memory
+
+CARTPOLE = ("env=CartPole-v1", "sampler.num_envs=2", "sampler.vectorization=sync", "eval.every=0")
+HUGE = 10**15  # elements
+
+
+def test_a_batch_that_can_never_fit_is_refused(trpo_train: Command, tmp_path: Path) -> None:
+    refused = trpo_train(*CARTPOLE, f"sampler.steps_per_iteration={HUGE}", f"total_steps={HUGE}", "hydra.run.dir=run")
+    assert refused.status == 1
+    assert refused.err.startswith(f"error: sampler.steps_per_iteration: {HUGE:,} steps take ")
+    assert refused.err.count("\n") < 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_so_is_one_of_a_vine() -> None:
+    with pytest.raises(ConfigError, match=r"sampler\.steps_per_iteration: .* GiB at the least"):
+        built(*CARTPOLE, "sampler=vine", f"sampler.steps_per_iteration={HUGE}")
+
+
+def test_what_is_refused_takes_more_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "whole_memory", lambda: 5.0 * 2**30)
+    refuse_batch(5 * 2**20, 1024)
+    with pytest.raises(ConfigError, match=r"6,291,456 steps take 6 GiB .* there are 5\.0 GiB .*; 1,000,000 or fewer"):
+        refuse_batch(6 * 2**20, 1024)
+
+
+@pytest.mark.parametrize(
+    ("limits", "whole"),
+    [(None, 3 * 1024), (("1000", "24"), 1024), (("1000", "max"), 3 * 1024), (("max", "0"), 3 * 1024)],
+)
+def test_how_much_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: tuple[str, str] | None, whole: float
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal:   2 kB\nMemFree:   7 kB\nSwapTotal:   1 kB\n")
+    for name, limit in zip(("max", "swap.max"), limits or (), strict=False):
+        (tmp_path / f"memory.{name}").write_text(f"{limit}\n")
+    monkeypatch.setattr(memory, "MACHINE", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CONTAINER", tmp_path)
+    assert whole_memory() == whole
+    monkeypatch.setattr(memory, "MACHINE", tmp_path / "nowhere")
+    assert whole_memory() == (whole if whole == 1024 else np.inf)
+
+
+@pytest.mark.parametrize("ask", [lambda: np.empty(HUGE), lambda: torch.empty(HUGE)])
+def test_an_update_without_memory_is_an_error_of_two_lines(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Any
+) -> None:
+    monkeypatch.setattr(TrustRegion, "update", lambda *arguments: ask())
+    done = trpo_train(*CARTPOLE, "sampler.steps_per_iteration=64", "total_steps=64", "hydra.run.dir=run")
+    assert done.status == 1
+    assert done.err.splitlines()[-2].startswith("error: there is too little memory: ")
+    assert done.err.splitlines()[-1].startswith("how much is needed depends on sampler.steps_per_iteration, ")
+    assert "ended early: there is too little memory" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_networks_without_memory_are_an_error(trpo_train: Command) -> None:
+    sizes = "policy.hidden_sizes=[10_000_000,1_000_000]"
+    for sweep in ((), ("-m", "seed=0,1")):
+        done = trpo_train(*CARTPOLE, sizes, *sweep)
+        assert done.status == 1
+        assert "error: there is too little memory: DefaultCPUAllocator" in done.err
+        assert "Traceback" not in done.err
+
+
+def test_other_errors_are_left_alone() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"), enough_memory():
+        raise RuntimeError("shapes differ")
+    with pytest.raises(TrainingError, match="too little memory: CUDA out of memory"), enough_memory():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore.")
+    with pytest.raises(TrainingError, match="too little memory: nothing is left"), enough_memory():
+        raise MemoryError

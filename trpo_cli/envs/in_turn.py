@@ -1,0 +1,45 @@
+"""Environments of this process, stepped one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from trpo_cli.envs.failure import Failure
+from trpo_cli.envs.watched import Watched
+
+
+class InTurn(SyncVectorEnv[Any, Any]):
+    """A vector environment that never resets by itself: `reset(options={"reset_mask": mask})` does. No infos."""
+
+    def __init__(self, make: Callable[[int], Watched], num_envs: int) -> None:
+        """`make(i)` is environment i. If one cannot be made, those before it are closed."""
+        made: list[Watched] = []
+
+        def one(index: int) -> Watched:
+            made.append(make(index))
+            return made[-1]
+
+        makers = [functools.partial(one, index) for index in range(num_envs)]
+        try:
+            super().__init__(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
+        except BaseException:
+            self.envs: list[Any] = made
+            with contextlib.suppress(Failure):  # that they cannot be made matters more
+                self.close_extras()
+            raise
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close every one, whatever others say to it. Raises the first `Failure` of them."""
+        failures = []
+        for env in self.envs:
+            try:
+                env.close()
+            except Failure as failure:
+                failures.append(failure)
+        for first in failures:
+            raise first

@@ -1,0 +1,190 @@
+"""Groups against each other and against published numbers: differences, and how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trpo_cli.errors import RunDirectoryError, nearest
+from trpo_cli.report.groups import Group
+from trpo_cli.report.measures import at, common_step, finals, latest
+from trpo_cli.report.published import Published
+from trpo_cli.report.references import Scale, best_published
+from trpo_cli.report.runs import EVALUATION
+from trpo_cli.report.tables import Cell, Table, span
+from trpo_cli.state import RETURN
+from trpo_cli.statistics import (
+    FEWEST,
+    Estimate,
+    Floats,
+    Statistic,
+    are_enough,
+    combination,
+    difference,
+    estimate,
+    holm,
+    improvement,
+    known,
+    mean_improvement,
+)
+
+TRAINING = "training, last 100 episodes"
+TOO_FEW = f"under {FEWEST} runs"
+TESTED = ("95 % interval of the difference", "p", "p (Holm)")
+
+
+def comparison(
+    groups: Sequence[Group], numbers: dict[str, list[Published]], metric: str, statistic: Statistic
+) -> Table:
+    """Our numbers beside the published ones; numbers: task -> those there are."""
+    rows: list[tuple[Cell, ...]] = []
+    for group in groups:
+        if not numbers[group.task]:
+            continue
+        steps = int(common_step(group, metric))
+        for how, values in _measured(group, metric).items():
+            if len(values) == len(group.runs):
+                deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+                told = (float(statistic(values)), deviation, len(values), steps, how, None)
+                rows.append((group.task, group.label, "these runs", *told))
+    for task, found in numbers.items():
+        rows += [(task, p.algo, p.source, p.value, p.spread, p.seeds, p.steps, p.measured, p.link) for p in found]
+    rows.sort(key=lambda row: (str(row[0]), row[2] != "these runs"))
+    columns = ("task", "algorithm", "source", "return", "± over seeds", "seeds", "steps", "measured", "link")
+    return Table("comparison", "Beside published numbers", columns, tuple(rows))
+
+
+def _measured(group: Group, metric: str) -> dict[str, Floats]:
+    """How our returns are measured -> those of the runs."""
+    trained = finals(group, metric) if metric == RETURN else np.empty(0)
+    return {TRAINING: trained, "evaluation": latest(group, EVALUATION, metric)}
+
+
+def published(groups: Sequence[Group], numbers: dict[str, list[Published]], metric: str) -> Table:
+    """Each group against the best published number of its algorithm that compares; means, whatever the statistic."""
+    rows: list[tuple[Cell, ...]] = []
+    tests: list[Estimate | None] = []
+    for group in groups:
+        best = best_published([group], numbers[group.task], metric)
+        ours = _measured(group, metric)
+        whole = [how for how, values in ours.items() if len(values) == len(group.runs)]
+        if best is None or not whole:
+            continue
+        how = whole[0] if best.kind == "training" else whole[-1]
+        gain = float(ours[how].mean()) - best.value
+        told = (best.value, best.spread, best.seeds, best.source, f"{how}; {best.kind}", gain)
+        rows.append((group.task, group.label, len(group.runs), float(ours[how].mean()), *told))
+        theirs = known(best.value, best.spread, best.seeds or 1)
+        tests.append(difference(estimate([ours[how]]), theirs) if len(ours[how]) >= FEWEST else None)
+    columns = ("task", "algorithm", "runs", "mean", "best published", "± over seeds", "seeds", "source")
+    columns_of_both = ("kind of return: ours; theirs", "difference")
+    return Table(
+        "published", "Against the best published numbers", (*columns, *columns_of_both, *TESTED), _tested(rows, tests)
+    )
+
+
+def _tested(rows: Sequence[tuple[Cell, ...]], tests: Sequence[Estimate | None]) -> tuple[tuple[Cell, ...], ...]:
+    """The rows, each with the interval and the p-values of its test, if there is one."""
+    p_values = [None if test is None else test.p_value() for test in tests]
+    intervals = [span(*test.interval()) if test else TOO_FEW for test in tests]
+    ends = zip(intervals, p_values, holm(p_values), strict=True)
+    return tuple((*row, *end) for row, end in zip(rows, ends, strict=True))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One group's runs against another's, on one task or, normalised, on all that both have."""
+
+    task: str
+    groups: tuple[str, str]
+    steps: int | None  # at which both are compared
+    pairs: tuple[tuple[Floats, Floats], ...]  # task by task, the values of their runs (S,), (T,)
+
+    def gain(self, statistic: Statistic) -> float:
+        """The mean over the tasks of the differences."""
+        return float(np.mean([statistic(one) - statistic(other) for one, other in self.pairs]))
+
+    def enough(self) -> bool:
+        """Whether an interval may be made of each group's runs."""
+        return all(are_enough(side) for side in zip(*self.pairs, strict=True))
+
+    def test(self, statistic: Statistic) -> Estimate | None:
+        """That mean of differences, if there are runs enough."""
+        if not self.enough():
+            return None
+        differences = [
+            difference(estimate([one], statistic), estimate([other], statistic)) for one, other in self.pairs
+        ]
+        return combination([1 / len(self.pairs)] * len(self.pairs), differences)
+
+    def row(self, statistic: Statistic) -> tuple[Cell, ...]:
+        """What stands before the test."""
+        runs = (sum(map(len, side)) for side in zip(*self.pairs, strict=True))
+        return (self.task, *self.groups, *runs, self.steps, self.gain(statistic))
+
+    def better(self) -> tuple[Cell, Cell]:
+        """The probability that a run of the first group is above one of the other, and its interval."""
+        found, low, high = mean_improvement([improvement(one, other) for one, other in self.pairs])
+        return found, span(low, high) if self.enough() else TOO_FEW
+
+
+def versus(
+    tasks: Sequence[Sequence[Group]], named: Sequence[str], metric: str, statistic: Statistic, scales: dict[str, Scale]
+) -> Table:
+    """The first group named against each other that is, or against every other if it is the only one.
+
+    Raises `RunDirectoryError` for a name that no group has, or groups that share no task.
+    """
+    found = [
+        comparison
+        for other in _others(tasks, named)
+        for comparison in _across(list(_shared(tasks, named[0], other, metric)), scales)
+    ]
+    if not found:
+        raise RunDirectoryError(f"--versus: no task has runs of both {named[0]} and another of the groups")
+    rows = _tested([one.row(statistic) for one in found], [one.test(statistic) for one in found])
+    columns = (
+        "task",
+        "A",
+        "B",
+        "runs of A",
+        "runs of B",
+        "steps",
+        "A less B",
+        *TESTED,
+        "P(A > B)",
+        "95 % interval of P",
+    )
+    ends = tuple((*row, *one.better()) for row, one in zip(rows, found, strict=True))
+    return Table("versus", "Group against group", columns, ends)
+
+
+def _others(tasks: Sequence[Sequence[Group]], named: Sequence[str]) -> list[str]:
+    labels = list(dict.fromkeys(group.label for task in tasks for group in task))
+    for name in named:
+        if name not in labels:
+            hint = nearest(name, labels) or f"; there are: {', '.join(labels)}"
+            raise RunDirectoryError(f"--versus: no group is called '{name}'{hint}")
+    return [label for label in named[1:] or labels if label != named[0]]
+
+
+def _shared(tasks: Sequence[Sequence[Group]], one: str, other: str, metric: str) -> Iterator[Comparison]:
+    """Of each task that both groups have, their values at the step that both have reached."""
+    for task in tasks:
+        groups = {group.label: group for group in task}
+        if {one, other} <= groups.keys():
+            pair = groups[one], groups[other]
+            step = min(common_step(group, metric) for group in pair)
+            values = at(pair[0], metric, step), at(pair[1], metric, step)
+            yield Comparison(task[0].task, (one, other), int(step), (values,))
+
+
+def _across(shared: list[Comparison], scales: dict[str, Scale]) -> list[Comparison]:
+    """The comparisons, and that of all tasks together, whose scores are normalised."""
+    scaled = [(scales[one.task], one.pairs[0]) for one in shared if one.task in scales]
+    if len(scaled) < 2:
+        return shared
+    pairs = tuple((scale(one), scale(other)) for scale, (one, other) in scaled)
+    return [*shared, Comparison(f"{len(pairs)} tasks, normalised", shared[0].groups, None, pairs)]
