@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TRAIN := algo=trpo env=Hopper-v4 total_steps=500_000
 ARGS ?=
-WANTED := -c constraints.txt -e .[dev]
+WANTED := -c constraints.txt -e ".[dev]"
 # Of what pip says, the large downloads, so that one sees it work.
 export SHORT := /Downloading .* [MG]B/ { print "  " $$2, $$3, $$4; fflush() } \
 	/^Installing collected/ { print "  installing " NF - 3 " packages"; fflush() }

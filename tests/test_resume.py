@@ -327,7 +327,7 @@ def test_keys_of_another_algorithm_than_the_default_compose(trpo_train: Command,
     assert resumed.status == 0, resumed.err
     refused = trpo_train("resume=run", "algo.epochs=9", "total_steps=192")
     assert "algo.epochs: saved 2, given 9" in refused.err
-    assert "algo.epohcs: no such key; did you mean 'epochs'?" in trpo_train("resume=run", "algo.epohcs=9").err
+    assert "algo.epohcs: no such key; did you mean 'algo.epochs'?" in trpo_train("resume=run", "algo.epohcs=9").err
 
 
 def test_directories_are_named_as_a_shell_takes_them(trpo_train: Command, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_trial_that_cannot_run_fails_alone(trpo_train: Command, tmp_path: Path
         ((DELTA, "hydra.sweeper.metric=final_return"), "hydra.sweeper.metric: got 'final_return'; it should be"),
         ((DELTA, "hydra.sweeper.metric=final_evaluation_return"), "eval.every=0 leaves no final_evaluation_return"),
         ((DELTA, "hydra.sweeper.seeds=[1,1]"), "hydra.sweeper.seeds: got [1, 1]"),
-        ((DELTA, "hydra.sweeper.n_trails=9"), "hydra.sweeper.n_trails: no such key; did you mean 'n_trials'?"),
+        ((DELTA, "hydra.sweeper.n_trails=9"), "n_trails: no such key; did you mean 'hydra.sweeper.n_trials'?"),
         ((DELTA, "hydra/sweeper/sampler=tpu"), "no option 'tpu'; did you mean 'tpe'?"),
         ((DELTA, "hydra/sweeper/pruner=medium"), "no option 'medium'; did you mean 'median'?"),
         (
