@@ -321,6 +321,7 @@ def test_every_launcher_gives_the_same_parameters(tmp_path: Path) -> None:
         assert all(exactly(first["policy"], other["policy"]) for other in others)
 
 
+@pytest.mark.slow
 def test_jobs_of_joblib_may_have_workers(tmp_path: Path) -> None:
     """Processes that start processes, and whose temporary folder has a long name."""
     long = tmp_path / ("long" * 30)

@@ -51,6 +51,7 @@ def test_a_command_finds_what_it_imports(tmp_path: Path, monkeypatch: pytest.Mon
     assert command("trpo-eval") == "trpo-eval"
 
 
+@pytest.mark.slow
 def test_what_a_run_and_a_sweep_say_can_be_typed(tmp_path: Path) -> None:
     """Through a shell that knows nothing of the environment, with a package of the user's."""
     bare = {**os.environ, "PATH": "/usr/bin:/bin", "PYTHONPATH": ""}
