@@ -44,7 +44,7 @@ def test_a_function_waits_for_its_positional_arguments() -> None:
 
 
 VALUES = [
-    ({**LINEAR, "rigde": 1}, r"x.rigde: no such key; did you mean 'ridge'\?"),
+    ({**LINEAR, "rigde": 1}, r"x.rigde: no such key; did you mean 'x.ridge'\?"),
     ({**LINEAR, "colour": 1}, r"x.colour: no such key; known are: ridge"),
     ({**LINEAR, "observation_size": 3}, r"x.observation_size: no such key"),
     ({**LINEAR, "ridge": -1}, r"x.ridge: got -1; it should be greater than 0"),
