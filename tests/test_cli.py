@@ -448,30 +448,28 @@ def test_a_task_without_a_gradient_is_no_fault(trpo_train: Command, tmp_path: Pa
     assert (tmp_path / "run" / "train.log").read_text().count("no gradient") == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("nowhere",), "nowhere is no run directory: it has no config.yaml"),
-        (("run", "--episodes", "0"), "argument --episodes: 0 is not at least 1"),
-        (("run", "--episods", "3"), "unrecognized arguments: --episods 3; did you mean '--episodes'?"),
-        ((), "the following arguments are required: RUN"),
-        (("run",), "holds no checkpoint"),
-        (("list",), "list/config.yaml is not the configuration of a run"),
-        (("broken",), "broken/config.yaml, line 1, column 5: the file ends within a bracket"),
-    ],
+EVALUATIONS = (
+    (("nowhere",), "nowhere is no run directory: it has no config.yaml"),
+    (("run", "--episodes", "0"), "argument --episodes: 0 is not at least 1"),
+    (("run", "--episods", "3"), "unrecognized arguments: --episods 3; did you mean '--episodes'?"),
+    ((), "the following arguments are required: RUN"),
+    (("run",), "holds no checkpoint"),
+    (("list",), "list/config.yaml is not the configuration of a run"),
+    (("broken",), "broken/config.yaml, line 1, column 5: the file ends within a bracket"),
 )
-def test_mistakes_in_evaluation(
-    trpo_train: Command, trpo_eval: Command, tmp_path: Path, arguments: tuple[str, ...], said: str
-) -> None:
+
+
+def test_mistakes_in_evaluation(trpo_train: Command, trpo_eval: Command, tmp_path: Path) -> None:
     trpo_train("env=CartPole-v1", *SHORT, "hydra.run.dir=run")
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         path.unlink()
     for name, text in (("list", "- 1"), ("broken", "a: [")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(text)
-    done = trpo_eval(*arguments)
-    assert done.status == 1
-    assert said in done.err
+    for arguments, said in EVALUATIONS:
+        done = trpo_eval(*arguments)
+        assert done.status == 1, arguments
+        assert said in done.err
 
 
 PLACES = {

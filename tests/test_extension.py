@@ -122,6 +122,18 @@ def test_a_package_that_announces_itself_is_found(
 
 
 @pytest.mark.usefixtures("forgotten")
+def test_a_slip_in_the_options_of_a_package_is_said_with_its_place(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(
+        tmp_path / "site", {**PACKAGE, "my_lab/conf/policy/wide.yaml": "defaults: [mlp, _self_]\n\thidden_sizes: [9]\n"}
+    )
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    done = trpo_train("policy=wide")
+    assert done.err == "error: site/my_lab/conf/policy/wide.yaml, line 2, column 1: a TAB; YAML is indented with spaces"
+
+
+@pytest.mark.usefixtures("forgotten")
 def test_a_package_is_imported_only_when_it_is_asked_for(
     trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
