@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from test_sweep import SMALL, statuses
 
 from trpo_cli import checkpoint, film, report
 from trpo_cli.run import Run
-from trpo_cli.signals import AtOnce, Interruptible, Stopped, StopRequest
+from trpo_cli.signals import AtOnce, Interruptible, Stopped, StopRequest, unheard
 from trpo_cli.sweep import stopping
 from trpo_cli.sweep.campaign import Campaign
 
@@ -149,8 +148,7 @@ def test_jobs_of_a_stopped_sweep_that_begin_late_end_at_once(tmp_path: Path, mon
 
 def test_what_a_launcher_starts_does_not_hear_the_terminal() -> None:
     code = "import signal; print(*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
-    with stopping.out_of_hearing():
-        resource_tracker.ensure_running()
+    with unheard(stopping.FROM_TERMINALS):
         heard = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert {signal.SIGHUP, signal.SIGINT} <= {int(number) for number in heard.split()}
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGHUP, signal.SIGINT}

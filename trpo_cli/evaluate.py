@@ -163,7 +163,7 @@ def _at_least(smallest: int) -> Any:
     def whole(text: str) -> int:
         value: Any = None
         with contextlib.suppress(ValueError):
-            value = as_whole(float(text), int) if re.search(r"[.e]", text) else int(text)
+            value = as_whole(float(text), int) if re.search(r"[.e]", text, re.IGNORECASE) else int(text)
         if type(value) is not int:
             raise argparse.ArgumentTypeError(f"'{text}' is no whole number")
         if value < smallest:

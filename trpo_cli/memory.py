@@ -24,9 +24,9 @@ def enough_memory() -> Iterator[None]:
         lack = LACK.search(str(error))
         if lack is None and not isinstance(error, MemoryError):
             raise
-        said = lack[0] if lack else str(error) or "nothing is left"
+        said = lack[0] if lack else str(error)
         raise TrainingError(
-            f"there is too little memory: {said}\n"
+            f"out of memory{f': {said}' if said else ''}\n"
             "how much is needed depends on sampler.steps_per_iteration, sampler.num_envs, and the hidden_sizes of "
             "policy and critic"
         ) from error
@@ -38,8 +38,8 @@ def refuse_batch(steps: int, bytes_a_step: int) -> None:
     if needed > there:
         most = 10 ** int(math.log10(there / bytes_a_step))
         raise ConfigError(
-            f"sampler.steps_per_iteration: {steps:,} steps take {needed / 2**30:,.0f} GiB at the least, and there "
-            f"are {there / 2**30:,.1f} GiB of memory; {most:,} or fewer may fit"
+            f"sampler.steps_per_iteration: a batch of {steps:,} steps takes at least {needed / 2**30:,.0f} GiB, and "
+            f"this machine has {there / 2**30:,.1f} GiB; {most:,} or fewer may fit"
         )
 
 

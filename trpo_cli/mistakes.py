@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -55,13 +56,13 @@ def _key_stands(key: str) -> str:
         return ""
     name, chosen = key.rpartition(".")[2], _chosen()
     found = {path: place for path in _own_files() if (place := standing(path.read_bytes(), lambda text: text == name))}
-    first = [path for path in found if path.stem in chosen]
-    return ", ".join(f"{relative(path)}{found[path]}" for path in first or found)
+    return ", ".join(f"{relative(path)}{place}" for path, place in found.items() if path.stem in chosen)
 
 
 def _own_files() -> list[Path]:
     """The YAML files of the user's, not those that come with this program; first what was chosen by name."""
-    found = [path for place in _places()[1:] for path in sorted(place.rglob("*.yaml")) if path.is_file()]
+    folders = [place / group for place in _places()[1:] for group in (*GROUPS, "hydra")]
+    found = [path for folder in folders for path in sorted(folder.rglob("*.yaml")) if os.access(path, os.R_OK)]
     return sorted(found, key=lambda path: path.stem not in _chosen())
 
 

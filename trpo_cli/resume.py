@@ -18,7 +18,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from trpo_cli.build import as_whole
 from trpo_cli.command_line import OPEN
 from trpo_cli.composed import Node
 from trpo_cli.errors import ConfigError, RunDirectoryError, nearest
@@ -149,7 +148,6 @@ def place(arguments: Sequence[str]) -> str:
 
 # Cached with the configuration, it is the same for all jobs of a sweep, in whatever process they run.
 OmegaConf.register_new_resolver("place", lambda: place(sys.argv[1:]), use_cache=True, replace=True)
-OmegaConf.register_new_resolver("whole", lambda number: as_whole(number, int), replace=True)
 
 
 def planned(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:

@@ -11,7 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -25,7 +26,7 @@ class Stopped(SystemExit):
     """The run was stopped by a signal, and ends with the status of that."""
 
     def __init__(self, by: signal.Signals) -> None:
-        super().__init__(by)  # what it is made of again in another process
+        super().__init__(by)  # pickle calls the constructor with these
         self.by, self.code = by, EXIT_OFFSET + by
 
 
@@ -40,12 +41,12 @@ class Interruptible:
         self.signal: signal.Signals | None = None
         self._before = before
         self._since = 0.0
-        self._astray = False  # whether what was raised was caught by no one
+        self._astray = False  # whether the exception was lost in a finaliser
         self._outer: Interruptible | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def check(self) -> None:
-        """Raise `Stopped` if a signal has come, and what it raised then went astray, or it was only noted."""
+        """Raise `Stopped` if a signal has come: it may only have been noted, or its exception may have been lost."""
         if self.signal is not None:
             raise Stopped(self.signal)
 
@@ -120,7 +121,7 @@ class AtOnce(Interruptible):
 
 
 def ignore() -> None:
-    """Be deaf from now on: the interpreter, as it ends, would take back every handler, and die of what comes then."""
+    """Ignore signals from now on: at exit the interpreter restores the default handlers, and a late one kills it."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -138,6 +139,24 @@ def _hear(number: int, frame: FrameType | None) -> None:
 def _is_ignored(number: signal.Signals) -> bool:
     """Whether it is to stay ignored: under nohup a run outlives its terminal."""
     return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+
+
+@contextlib.contextmanager
+def unheard(signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """Processes that are started within it do not receive these signals until they unblock them.
+
+    Another thread hears what this one does not, so that the program as a whole misses nothing.
+    """
+    ended = threading.Event()
+    threading.Thread(target=ended.wait, daemon=True).start()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # the start of the tracker unblocks some
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        ended.set()
 
 
 def _say(text: str) -> None:

@@ -10,21 +10,24 @@ from types import FrameType
 
 def train() -> None:
     """The command `trpo-train`."""
-    _run("train")
+    _run("train", "trpo-train")
 
 
 def evaluate() -> None:
     """The command `trpo-eval`."""
-    _run("evaluate")
+    _run("evaluate", "trpo-eval")
 
 
 def report() -> None:
     """The command `trpo-report`."""
-    _run("report")
+    _run("report", "trpo-report")
 
 
-def _run(module: str) -> None:
-    """Run the `main` of a module. A signal that comes when it is done ends the process with the status it has then."""
+def _run(module: str, name: str) -> None:
+    """Run the `main` of a module, as the command of that name.
+
+    A signal that comes when it is done ends the process with the status it has then.
+    """
     signal.signal(signal.SIGINT, _leave)
     import atexit
     import importlib
@@ -34,6 +37,8 @@ def _run(module: str) -> None:
     guard = AtOnce().__enter__()
     atexit.register(ignore)  # what is registered first is called last
     _open_streams()
+    if os.path.basename(sys.argv[0]) != name:  # python -m
+        sys.argv[0] = name
     try:
         importlib.import_module(f"trpo_cli.{module}").main()
     except SystemExit as end:

@@ -117,7 +117,6 @@ def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[st
         return int(state["metrics_bytes"])
 
 
-SWEEPING = ("hydra/launcher=", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")  # how its overrides begin
 Row = dict[str, float | None]
 
 
@@ -154,12 +153,12 @@ class Training:
                 if self.stop.signal is not None:
                     raise Stopped(self.stop.signal)
                 row = self.iterate()
+                row |= self.evaluate(int(row["env_steps"] or 0))
             except EnvironmentFault as fault:
                 self.survive(fault)
                 continue
             except EnvironmentMisfit as misfit:
                 raise EnvironmentMisfit(f"{misfit}\n{self.intact}") from misfit
-            row |= self.evaluate(int(row["env_steps"] or 0))
             row |= {f"rollout/{name}": float(getattr(self.progress, name)) for name in ("faults", "inexact_resumes")}
             self.logger.write(row)
             self.progress.note(row)
@@ -243,15 +242,11 @@ def _begun(cfg: DictConfig, command: HydraConf) -> str | None:
         node = with_whole_numbers(described(cfg, command))
         del node["sweep"]
         return _job_of_sweep(node, overrides, directory, watched=command.launcher._target_.endswith(HERE))
+    from trpo_cli.sweep.job import refuse_sweep_keys
+
     with told_once(), discard_empty(directory):
         node = with_whole_numbers(described(cfg, command))
-        sweep = node.pop("sweep")
-        if any(text.startswith("hydra.sweep.dir=") for text in command.overrides.hydra) and not sweep["resume"]:
-            raise ConfigError("hydra.sweep.dir: is for several runs, with -m; hydra.run.dir=DIR is where a run lies")
-        if of_sweep := [text for text in command.overrides.hydra if text.lstrip("+").startswith(SWEEPING)]:
-            raise ConfigError(f"{of_sweep[0]}: this is no sweep; -m, --multirun makes it one")
-        if asked := [name for name, value in sweep.items() if value]:
-            raise ConfigError(f"sweep.{asked[0]}: this is no sweep; -m, --multirun makes it one")
+        refuse_sweep_keys(node.pop("sweep"), command.overrides.hydra)
         train(node, overrides, directory)
     return None
 

@@ -1,4 +1,4 @@
-"""Whole numbers that are written as others, 1e6 or 2048.0: taken as what they are wherever a key wants a whole number.
+"""Whole numbers written as 1e6 or 2048.0 are taken as whole numbers wherever a key wants one.
 
 Values are converted where they are composed, and words of the command line before anything is named after them, so
 that a run has the same configuration and directory however its numbers were written.
@@ -56,10 +56,11 @@ def plainly(overrides: Sequence[str], said: CommandLine) -> list[str]:
     """The overrides of a command line, whole numbers being written as such where its keys want them."""
     if not any(_has_one(text) for text in overrides):
         return list(overrides)
-    saved = Path(resumed_run(overrides) or "")
-    sketch = None if (saved / CONFIG).is_file() else sketched(said)
-    node: Any = read_config(saved) if (saved / CONFIG).is_file() else OmegaConf.to_container(sketch or DictConfig({}))
-    return in_words(overrides, node)
+    resume = resumed_run(overrides)
+    if resume and (Path(resume) / CONFIG).is_file():
+        return in_words(overrides, read_config(Path(resume)))
+    sketch: Any = OmegaConf.to_container(sketched(said) or DictConfig({}))
+    return in_words(overrides, sketch)
 
 
 def in_words(overrides: Sequence[str], node: Node) -> list[str]:

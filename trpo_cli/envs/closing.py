@@ -1,4 +1,4 @@
-"""Letting go of environments, whatever they have against it."""
+"""Closing environments, even those whose `close` fails or hangs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ def _interrupted() -> Iterator[None]:
     handler = signal.signal(signal.SIGALRM, interrupt)
     timer = signal.setitimer(signal.ITIMER_REAL, PATIENCE, AGAIN)
     try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *timer)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:  # an alarm may have come in that very moment
         signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer)

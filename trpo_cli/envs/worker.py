@@ -32,8 +32,6 @@ from trpo_cli.signals import SIGNALS
 
 Env = gymnasium.Env[Any, Any]
 Array = NDArray[Any]
-IGNORED = SIGNALS
-"""Terminals and schedulers send them to every process of a run; the first one finishes its iteration."""
 GRACE = 2.0  # seconds to close the environment when nobody waits for it
 CLOSED = "closed"
 """The last answer of a worker, unless its environment said something to it."""
@@ -41,9 +39,9 @@ CLOSED = "closed"
 
 def work(index: int, seed: int, make: bytes, pipe: Connection, memory: Any, shape: tuple[int, ...], kind: Any) -> None:
     """A worker's life. `make` is pickled: to read it imports the environment's module, which may draw numbers."""
-    for number in IGNORED:
+    for number in SIGNALS:  # terminals and schedulers send them to every process of a run; the first one saves
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.setpgid(0, 0)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     threadpool_limits(1)

@@ -14,7 +14,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from multiprocessing import forkserver, resource_tracker, util
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from typing import Any
@@ -26,8 +26,9 @@ from gymnasium.vector.utils import CloudpickleWrapper, batch_space, iterate
 from numpy.typing import NDArray
 
 from trpo_cli.envs.failure import Failure
-from trpo_cli.envs.worker import CLOSED, GRACE, IGNORED, table, work
+from trpo_cli.envs.worker import CLOSED, GRACE, table, work
 from trpo_cli.errors import ConfigError
+from trpo_cli.signals import SIGNALS, unheard
 
 Env = gymnasium.Env[Any, Any]
 Array = NDArray[Any]
@@ -162,13 +163,8 @@ def _start_server() -> None:
     _keep_sockets_short()
     context = type(multiprocessing.get_context()).__module__  # a worker is told how this process would start others
     multiprocessing.get_context("forkserver").set_forkserver_preload(["trpo_cli.envs.make", context])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
-    try:
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)  # the tracker's start lifts some
+    with unheard(SIGNALS):
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _keep_sockets_short() -> None:
@@ -228,10 +224,11 @@ def _last_words(pipe: Connection, deadline: float) -> list[Failure]:
 
 
 def _kill(process: Any) -> None:
-    """End it by force, if it has not ended, with the processes that its environment has."""
-    if process.is_alive():
+    """End it by force, if it has not ended, and the processes of its environment, if it did not end well."""
+    if process.exitcode != 0:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+    if process.is_alive():
         process.kill()
         process.join(GRACE)
 

@@ -147,8 +147,12 @@ def _but(folder: Path) -> str:
 
 
 def archives(folder: Path) -> list[Path]:
-    """The archives of `trpo-report` below a folder, itself aside."""
-    return sorted(path.parent for path in folder.rglob(RESULTS) if path.parent != folder and is_archive(path.parent))
+    """The archives of `trpo-report` below a folder, itself and those in other archives aside."""
+    found: list[Path] = []
+    for place in sorted(path.parent for path in folder.rglob(RESULTS)):
+        if place != folder and not set(found) & {*place.parents} and is_archive(place):
+            found.append(place)
+    return found
 
 
 def is_archive(folder: Path) -> bool:

@@ -29,11 +29,11 @@ from trpo_cli.parts import check, root_settings
 from trpo_cli.report import report
 from trpo_cli.resume import AUTO, ONE_RUN, planned
 from trpo_cli.run import note_failure
-from trpo_cli.signals import Interruptible, Stopped
+from trpo_cli.signals import Interruptible, Stopped, unheard
 from trpo_cli.state import ENDED, FAILED, FINISHED, RUNNING, State
 from trpo_cli.sweep.job import Job, recorded
 from trpo_cli.sweep.status import Status, table
-from trpo_cli.sweep.stopping import let_end, name_command, out_of_hearing
+from trpo_cli.sweep.stopping import FROM_TERMINALS, NOTE, let_end, name_command
 from trpo_cli.whole_numbers import with_whole_numbers
 
 HERE = ".BasicLauncher"  # how the target of the launcher ends that runs jobs in this process
@@ -80,6 +80,7 @@ class Campaign:
         with contextlib.ExitStack() as stack:
             self.directory.mkdir(parents=True, exist_ok=True)
             stack.callback(Lock(self.directory / LOCK).release)
+            (self.directory / NOTE).unlink(missing_ok=True)
             stack.callback(lambda: print(table(self.status.states(), self.directory), flush=True))
             self.status.earlier = recorded(self.directory)[1]
             stack.enter_context(self.status)
@@ -229,7 +230,7 @@ class Campaign:
         self._launched, share = jobs, threads_each(self.config.hydra.launcher, len(jobs))
         overrides = [self._overrides(job, share) for job in jobs]
         here = self.config.hydra.launcher._target_.endswith(HERE)
-        with contextlib.nullcontext() if here else out_of_hearing():
+        with contextlib.nullcontext() if here else unheard(FROM_TERMINALS):
             results = self.launcher.launch(overrides, 0)
         for job, result in zip(jobs, results, strict=True):
             if result.return_value is not None:

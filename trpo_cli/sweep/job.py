@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trpo_cli.errors import ConfigError, RunDirectoryError
 from trpo_cli.layout import CONFIG, SWEEP, plain
@@ -17,6 +18,7 @@ from trpo_cli.resume import MAY_CHANGE, as_value, unquoted
 NAMELESS = ("hydra", "resume", "sweep.", "plugins", "logger", "experiment", *MAY_CHANGE)
 """How keys begin that tell no job from another, unless they are swept."""
 NAMELESS_JOB = "job"  # the name of one of which nothing was said
+SWEEPING = ("hydra/launcher=", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")  # how overrides of sweeps begin
 LONGEST = 200  # bytes of a name: file systems take 255
 
 
@@ -84,3 +86,13 @@ def resumed(arguments: Sequence[str]) -> list[str]:
         raise RunDirectoryError(f"sweep.resume: {resume} holds no sweep: there is no {SWEEP} in it{run}")
     others, value = [text for text in arguments if text not in words], as_value(resume)
     return [*others, f"sweep.resume={value}", f"hydra.sweep.dir={value}"]
+
+
+def refuse_sweep_keys(sweep: Mapping[str, Any], of_hydra: Sequence[str]) -> None:
+    """Raise `ConfigError` if a single run is given keys of a sweep: `sweep.*`, and overrides of Hydra's own."""
+    if any(text.startswith("hydra.sweep.dir=") for text in of_hydra) and not sweep["resume"]:
+        raise ConfigError("hydra.sweep.dir: is for several runs, with -m; hydra.run.dir=DIR is where a run lies")
+    given = [text for text in of_hydra if text.lstrip("+").startswith(SWEEPING)]
+    given += [f"sweep.{name}" for name, value in sweep.items() if value]
+    if given:
+        raise ConfigError(f"{given[0]}: this is no sweep; -m, --multirun makes it one")

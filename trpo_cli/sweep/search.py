@@ -6,7 +6,6 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError
-from trpo_cli.sweep.endless import doubt
 from trpo_cli.sweep.job import Job
 from trpo_cli.sweep.sweeper import Sweep
 
@@ -44,8 +43,6 @@ class Search(Sweep):
         default = found.default(config)
         sample = self._sample(found, options) if default is None else default
         self.campaign.composed(found.overrides(sample))  # which finds a key that does not exist before any trial
-        if options.metric != EVALUATED and (words := doubt(config, found.distributions)):
-            print(f"note: {words}")
         if self.campaign.settings.dry_run:
             self._try(found, options, sample, default is not None)
         else:

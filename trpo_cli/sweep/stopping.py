@@ -6,8 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from multiprocessing import resource_tracker
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -50,17 +49,3 @@ def refuse_stopped(directory: Path) -> None:
         command, by = (directory / NOTE).read_text().split()
         if command == os.environ.get(COMMAND):
             raise Stopped(signal.Signals(int(by)))
-
-
-@contextlib.contextmanager
-def out_of_hearing() -> Iterator[None]:
-    """Processes that are started within it do not hear what a terminal sends to all: `let_end` tells them in time.
-
-    This process hears it as before, if another of its threads does.
-    """
-    resource_tracker.ensure_running()  # its start, later, would lift the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

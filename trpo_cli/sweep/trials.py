@@ -25,11 +25,14 @@ from trpo_cli.layout import SUMMARY, quoted
 from trpo_cli.ranges import Count, NonNegativeInt
 from trpo_cli.state import ENDED, FINISHED
 from trpo_cli.sweep.campaign import Campaign
-from trpo_cli.sweep.endless import WAYS_OUT
 from trpo_cli.sweep.job import Job
 from trpo_cli.sweep.space import UNSAID, Space
 
 STUDY = "study.db"
+WAYS_OUT = (
+    "fewer sampler.num_envs or more total_steps give an episode time to end; "
+    "hydra.sweeper.metric=final_evaluation_return does not depend on that"
+)
 OVER_SEEDS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "mean": statistics.fmean,
     "median": statistics.median,
