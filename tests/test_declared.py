@@ -146,7 +146,7 @@ def test_a_flag_is_true_or_false(flag: Any, passed: bool) -> None:
     assert Declared(FLOATS, 0).step((np.zeros(2), 0.0, flag, flag, {}))[2:4] == (passed, passed)
 
 
-@pytest.mark.parametrize("flag", [None, "no", [False], np.array([True]), {}])
+@pytest.mark.parametrize("flag", [None, "no", [False], np.array([True]), {}, 2, float("nan")])
 def test_and_not_something_else(flag: Any) -> None:
     for number, name in ((2, "terminated"), (3, "truncated")):
         returned = [np.zeros(2), 0.0, False, False, {}]

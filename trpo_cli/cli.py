@@ -57,7 +57,7 @@ def reported(command: Callable[[], None]) -> Callable[[], None]:
         except KeyboardInterrupt:
             sys.exit(130)
         finally:
-            del os.environ[FULL_ERROR]
+            os.environ.pop(FULL_ERROR, None)  # an environment may have cleared it
 
     return main
 

@@ -26,6 +26,7 @@ SWEEP = "sweep.status.json"  # in the directory of a sweep
 ENDED_EARLY = "the run ended early"  # how the last record of a failed run's log begins
 KINDS = {"env": dict, "policy": dict, "seed": int, "total_steps": int, "choices": dict, "plugins": list}
 LARGEST_CONFIG = 1_000_000  # bytes
+DEEPEST = 50  # levels of it
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ValueError("it has aliases, which could stand for more than fits into memory")
         node: Any = parsed(text, yaml.SafeLoader)
+        _refuse_strange(node)
     except (*SLIPPED, OSError) as error:
         raise RunDirectoryError(f"{path}{slip(error)}") from error
     if (
@@ -53,6 +55,18 @@ def read_config(directory: Path) -> dict[str, Any]:
     ):
         raise RunDirectoryError(f"{path} is not the configuration of a run")
     return node
+
+
+def _refuse_strange(node: Any, depth: int = 0) -> None:
+    """Raise `ValueError` for what no configuration holds, at or below `node`: other values, keys or depths."""
+    if depth > DEEPEST:
+        raise ValueError("it is nested too deeply for a configuration")
+    if not isinstance(node, dict | list | str | int | float | None):
+        raise ValueError(f"it holds a {type(node).__name__}, and a configuration has plain values only")
+    if isinstance(node, dict) and (wrong := [key for key in node if not isinstance(key, str | int | float)]):
+        raise ValueError(f"the key {wrong[0]!r} is no name")
+    for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _refuse_strange(inner, depth + 1)
 
 
 def near(directory: Path) -> str:

@@ -81,7 +81,7 @@ class Logger:
             kept = [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
             self._tensorboard = TensorBoard(directory / TENSORBOARD, kept, env_steps)
             self._file = self.path.open("a", newline="", encoding="utf-8")
-        except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
+        except (OSError, csv.Error, KeyError, TypeError, ValueError, OverflowError) as error:
             raise RunDirectoryError(f"{relative(directory)}: the run cannot be logged: {error}") from error
         self._csv = csv.DictWriter(self._file, list(rows[0]), extrasaction="ignore") if rows else None
         if self._csv and (absent := set(COLUMNS) - set(self._csv.fieldnames)):

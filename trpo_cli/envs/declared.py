@@ -99,7 +99,7 @@ class Declared:
         raise self._misfit("reward is not one number", described(given))
 
     def _truth(self, name: str, given: Any) -> bool:
-        if _kind(given) in "biuf":
+        if _kind(given) in "biuf" and given in (0, 1):
             return bool(given)
         raise self._misfit(f"{name} is neither true nor false", described(given))
 
