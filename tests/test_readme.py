@@ -219,3 +219,24 @@ def test_the_exact_returns_are_those_of_the_published_runs() -> None:
             for power, cell in enumerate(cells.split("|")[:5]):
                 there = rows["exact/return"][rows["iterations"] == 10**power]
                 assert cell.strip() == (f"{there[0]:.6f}" if len(there) else ""), (algo, power)
+
+
+@pytest.mark.parametrize(
+    ("archive", "task", "line"),
+    [
+        ("vine", "CartPole-v1", "CartPole-v1, 2M"),
+        ("vine", "FrozenLake-v1", "FrozenLake-v1, 3M"),
+        ("vine", "Swimmer-v4", "Swimmer-v4, 4M"),
+        ("vine", "Hopper-v4", "Hopper-v4, 8M"),
+        ("closed_vine", "Hopper-v4", "Hopper-v4, 1M, `closed_vine`"),
+    ],
+)
+def test_the_returns_of_vine_are_those_of_the_published_runs(archive: str, task: str, line: str) -> None:
+    folder = ROOT / "runs" / "reference"
+    with (folder / archive / "results.csv").open() as file:
+        runs = [run for run in csv.DictReader(file) if run["task"] == task]
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    training, evaluation = text.partition(f"| {line} | ")[2].partition(" |\n")[0].split(" | ")
+    assert training == ", ".join(f"{float(run['final_training_return']):.{2 * (task[0] == 'F')}f}" for run in runs)
+    if task != "FrozenLake-v1":  # evaluated again, over more episodes
+        assert evaluation == ", ".join(f"{float(run['final_evaluation_return']):.0f}" for run in runs)
