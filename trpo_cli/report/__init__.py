@@ -22,7 +22,7 @@ from trpo_cli.report.measures import AGAINST
 from trpo_cli.report.notices import many
 from trpo_cli.report.page import GENERATOR, page
 from trpo_cli.report.references import EVERY_TASK
-from trpo_cli.report.runs import archives, find
+from trpo_cli.report.runs import archives, find, refuse_absent
 from trpo_cli.report.tables import escaped
 from trpo_cli.state import RETURN
 from trpo_cli.statistics import STATISTICS
@@ -174,6 +174,7 @@ def main() -> None:
     given["statistic"] = STATISTICS[given["statistic"]]
     given["against"] = given["against"] or AGAINST[:1]
     folders, out, archived = given.pop("runs"), given.pop("out"), given.pop("archive")
+    refuse_absent(folders)  # before it matters where the report goes
     if archived is not None:
         copied, every = archive(find(folders), archived)
         print(f"{many(copied, 'run')} copied to {archived}, which has {every} now\n")
