@@ -204,7 +204,7 @@ class Training:
             self.progress.faults += 1
             if str(fault) not in self.told:
                 self.told.add(str(fault))
-                log.warning("%s; this evaluation is left out, and so, without a word, are those that fail alike", fault)
+                log.warning("%s; this evaluation is left out, and so are later ones that fail alike", fault)
             return nothing
 
     def save(self) -> None:

@@ -109,7 +109,7 @@ class Campaign:
             print(f"stopped by {by.name} before the sweep began", flush=True)
             return
         if elsewhere := sum(now.status == RUNNING for now in self.status.states().values()):
-            print(f"{elsewhere} jobs run on other machines, to their ends")
+            print(f"still running on other machines, to their ends: {elsewhere} of the jobs")
         print(f"stopped by {by.name}; go on from there:\n  {self.again}", flush=True)
 
     @property
