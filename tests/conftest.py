@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from trpo_cli.threads import limit_threads
 
 TESTS = Path(__file__).parent
 limit_threads()
+# The commands are found by their names, as where `.venv/bin/activate` was sourced.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 @dataclass(frozen=True)
