@@ -71,7 +71,7 @@ def physics(sampler: Any, policy: Any) -> dict[str, float]:
     """Seconds and steps that the engine alone takes for a sample: nothing for environments that are not native."""
     from mujoco.batch import Batch
 
-    from trpo_cli.envs.mujoco_batch import MujocoBatch
+    from trpo_cli.envs.mujoco.batch import MujocoBatch
 
     envs = sampler.environments._envs
     if not isinstance(envs, MujocoBatch):
@@ -135,7 +135,7 @@ def ours(task: str, *overrides: str) -> Round:
 
 def saving(task: str) -> Round:
     """An iteration of TRPO, and a checkpoint of it: what it takes to gather, seal, write and sync."""
-    from trpo_cli.run import Run
+    from trpo_cli.run.directory import Run
     from trpo_cli.seeding import global_generators
 
     run, directory = parts(f"env={task}", *ALIKE), Path(tempfile.mkdtemp(dir="."))

@@ -9,7 +9,7 @@ from typing import Any
 from exactness import exactly
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trpo_cli import checkpoint
+from trpo_cli.run import checkpoint
 
 BY_THE_CLOCK = ("seconds", "metrics_bytes", "git_revision")  # times, and the size of a file that holds them
 

@@ -17,10 +17,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from trpo_cli import evaluate, report, train
-from trpo_cli.command_line import opened
-from trpo_cli.groups import CONF
-from trpo_cli.logger import Logger
+from trpo_cli.cli.command_line import opened
+from trpo_cli.config.groups import CONF
 from trpo_cli.parts import Parts, build_parts, root_settings
+from trpo_cli.run.logger import Logger
 from trpo_cli.threads import limit_threads
 
 TESTS = Path(__file__).parent

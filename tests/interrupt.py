@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import kill
 from comparison import assert_same_run
 
-from trpo_cli.layout import METRICS, SUMMARY, SWEEP
-from trpo_cli.lock import LOCK, is_held
+from trpo_cli.run.layout import METRICS, SUMMARY, SWEEP
+from trpo_cli.run.lock import LOCK, is_held
 
 TASK = ("-m", "env=CartPole-v1", "total_steps=6144", "checkpoint.every=2", "eval.every=0", "sweep.report=true")
 TASK = (*TASK, "sampler.num_envs=8", "sampler.steps_per_iteration=256", "sampler.num_threads=1")

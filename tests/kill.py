@@ -101,7 +101,7 @@ def rig(name: str, count: int) -> None:
 
     Every second time before the call, otherwise after it; of a write, half is written.
     """
-    from trpo_cli import run
+    from trpo_cli.run import directory as run
 
     original, inside, calls = getattr(os, name), False, 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trpo_cli.trackers import Tracker
+from trpo_cli.run.trackers import Tracker
 
 SAID: list[tuple[str, Any]] = []
 

@@ -13,10 +13,10 @@ from conftest import built, small
 from exactness import exactly
 from torch import Tensor
 
-from trpo_cli import checkpoint
 from trpo_cli.algos.first_order import FirstOrder
+from trpo_cli.config.groups import CONF, options
 from trpo_cli.data import Batch
-from trpo_cli.groups import CONF, options
+from trpo_cli.run import checkpoint
 from trpo_cli.trust_region.step import Outcome
 
 SMALL = ("env=Pendulum-v1", "sampler.num_envs=2", "sampler.steps_per_iteration=64")
@@ -148,7 +148,7 @@ def test_a_checkpoint_holds_all_but_the_environments(algo: str, tmp_path: Any) -
 
 
 def test_evaluation_of_an_endless_task_is_cut_off() -> None:
-    from trpo_cli.episodes import Episodes, evaluate
+    from trpo_cli.play.episodes import Episodes, evaluate
 
     parts = built("env=gym", "env.id=CliffWalking-v1", "seed=1", *SMALL[1:])
     with torch.no_grad():

@@ -13,13 +13,13 @@ from conftest import Command, built, quiet_make
 from exactness import exactly
 from torch import Tensor
 
-from trpo_cli import checkpoint
 from trpo_cli.algos.black_box import CMAES, BlackBox, CrossEntropy, RandomSearch
-from trpo_cli.episodes import Episodes
 from trpo_cli.errors import ConfigError, TrainingError
-from trpo_cli.linearisation import flat, size
+from trpo_cli.models.linearisation import flat, size
+from trpo_cli.models.policies import Policy
 from trpo_cli.parts import Parts
-from trpo_cli.policies import Policy
+from trpo_cli.play.episodes import Episodes
+from trpo_cli.run import checkpoint
 from trpo_cli.samplers.whole_episodes import WholeEpisodes
 from trpo_cli.seeding import environment_seeds, torch_generator
 from trpo_cli.trust_region.step import Outcome

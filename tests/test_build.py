@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from trpo_cli.build import build, build_function, fill
-from trpo_cli.critics import Critic, LinearCritic
+from trpo_cli.config.build import build, build_function, fill
 from trpo_cli.envs.make import Task
 from trpo_cli.errors import ConfigError
+from trpo_cli.models.critics import Critic, LinearCritic
+from trpo_cli.models.policies import Policy
 from trpo_cli.parts import Settings
-from trpo_cli.policies import Policy
 from trpo_cli.returns import gae
 
-LINEAR = {"_target_": "trpo_cli.critics.LinearCritic", "ridge": 1e-3}
+LINEAR = {"_target_": "trpo_cli.models.critics.LinearCritic", "ridge": 1e-3}
 GAE = {"_target_": "trpo_cli.returns.gae", "lam": 0.9}
 MLP = {
-    "_target_": "trpo_cli.policies.mlp.MLPPolicy",
+    "_target_": "trpo_cli.models.policies.mlp.MLPPolicy",
     "hidden_sizes": [4, 4],
     "activation": "tanh",
     "output_gain": 1.0,
@@ -51,12 +51,12 @@ VALUES = [
     ({**LINEAR, "ridge": "much"}, r"x.ridge: got 'much'; it should be a valid number"),
     ({**LINEAR, "ridge": float("nan")}, r"x.ridge: got nan"),
     ({**LINEAR, "ridge": True}, r"x.ridge: got True"),
-    ({"_target_": LINEAR["_target_"]}, r"x.ridge: missing; trpo_cli.critics.LinearCritic needs it"),
+    ({"_target_": LINEAR["_target_"]}, r"x.ridge: missing; trpo_cli.models.critics.LinearCritic needs it"),
     ("linear", r"x: got 'linear'; a part is chosen from its group, with a slash: x=linear"),
     (None, r"x: got None; a part is chosen from its group, with a slash: x=NAME"),
-    (MLP, r"x._target_: 'trpo_cli.policies.mlp.MLPPolicy' is no Critic"),
-    ({"_target_": "trpo_cli.critics.explained_variance"}, r"x._target_: .* is no Critic"),
-    ({"_target_": "trpo_cli.critics.Nothing"}, r"x._target_: .* cannot be found"),
+    (MLP, r"x._target_: 'trpo_cli.models.policies.mlp.MLPPolicy' is no Critic"),
+    ({"_target_": "trpo_cli.models.critics.explained_variance"}, r"x._target_: .* is no Critic"),
+    ({"_target_": "trpo_cli.models.critics.Nothing"}, r"x._target_: .* cannot be found"),
     ({"_target_": 5}, r"x._target_: '5' is in no package that parts are built from"),
 ]
 
@@ -86,7 +86,7 @@ def test_lists_and_choices_are_checked(change: dict[str, Any], said: str) -> Non
         ({**GAE, "gamma": 0.5}, r"x.gamma: no such key"),
         ({**GAE, "lam": 1.5}, r"x.lam: got 1.5; it should be less than or equal to 1"),
         ({"_target_": GAE["_target_"]}, r"x.lam: missing"),
-        (LINEAR, r"x._target_: 'trpo_cli.critics.LinearCritic' is no function"),
+        (LINEAR, r"x._target_: 'trpo_cli.models.critics.LinearCritic' is no function"),
         ("gae", r"x: got 'gae'; a part is chosen from its group"),
     ],
 )
@@ -95,17 +95,17 @@ def test_what_does_not_fit_a_function_is_named(node: Any, said: str) -> None:
         build_function(node, "x")
 
 
-LOCATE = {"target": "os.system", "path": "x", "plugins": ["os", "posix"], "_target_": "trpo_cli.build.locate"}
+LOCATE = {"target": "os.system", "path": "x", "plugins": ["os", "posix"], "_target_": "trpo_cli.config.build.locate"}
 HOSTILE = [
     {"_target_": "os.system", "command": "true"},
-    {"_target_": "trpo_cli.run.subprocess.run", "args": "true"},
-    {"_target_": "trpo_cli.run.Run", "directory": ".", "config": "text", "keep": 1},
-    {"_target_": "trpo_cli.checkpoint.save", "path": "file", "state": {}},
-    {"_target_": "trpo_cli.build.build_function", "node": LOCATE, "path": "x"},
+    {"_target_": "trpo_cli.run.directory.subprocess.run", "args": "true"},
+    {"_target_": "trpo_cli.run.directory.Run", "directory": ".", "config": "text", "keep": 1},
+    {"_target_": "trpo_cli.run.checkpoint.save", "path": "file", "state": {}},
+    {"_target_": "trpo_cli.config.build.build_function", "node": LOCATE, "path": "x"},
     {"_target_": "trpo_cli.evaluate.import_plugins", "plugins": ["antigravity"]},
     {"_target_": "trpo_cli.envs.make.gymnasium.make", "id": "CartPole-v1"},
     {"_target_": "trpo_cli.envs.make.ConfigError", "args": "x"},
-    {"_target_": "trpo_cli.critics.copy.deepcopy", "x": 1},
+    {"_target_": "trpo_cli.models.critics.copy.deepcopy", "x": 1},
     {"_target_": "trpo_cli_evil.critics.Critic"},
     {"_target_": "trpo_cli.algos.policy_gradient.logger.info", "msg": "x"},
     {"_target_": "..os.system", "command": "true"},

@@ -15,8 +15,8 @@ import torch
 from conftest import Command
 from exactness import exactly
 
-from trpo_cli import checkpoint
 from trpo_cli.errors import CheckpointError, NewerCheckpointError
+from trpo_cli.run import checkpoint
 
 
 def state() -> dict[str, object]:

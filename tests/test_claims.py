@@ -12,6 +12,7 @@ import pytest
 from conftest import Command, composed
 from scipy import stats
 
+from trpo_cli.config.settings import flat
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.report.archive import archive
 from trpo_cli.report.content import Content, Options, content
@@ -19,8 +20,7 @@ from trpo_cli.report.diagnostics import bounded, diagnostics, measured
 from trpo_cli.report.measures import rises
 from trpo_cli.report.runs import EVALUATION, RECENT, RunRecord, find
 from trpo_cli.report.tables import Table
-from trpo_cli.settings import flat
-from trpo_cli.state import RETURN
+from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import steps_to
 
 MILLION = 1_000_000

@@ -20,8 +20,8 @@ from conftest import TESTS, Command, small
 from exactness import exactly
 
 import trpo_cli
-from trpo_cli import checkpoint
-from trpo_cli.groups import CONF, GROUPS, OF_SWEEPS, options
+from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, options
+from trpo_cli.run import checkpoint
 
 SHORT = (
     "total_steps=256",

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-from trpo_cli.completion import candidates
-from trpo_cli.groups import CONF, options
+from trpo_cli.cli.completion import candidates
+from trpo_cli.config.groups import CONF, options
 
 ASKS = {
     "trpo-train algo=trpo_p": ["algo=trpo_penalty"],

@@ -13,7 +13,7 @@ import gymnasium
 import pytest
 from conftest import built, composed, small
 
-from trpo_cli.groups import CONF, options
+from trpo_cli.config.groups import CONF, options
 from trpo_cli.parts import PART_GROUPS, build_parts, root_settings
 
 ALGORITHMS = options(CONF / "algo")

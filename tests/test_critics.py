@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 
-from trpo_cli.critics import Critic, LinearCritic, MLPCritic, SharedCritic, ZeroCritic, explained_variance
-from trpo_cli.distributions import Categorical
-from trpo_cli.policies.mlp import MLPPolicy
+from trpo_cli.models.critics import Critic, LinearCritic, MLPCritic, SharedCritic, ZeroCritic, explained_variance
+from trpo_cli.models.distributions import Categorical
+from trpo_cli.models.policies.mlp import MLPPolicy
 
 
 def mlp(size: int = 2) -> MLPCritic:

@@ -17,10 +17,10 @@ from exactness import exactly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trpo_cli import checkpoint
 from trpo_cli.errors import CheckpointError
-from trpo_cli.packing import ARRAYS, STATE
-from trpo_cli.sealing import seal
+from trpo_cli.run import checkpoint
+from trpo_cli.run.packing import ARRAYS, STATE
+from trpo_cli.run.sealing import seal
 from trpo_cli.seeding import global_generators, restore_global_generators
 
 ORIGINAL: dict[str, Any] = {

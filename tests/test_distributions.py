@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
-from trpo_cli.distributions import Categorical, DiagonalGaussian, Distribution
+from trpo_cli.models.distributions import Categorical, DiagonalGaussian, Distribution
 
 STATES = 5
 FAMILIES: dict[str, tuple[Distribution, int]] = {

@@ -11,8 +11,8 @@ import pytest
 from conftest import Command
 from scipy import stats
 
-from trpo_cli.episodes import Evaluation
-from trpo_cli.run import note_failure
+from trpo_cli.play.episodes import Evaluation
+from trpo_cli.run.directory import note_failure
 
 SMALL = ("env=CartPole-v1", "sampler.num_envs=2", "sampler.steps_per_iteration=256", "total_steps=1024", "eval.every=0")
 SMALL = (*SMALL, "checkpoint.every=1", "algo.delta=0.1")

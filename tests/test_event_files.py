@@ -9,8 +9,8 @@ from comparison import scalars
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_logger import row
 
-from trpo_cli.event_files import cut_back
-from trpo_cli.logger import Logger
+from trpo_cli.run.event_files import cut_back
+from trpo_cli.run.logger import Logger
 
 
 def written(directory: Path, *steps: int) -> int:

@@ -15,13 +15,13 @@ import gymnasium
 import pytest
 from conftest import Command
 
-from trpo_cli.groups import CONF
-from trpo_cli.layout import read_config
+from trpo_cli.config.groups import CONF
+from trpo_cli.run.layout import read_config
 
 SHORT = ("total_steps=64", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
 PACKAGE = {
     "my_lab/__init__.py": "",
-    "my_lab/policies.py": "from trpo_cli.policies.mlp import MLPPolicy\n\n\nclass Wide(MLPPolicy):\n    pass\n",
+    "my_lab/policies.py": "from trpo_cli.models.policies.mlp import MLPPolicy\n\n\nclass Wide(MLPPolicy):\n    pass\n",
     "my_lab/conf/policy/wide.yaml": "defaults: [mlp, _self_]\n_target_: my_lab.policies.Wide\nhidden_sizes: [99]\n",
     "my_lab-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: my_lab\nVersion: 1\n",
     "my_lab-1.dist-info/entry_points.txt": "[trpo_cli.plugins]\nmy_lab = my_lab\n",

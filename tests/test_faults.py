@@ -18,9 +18,9 @@ import torch
 from comparison import rows
 from conftest import Command, after_rows
 
-from trpo_cli import checkpoint
-from trpo_cli.run import LogFile
-from trpo_cli.tensorboard import TensorBoard
+from trpo_cli.run import checkpoint
+from trpo_cli.run.directory import LogFile
+from trpo_cli.run.tensorboard import TensorBoard
 
 SMALL = (
     "sampler.num_envs=2",

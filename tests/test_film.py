@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import Command
 
-from trpo_cli.film import draws
+from trpo_cli.play.film import draws
 
 SMALL = ("total_steps=64", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0", "hydra.run.dir=run")
 PAINTED = ("plugins=[probes]", "env=gym", "env.id=Probe/Painted-v0", *SMALL)

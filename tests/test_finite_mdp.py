@@ -17,8 +17,8 @@ from torch import Tensor
 
 from trpo_cli.envs.random_mdp import RandomMDP
 from trpo_cli.errors import ConfigError
-from trpo_cli.finite_mdp import FiniteMDP, Values
-from trpo_cli.kl_ball import kl_divergence
+from trpo_cli.exact.finite_mdp import FiniteMDP, Values
+from trpo_cli.exact.kl_ball import kl_divergence
 
 LIMITED = settings(derandomize=True, max_examples=60, deadline=None)
 

@@ -19,9 +19,11 @@ import pytest
 from conftest import Command
 from test_sweep import SMALL, statuses
 
-from trpo_cli import checkpoint, film, report
-from trpo_cli.run import Run
-from trpo_cli.signals import AtOnce, Interruptible, Stopped, StopRequest, unheard
+from trpo_cli import report
+from trpo_cli.play import film
+from trpo_cli.run import checkpoint
+from trpo_cli.run.directory import Run
+from trpo_cli.run.signals import AtOnce, Interruptible, Stopped, StopRequest, unheard
 from trpo_cli.sweep import stopping
 from trpo_cli.sweep.campaign import Campaign
 
@@ -258,7 +260,7 @@ def test_a_signal_that_comes_too_late_changes_no_status(monkeypatch: pytest.Monk
 
 IMPORTING = """
 import importlib, sys, time
-from trpo_cli import start
+from trpo_cli.cli import start
 real = importlib.import_module
 def slowly(name, package=None):
     ours = name == f"trpo_cli.{sys.argv[1]}"

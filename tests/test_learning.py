@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from conftest import built
 
-from trpo_cli.episodes import Episodes
+from trpo_cli.play.episodes import Episodes
 
 STEPS, SEEDS = 200_000, 5
 SOLVED = 475.0  # Gymnasium's threshold

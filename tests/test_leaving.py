@@ -21,7 +21,7 @@ from trpo_cli.envs import workers as parent
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task
 from trpo_cli.errors import ConfigError, EnvironmentFault
-from trpo_cli.signals import Stopped
+from trpo_cli.run.signals import Stopped
 
 MODES: tuple[Any, ...] = ("sync", "async")
 STILL = np.zeros((2, 1), dtype=np.int64)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trpo_cli.logger import COLUMNS, Logger
+from trpo_cli.run.logger import COLUMNS, Logger
 
 CONTRACT = [
     "env_steps",

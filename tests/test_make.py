@@ -12,10 +12,10 @@ from conftest import built
 from exactness import exactly
 
 from trpo_cli.envs.make import WORKERS_PAY, Parallelism, Task
-from trpo_cli.envs.mujoco_batch import MujocoBatch
+from trpo_cli.envs.mujoco.batch import MujocoBatch
 from trpo_cli.errors import ConfigError, EnvironmentFault
+from trpo_cli.models.policies import on_cpu
 from trpo_cli.parts import LEARNING
-from trpo_cli.policies import on_cpu
 
 PLAIN: dict[str, Any] = {
     "max_episode_steps": None,

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from conftest import quiet_make
 
-from trpo_cli.envs import contact_forces
-from trpo_cli.envs.mujoco_batch import MujocoBatch, not_exact
-from trpo_cli.envs.mujoco_tasks import TASKS
+from trpo_cli.envs.mujoco import contact_forces
+from trpo_cli.envs.mujoco.batch import MujocoBatch, not_exact
+from trpo_cli.envs.mujoco.tasks import TASKS
 
 FAMILIES = (
     "Hopper",

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trpo_cli.adam import Adam
-from trpo_cli.distributions import Categorical, DiagonalGaussian, Distribution
-from trpo_cli.linearisation import flat, linearise, outputs, share_memory
-from trpo_cli.networks import ACTIVATIONS, FEW, MLP, PIECE, Activation, Tanh
-from trpo_cli.policies.mlp import MLPPolicy
+from trpo_cli.models.adam import Adam
+from trpo_cli.models.distributions import Categorical, DiagonalGaussian, Distribution
+from trpo_cli.models.linearisation import flat, linearise, outputs, share_memory
+from trpo_cli.models.networks import ACTIVATIONS, FEW, MLP, PIECE, Activation, Tanh
+from trpo_cli.models.policies.mlp import MLPPolicy
 from trpo_cli.threads import WORTH_THREADS, limit_threads, threads_for
 
 

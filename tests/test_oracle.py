@@ -15,9 +15,9 @@ from conftest import built
 from torch import Tensor
 
 from trpo_cli.algos.policy_gradient import PolicyGradient
-from trpo_cli.critics import ZeroCritic
 from trpo_cli.data import Batch
-from trpo_cli.finite_mdp import Values
+from trpo_cli.exact.finite_mdp import Values
+from trpo_cli.models.critics import ZeroCritic
 from trpo_cli.parts import Parts
 from trpo_cli.samplers.vine import Vine
 from trpo_cli.trust_region.fisher import empirical, gauss_newton

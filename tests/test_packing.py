@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.dtypes import StringDType
 
-from trpo_cli.packing import pack, unpack
-from trpo_cli.sealing import seal, unseal
+from trpo_cli.run.packing import pack, unpack
+from trpo_cli.run.sealing import seal, unseal
 
 
 def there_and_back(state: dict[Any, Any]) -> dict[Any, Any]:

@@ -8,8 +8,8 @@ import torch
 from conftest import built
 
 from trpo_cli.algos.policy_gradient import PolicyGradient
-from trpo_cli.episodes import Episodes, evaluate
 from trpo_cli.parts import Parts
+from trpo_cli.play.episodes import Episodes, evaluate
 
 ALGORITHMS = ("trpo", "npg", "vpg", "vpg_adam", "ppo")
 SMALL = ("sampler.num_envs=8", "sampler.steps_per_iteration=256", "policy.hidden_sizes=[16]")

@@ -16,7 +16,6 @@ import pytest
 from conftest import Command
 from numpy.testing import assert_allclose
 
-from trpo_cli.lock import Lock, is_held
 from trpo_cli.report.archive import kept
 from trpo_cli.report.content import Options, content
 from trpo_cli.report.diagnostics import diagnostics
@@ -24,7 +23,8 @@ from trpo_cli.report.groups import natural
 from trpo_cli.report.measures import curve, series
 from trpo_cli.report.published import published
 from trpo_cli.report.runs import RunRecord, find
-from trpo_cli.state import RETURN
+from trpo_cli.run.lock import Lock, is_held
+from trpo_cli.run.state import RETURN
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -200,7 +200,7 @@ def test_to_ask_whether_a_run_is_held_keeps_nobody_from_holding_it(
     assert not is_held(tmp_path / ".lock")
     with (tmp_path / ".lock").open("w") as asking:
         fcntl.flock(asking, fcntl.LOCK_SH)
-        monkeypatch.setattr("trpo_cli.lock.time.sleep", lambda _: fcntl.flock(asking, fcntl.LOCK_UN))
+        monkeypatch.setattr("trpo_cli.run.lock.time.sleep", lambda _: fcntl.flock(asking, fcntl.LOCK_UN))
         held = Lock(tmp_path / ".lock")
     assert is_held(tmp_path / ".lock")
     held.release()

@@ -11,9 +11,9 @@ import pytest
 from comparison import assert_same_run, rows
 from conftest import Command, Finished, after_rows
 
+from trpo_cli.cli.resume import changed, differences, directed, place, schedules
 from trpo_cli.errors import ConfigError, RunDirectoryError
-from trpo_cli.resume import changed, differences, directed, place, schedules
-from trpo_cli.run import Run
+from trpo_cli.run.directory import Run
 
 SMALL = ("env=CartPole-v1", "sampler.num_envs=4", "sampler.steps_per_iteration=64", "total_steps=640", "eval.every=256")
 SMALL = (*SMALL, "eval.episodes=2", "checkpoint.every=1")

@@ -13,9 +13,9 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from trpo_cli.errors import RunDirectoryError
-from trpo_cli.layout import read_config
-from trpo_cli.lock import Lock
-from trpo_cli.run import Run, git_revision
+from trpo_cli.run.directory import Run, git_revision
+from trpo_cli.run.layout import read_config
+from trpo_cli.run.lock import Lock
 
 CONFIG = {"env": {"id": "x", "small": 1e-8}, "policy": {}, "seed": 0, "total_steps": 1, "choices": {"algo": "trpo"}}
 CONFIG["plugins"] = []
@@ -30,7 +30,7 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
-    holder = "import sys, os; from pathlib import Path; from trpo_cli.lock import Lock\n"
+    holder = "import sys, os; from pathlib import Path; from trpo_cli.run.lock import Lock\n"
     holder += "lock = Lock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", holder, str(tmp_path / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

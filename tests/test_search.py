@@ -22,8 +22,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from trpo_cli.errors import ConfigError, TrainingError
-from trpo_cli.layout import SWEEP
-from trpo_cli.state import State
+from trpo_cli.run.layout import SWEEP
+from trpo_cli.run.state import State
 from trpo_cli.sweep import results
 from trpo_cli.sweep.job import Job
 from trpo_cli.sweep.space import Space, space

@@ -15,10 +15,10 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation, NormalizeObservation, TimeLimit
 
-from trpo_cli.envs import contact_forces
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task
-from trpo_cli.envs.mujoco_batch import MujocoBatch
+from trpo_cli.envs.mujoco import contact_forces
+from trpo_cli.envs.mujoco.batch import MujocoBatch
 from trpo_cli.envs.slots import Slots
 from trpo_cli.envs.snapshot import obstacle, reseed, restore, save
 from trpo_cli.errors import EnvironmentFault

@@ -11,10 +11,10 @@ import torch
 from conftest import Command, composed, quiet_make
 from gymnasium import spaces
 
-from trpo_cli.distributions import DiagonalGaussian
+from trpo_cli.config.groups import CONF, options
 from trpo_cli.envs.spaces import action_decoder, observation_encoder, odd_scale
 from trpo_cli.errors import ConfigError
-from trpo_cli.groups import CONF, options
+from trpo_cli.models.distributions import DiagonalGaussian
 
 ACTIONS: list[spaces.Space[Any]] = [
     spaces.Box(-0.5, 2.0, (3,), np.float32),

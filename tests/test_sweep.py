@@ -20,12 +20,12 @@ from comparison import assert_same_run, saved
 from conftest import Command, after_rows
 from exactness import exactly
 
-from trpo_cli import checkpoint
 from trpo_cli.errors import ConfigError, RunDirectoryError
-from trpo_cli.layout import SWEEP
-from trpo_cli.lock import Lock
-from trpo_cli.signals import Stopped, StopRequest
-from trpo_cli.state import State, state
+from trpo_cli.run import checkpoint
+from trpo_cli.run.layout import SWEEP
+from trpo_cli.run.lock import Lock
+from trpo_cli.run.signals import Stopped, StopRequest
+from trpo_cli.run.state import State, state
 from trpo_cli.sweep.campaign import Campaign
 from trpo_cli.sweep.job import Job, jobs, resumed
 from trpo_cli.sweep.status import Status

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trpo_cli.algos.tabular import Improve, conservative, monotone
-from trpo_cli.critics import SharedCritic
-from trpo_cli.distributions import Categorical, DiagonalGaussian
 from trpo_cli.envs.random_mdp import RandomMDP
 from trpo_cli.errors import ConfigError
-from trpo_cli.finite_mdp import FiniteMDP
-from trpo_cli.kl_ball import kl_divergence, penalised_argmax
-from trpo_cli.linearisation import linearise
-from trpo_cli.policies.tabular import TabularPolicy
+from trpo_cli.exact.finite_mdp import FiniteMDP
+from trpo_cli.exact.kl_ball import kl_divergence, penalised_argmax
+from trpo_cli.models.critics import SharedCritic
+from trpo_cli.models.distributions import Categorical, DiagonalGaussian
+from trpo_cli.models.linearisation import linearise
+from trpo_cli.models.policies.tabular import TabularPolicy
 
 IMPROVEMENTS = pytest.mark.parametrize("improve", [conservative, monotone])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import TESTS, Command
 
-from trpo_cli.layout import command
+from trpo_cli.run.layout import command
 
 SHORT = ("total_steps=64", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
 

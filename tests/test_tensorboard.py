@@ -12,8 +12,8 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import metadata
 from test_resume import SMALL, interrupted
 
-from trpo_cli.logger import COLUMNS
-from trpo_cli.tensorboard import LAYOUT
+from trpo_cli.run.logger import COLUMNS
+from trpo_cli.run.tensorboard import LAYOUT
 
 OWN = {"trust_region/delta", "trust_region/step_length"}  # of TRPO, beside the columns of all
 

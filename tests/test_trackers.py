@@ -13,7 +13,7 @@ from comparison import assert_same_run
 from conftest import Command
 from test_resume import SMALL, interrupted
 
-from trpo_cli.signals import Stopped
+from trpo_cli.run.signals import Stopped
 
 OWN = ("plugins=[recorder]", "+logger._target_=recorder.Recorder")
 

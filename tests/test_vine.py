@@ -12,8 +12,8 @@ import torch
 from conftest import built
 from exactness import exactly
 
-from trpo_cli.critics import ZeroCritic
 from trpo_cli.errors import ConfigError
+from trpo_cli.models.critics import ZeroCritic
 from trpo_cli.parts import Parts
 from trpo_cli.returns import monte_carlo
 from trpo_cli.samplers.vine import Branches

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import Command, composed
 
-from trpo_cli.build import as_whole, is_whole
+from trpo_cli.cli.whole_numbers import in_words, with_whole_numbers
+from trpo_cli.config.build import as_whole, is_whole
 from trpo_cli.ranges import Count, NonNegativeInt, Positive
-from trpo_cli.whole_numbers import in_words, with_whole_numbers
 
 SHORT = ("env=CartPole-v1", "eval.every=0")
 WRITTEN = ("total_steps=1e2", "sampler.num_envs=2.0", "sampler.steps_per_iteration=6.4e1", "policy.hidden_sizes=[8.,8]")

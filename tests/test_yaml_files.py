@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import Command
 
-from trpo_cli.yaml_files import SLIPPED, decoded, option, parsed, slip
+from trpo_cli.config.yaml_files import SLIPPED, decoded, option, parsed, slip
 
 TOP = "defaults:\n- gym\n- _self_\n"
 SLIPS: dict[str, tuple[str | bytes, str]] = {

@@ -1,5 +1,5 @@
 """`python -m trpo_cli` is `trpo-train`."""
 
-from trpo_cli.start import train
+from trpo_cli.cli.start import train
 
 train()

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trpo_cli.build import as_whole
-from trpo_cli.cli import reported
-from trpo_cli.command_line import Parser, path
-from trpo_cli.episodes import Episodes, Evaluation, evaluate
+from trpo_cli.cli.command_line import Parser, path
+from trpo_cli.cli.failures import reported
+from trpo_cli.config.build import as_whole
 from trpo_cli.errors import UserError
-from trpo_cli.film import film, prepare
-from trpo_cli.layout import relative, staying
-from trpo_cli.trained import Trained, load, run_directories
+from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
+from trpo_cli.play.film import film, prepare
+from trpo_cli.play.trained import Trained, load, run_directories
+from trpo_cli.run.layout import relative, staying
 
 HEADER = """\
 |    return | {:>20} |      std |  length | episodes |       steps | task, run
@@ -174,6 +174,6 @@ def _at_least(smallest: int) -> Any:
 
 
 if __name__ == "__main__":
-    from trpo_cli.start import evaluate as command
+    from trpo_cli.cli.start import evaluate as command
 
     command()

@@ -6,19 +6,19 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from trpo_cli.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.errors import ConfigError, EnvironmentFault, NoSnapshot
+from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.ranges import Count, NonNegativeInt, Threads
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
     import torch
 
     from trpo_cli.algos import Algorithm
-    from trpo_cli.critics import Critic
     from trpo_cli.envs.make import Task
-    from trpo_cli.policies import Policy
+    from trpo_cli.models.critics import Critic
+    from trpo_cli.models.policies import Policy
+    from trpo_cli.run.trackers import Tracker
     from trpo_cli.samplers import Sampler
-    from trpo_cli.trackers import Tracker
 
 log = logging.getLogger("trpo_cli")
 R = TypeVar("R")
@@ -116,14 +116,14 @@ class Parts:
 
 def root_settings(node: dict[str, Any]) -> Settings:
     """The settings at the root of a resolved configuration. Raises `ConfigError` for one that does not fit."""
-    from trpo_cli.build import fill
+    from trpo_cli.config.build import fill
 
     return fill(Settings, {key: value for key, value in node.items() if key not in NOT_SETTINGS})
 
 
 def check(node: dict[str, Any]) -> None:
     """Make everything that a run with this configuration is made of, and let go of it. Raises what making it raises."""
-    from trpo_cli.plugins import import_plugins
+    from trpo_cli.config.plugins import import_plugins
 
     settings = root_settings(node)
     import_plugins(settings.plugins)
@@ -134,10 +134,10 @@ def check(node: dict[str, Any]) -> None:
 def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
     """The parts that a resolved configuration describes. Raises `ConfigError` before any environment step."""
     from trpo_cli.algos import Algorithm
-    from trpo_cli.build import build
-    from trpo_cli.critics import Critic
+    from trpo_cli.config.build import build
     from trpo_cli.envs.make import Task
-    from trpo_cli.policies import Policy
+    from trpo_cli.models.critics import Critic
+    from trpo_cli.models.policies import Policy
     from trpo_cli.samplers import Sampler
     from trpo_cli.seeding import seed_globals, torch_generator
     from trpo_cli.threads import limit_threads
@@ -162,8 +162,8 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
 
 def build_tracker(node: dict[str, Any], settings: Settings) -> Tracker | None:
     """Where the rows go beside the run directory, if anywhere. Raises `ConfigError`."""
-    from trpo_cli.build import build
-    from trpo_cli.trackers import Tracker
+    from trpo_cli.config.build import build
+    from trpo_cli.run.trackers import Tracker
 
     return build(node["logger"], "logger", Tracker, settings.plugins) if "logger" in node else None
 

@@ -22,27 +22,27 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from trpo_cli.cli import discard_empty, reported, told_once
-from trpo_cli.command_line import checked, opened, read
-from trpo_cli.composed import Node, described
-from trpo_cli.door import answered
-from trpo_cli.episodes import METRICS
+from trpo_cli.cli.announcements import announce, farewell, resuming, saying_how_to_go_on
+from trpo_cli.cli.answers import answered
+from trpo_cli.cli.command_line import checked, opened, read
+from trpo_cli.cli.failures import discard_empty, reported, told_once
+from trpo_cli.cli.resume import Plan, directed, planned
+from trpo_cli.cli.search_path import extended
+from trpo_cli.cli.whole_numbers import plainly, with_whole_numbers
+from trpo_cli.config.composed import Node, described
+from trpo_cli.config.groups import CONF
 from trpo_cli.errors import ConfigError, EnvironmentFault, EnvironmentMisfit, UserError
-from trpo_cli.groups import CONF
-from trpo_cli.layout import fitting, relative, typed_in
 from trpo_cli.memory import enough_memory
 from trpo_cli.parts import Parts, Settings, build_parts, build_tracker, root_settings
-from trpo_cli.progress import Progress
-from trpo_cli.resume import Plan, directed, planned
+from trpo_cli.play.episodes import METRICS
+from trpo_cli.run.layout import fitting, relative, typed_in
+from trpo_cli.run.progress import Progress
+from trpo_cli.run.signals import Stopped, StopRequest
 from trpo_cli.schedules import due
-from trpo_cli.search_path import extended
-from trpo_cli.signals import Stopped, StopRequest
-from trpo_cli.telling import announce, farewell, resuming, saying_how_to_go_on
-from trpo_cli.whole_numbers import plainly, with_whole_numbers
 
 if TYPE_CHECKING:
-    from trpo_cli.logger import Logger
-    from trpo_cli.run import Run
+    from trpo_cli.run.directory import Run
+    from trpo_cli.run.logger import Logger
 
 log = logging.getLogger("trpo_cli")
 
@@ -53,12 +53,12 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
     `given` is the resolved configuration that the `overrides` compose to. In a sweep its log tells all; `watched`
     if its progress is to be shown.
     """
-    from trpo_cli.build import fill
-    from trpo_cli.logger import Logger
-    from trpo_cli.plugins import import_plugins
-    from trpo_cli.run import Run
+    from trpo_cli.config.build import fill
+    from trpo_cli.config.plugins import import_plugins
+    from trpo_cli.run.directory import Run
+    from trpo_cli.run.logger import Logger
+    from trpo_cli.run.trackers import Tracking
     from trpo_cli.seeding import seed_globals
-    from trpo_cli.trackers import Tracking
 
     log.setLevel(logging.INFO)
     with Run(directory, in_sweep) as run, enough_memory():
@@ -291,6 +291,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from trpo_cli.start import train as command
+    from trpo_cli.cli.start import train as command
 
     command()

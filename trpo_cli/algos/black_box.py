@@ -23,10 +23,10 @@ from torch.nn.utils import vector_to_parameters
 
 from trpo_cli.algos import Metrics
 from trpo_cli.algos.patience import PatientAlgorithm
-from trpo_cli.critics import ZeroCritic
 from trpo_cli.errors import ConfigError
-from trpo_cli.linearisation import flat
-from trpo_cli.policies import Policy
+from trpo_cli.models.critics import ZeroCritic
+from trpo_cli.models.linearisation import flat
+from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positive
 from trpo_cli.samplers.whole_episodes import WholeEpisodes
 from trpo_cli.trust_region.step import Outcome

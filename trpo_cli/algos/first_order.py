@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trpo_cli.adam import Adam
 from trpo_cli.algos import Metrics
 from trpo_cli.algos.policy_gradient import PolicyGradient
-from trpo_cli.critics import SharedCritic
 from trpo_cli.data import Batch
 from trpo_cli.errors import ConfigError
-from trpo_cli.linearisation import Linearisation, linearise, share_memory, size
-from trpo_cli.policies import Policy
+from trpo_cli.models.adam import Adam
+from trpo_cli.models.critics import SharedCritic
+from trpo_cli.models.linearisation import Linearisation, linearise, share_memory, size
+from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import Count, Finite, NonNegative, Positive
 from trpo_cli.schedules import Decay, decayed
 from trpo_cli.trust_region.constraint import mean_kl

@@ -11,10 +11,10 @@ from torch import nn
 
 from trpo_cli.algos import Metrics
 from trpo_cli.algos.patience import PatientAlgorithm
-from trpo_cli.critics import Critic, ZeroCritic, explained_variance
 from trpo_cli.data import Advantage, Batch, Sample, Visited
 from trpo_cli.errors import ConfigError
-from trpo_cli.policies import Policy
+from trpo_cli.models.critics import Critic, ZeroCritic, explained_variance
+from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import UnitInterval
 from trpo_cli.samplers import PolicySampler
 from trpo_cli.surrogates import NEEDS, Surrogate, Tries, importance_sampled

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from trpo_cli.algos import Algorithm, Metrics
-from trpo_cli.critics import ZeroCritic
-from trpo_cli.finite_mdp import Values
-from trpo_cli.kl_ball import kl_divergence, penalised_argmax
-from trpo_cli.policies.tabular import TabularPolicy
+from trpo_cli.exact.finite_mdp import Values
+from trpo_cli.exact.kl_ball import kl_divergence, penalised_argmax
+from trpo_cli.models.critics import ZeroCritic
+from trpo_cli.models.policies.tabular import TabularPolicy
 from trpo_cli.ranges import Shrink
 from trpo_cli.samplers.exact import Exact
 from trpo_cli.trust_region.step import Outcome

@@ -13,11 +13,11 @@ from torch.nn.utils import vector_to_parameters
 
 from trpo_cli.algos import Metrics
 from trpo_cli.algos.policy_gradient import PolicyGradient
-from trpo_cli.critics import SharedCritic
 from trpo_cli.data import Batch
-from trpo_cli.distributions import Distribution
 from trpo_cli.errors import ConfigError
-from trpo_cli.linearisation import flat, outputs
+from trpo_cli.models.critics import SharedCritic
+from trpo_cli.models.distributions import Distribution
+from trpo_cli.models.linearisation import flat, outputs
 from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positive
 from trpo_cli.schedules import Decay, decayed
 from trpo_cli.surrogates import Surrogate

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trpo_cli.envs.failure import Failure, worded
 from trpo_cli.envs.fitting import misfit, same_table
 from trpo_cli.envs.make import FASTEST, Parallelism, Task
-from trpo_cli.envs.mujoco_batch import MujocoBatch
+from trpo_cli.envs.mujoco.batch import MujocoBatch
 from trpo_cli.envs.slots import Slots
 from trpo_cli.envs.spaces import Floats, action_decoder, observation_encoder, odd_scale
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trpo_cli.errors import EnvironmentFault, EnvironmentMisfit, UserError
-from trpo_cli.signals import Stopped
+from trpo_cli.run.signals import Stopped
 
 NOT_ITS_OWN = (Stopped, KeyboardInterrupt)
 """What the program raises wherever it is, inside an environment too. All else is the environment's, `sys.exit` too."""

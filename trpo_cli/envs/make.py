@@ -20,7 +20,7 @@ from gymnasium.vector import VectorEnv
 from trpo_cli.envs.closing import let_go
 from trpo_cli.envs.failure import NOT_ITS_OWN, Failure, worded
 from trpo_cli.envs.in_turn import InTurn
-from trpo_cli.envs.mujoco_batch import MujocoBatch, not_exact
+from trpo_cli.envs.mujoco.batch import MujocoBatch, not_exact
 from trpo_cli.envs.registered import ids, registered, versions
 from trpo_cli.envs.spaces import action_decoder, observation_encoder
 from trpo_cli.envs.watched import Watched

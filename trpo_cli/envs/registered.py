@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import gymnasium
 
+from trpo_cli.config.plugins import announced, import_plugins
 from trpo_cli.envs import random_mdp  # noqa: F401  registers RandomMDP-v0
-from trpo_cli.plugins import announced, import_plugins
 
 VERSIONED = re.compile(r"(.+)-v(\d+)")
 

@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from trpo_cli.distributions import Categorical, DiagonalGaussian, Distribution
 from trpo_cli.errors import ConfigError
+from trpo_cli.models.distributions import Categorical, DiagonalGaussian, Distribution
 
 Floats = NDArray[np.float64]
 Encoder = Callable[[NDArray[Any]], Floats]

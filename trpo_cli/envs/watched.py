@@ -9,8 +9,8 @@ from gymnasium.envs.mujoco import MujocoEnv
 
 from trpo_cli.envs.declared import Declared
 from trpo_cli.envs.failure import raised
+from trpo_cli.envs.mujoco.stability import WARNINGS, unstable
 from trpo_cli.envs.snapshot import seed_spaces
-from trpo_cli.envs.stability import WARNINGS, unstable
 
 
 class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -27,8 +27,8 @@ from trpo_cli.envs.global_generators import Globals
 from trpo_cli.envs.slots import Place
 from trpo_cli.envs.watched import Watched
 from trpo_cli.errors import UserError
+from trpo_cli.run.signals import SIGNALS
 from trpo_cli.seeding import seed_globals
-from trpo_cli.signals import SIGNALS
 
 Env = gymnasium.Env[Any, Any]
 Array = NDArray[Any]

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from trpo_cli.envs.failure import Failure
 from trpo_cli.envs.worker import CLOSED, GRACE, table, work
 from trpo_cli.errors import ConfigError
-from trpo_cli.signals import SIGNALS, unheard
+from trpo_cli.run.signals import SIGNALS, unheard
 
 Env = gymnasium.Env[Any, Any]
 Array = NDArray[Any]

@@ -10,11 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from trpo_cli import __version__, durable
-from trpo_cli.cli import reported
-from trpo_cli.command_line import Parser, path
+from trpo_cli import __version__
+from trpo_cli.cli.command_line import Parser, path
+from trpo_cli.cli.failures import reported
 from trpo_cli.errors import RunDirectoryError, UserError
-from trpo_cli.layout import relative
 from trpo_cli.report.archive import archive
 from trpo_cli.report.content import Content, Options, content
 from trpo_cli.report.figures import together
@@ -24,7 +23,9 @@ from trpo_cli.report.page import GENERATOR, page
 from trpo_cli.report.references import EVERY_TASK
 from trpo_cli.report.runs import archives, find, refuse_absent
 from trpo_cli.report.tables import escaped
-from trpo_cli.state import RETURN
+from trpo_cli.run import durable
+from trpo_cli.run.layout import relative
+from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import STATISTICS
 
 PAGE, MARKDOWN = "report.html", "results.md"

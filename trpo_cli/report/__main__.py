@@ -1,5 +1,5 @@
 """`python -m trpo_cli.report` is `trpo-report`."""
 
-from trpo_cli.start import report
+from trpo_cli.cli.start import report
 
 report()

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trpo_cli import durable
 from trpo_cli.errors import RunDirectoryError
-from trpo_cli.layout import CONFIG, METRICS, SUMMARY, WHOLE, plain
 from trpo_cli.report.diagnostics import measured
 from trpo_cli.report.groups import grouped, natural, without_duplicates
 from trpo_cli.report.measures import rises
@@ -30,7 +28,9 @@ from trpo_cli.report.runs import (
     read,
     read_summary,
 )
-from trpo_cli.state import RETURN
+from trpo_cli.run import durable
+from trpo_cli.run.layout import CONFIG, METRICS, SUMMARY, WHOLE, plain
+from trpo_cli.run.state import RETURN
 
 ROWS = 100  # of metrics.csv that are kept
 

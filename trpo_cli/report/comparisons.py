@@ -14,7 +14,7 @@ from trpo_cli.report.published import Published
 from trpo_cli.report.references import Scale, best_published
 from trpo_cli.report.runs import EVALUATION
 from trpo_cli.report.tables import Cell, Table, span
-from trpo_cli.state import RETURN
+from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import (
     FEWEST,
     Estimate,

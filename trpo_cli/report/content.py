@@ -17,7 +17,7 @@ from trpo_cli.report.published import Published, published
 from trpo_cli.report.references import Scale, scales, thresholds
 from trpo_cli.report.runs import EVALUATION, STEPS, RunRecord
 from trpo_cli.report.tables import Table, shown
-from trpo_cli.state import RETURN
+from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import FEWEST, IQM, MEAN, Floats, Statistic
 
 

@@ -18,7 +18,7 @@ from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import curve
 from trpo_cli.report.published import NEAR, Published
 from trpo_cli.report.runs import STEPS
-from trpo_cli.state import RETURN
+from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import FEWEST, Floats, Statistic, bounds, profile, profile_interval, stretches
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's, but yellow

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from trpo_cli.cli.resume import MAY_CHANGE, schedules
+from trpo_cli.config.settings import INDIFFERENT
 from trpo_cli.errors import RunDirectoryError, nearest
 from trpo_cli.report.runs import RunRecord
-from trpo_cli.resume import MAY_CHANGE, schedules
-from trpo_cli.settings import INDIFFERENT
 
 PRESET = "experiment"  # the group whose options only set keys of others
 NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from trpo_cli.report.groups import Group, averaged_settings, repeated_seeds
 from trpo_cli.report.measures import common_step
 from trpo_cli.report.runs import EVALUATION, RunRecord
-from trpo_cli.state import RETURN
+from trpo_cli.run.state import RETURN
 
 STATUSES = {  # the worst first; of one run, of many
     "broken": ("is broken", "are broken"),

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from trpo_cli.config.settings import INDIFFERENT, flat
 from trpo_cli.errors import RunDirectoryError
-from trpo_cli.layout import (
+from trpo_cli.run.layout import (
     CHECKPOINTS,
     CONFIG,
     FOLDERS,
@@ -28,9 +29,8 @@ from trpo_cli.layout import (
     read_config,
     refuse_links,
 )
-from trpo_cli.lock import LOCK, is_held
-from trpo_cli.settings import INDIFFERENT, flat
-from trpo_cli.state import failure
+from trpo_cli.run.lock import LOCK, is_held
+from trpo_cli.run.state import failure
 from trpo_cli.statistics import Floats
 
 EVALUATION, STEPS = "eval/episode_return_mean", "env_steps"

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from trpo_cli.aligned import aligned
-from trpo_cli.layout import METRICS
+from trpo_cli.cli.tables import aligned
 from trpo_cli.report.diagnostics import MEASURES, measured
 from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import bests, common_step, finals, latest, reaching, speeds
 from trpo_cli.report.notices import many
 from trpo_cli.report.runs import EVALUATION, RECENT, RunRecord
-from trpo_cli.state import RETURN
+from trpo_cli.run.layout import METRICS
+from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import Floats, Statistic, are_enough, bounds
 
 Cell = str | float | int | None

@@ -8,7 +8,7 @@ from typing import Any
 from trpo_cli.data import Sample
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.normalize import ObservationNormalizer
-from trpo_cli.policies import Policy
+from trpo_cli.models.policies import Policy
 from trpo_cli.surrogates import Surrogate, Tries
 
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from trpo_cli.data import Advantage, Estimates, Predict, Sample, Tensors, Visited
-from trpo_cli.distributions import Categorical
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Task
 from trpo_cli.envs.normalize import ObservationNormalizer
 from trpo_cli.errors import ConfigError
-from trpo_cli.finite_mdp import FiniteMDP, Guarantee, Values
-from trpo_cli.policies import Policy, on_cpu
+from trpo_cli.exact.finite_mdp import FiniteMDP, Guarantee, Values
+from trpo_cli.models.distributions import Categorical
+from trpo_cli.models.policies import Policy, on_cpu
 from trpo_cli.ranges import Shrink
 from trpo_cli.samplers import PolicySampler
 from trpo_cli.seeding import environment_seeds

@@ -14,7 +14,7 @@ from trpo_cli.envs.make import Parallelism, Task, Vectorization
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
 from trpo_cli.errors import ConfigError
 from trpo_cli.memory import refuse_batch
-from trpo_cli.policies import Policy, on_cpu
+from trpo_cli.models.policies import Policy, on_cpu
 from trpo_cli.ranges import Count, UnitInterval
 from trpo_cli.samplers import PolicySampler
 from trpo_cli.samplers.episodes import EpisodeStatistics

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trpo_cli.data import Advantage, Estimates, Predict, Rollout, Sample, Tensors, Visited
-from trpo_cli.distributions import Categorical
 from trpo_cli.envs import global_generators
 from trpo_cli.envs.make import Task
 from trpo_cli.errors import ConfigError
-from trpo_cli.policies import Policy, on_cpu
+from trpo_cli.models.distributions import Categorical
+from trpo_cli.models.policies import Policy, on_cpu
 from trpo_cli.ranges import Count, UnitInterval
 from trpo_cli.returns import monte_carlo
 from trpo_cli.samplers.jobs import Jobs

@@ -17,7 +17,7 @@ from torch import Tensor
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task, Vectorization
 from trpo_cli.envs.normalize import ObservationNormalizer
-from trpo_cli.policies import Policy, on_cpu
+from trpo_cli.models.policies import Policy, on_cpu
 from trpo_cli.ranges import Count
 from trpo_cli.samplers import Sampler
 from trpo_cli.samplers.episodes import FinishedEpisodes

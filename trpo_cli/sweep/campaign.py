@@ -19,22 +19,22 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from trpo_cli.build import fill
-from trpo_cli.composed import Node, described
+from trpo_cli.cli.mistakes import explained
+from trpo_cli.cli.resume import AUTO, ONE_RUN, planned
+from trpo_cli.cli.whole_numbers import with_whole_numbers
+from trpo_cli.config.build import fill
+from trpo_cli.config.composed import Node, described
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
-from trpo_cli.layout import CONFIG, SWEEP, command, home, quoted, relative, staying
-from trpo_cli.lock import LOCK, Lock
-from trpo_cli.mistakes import explained
 from trpo_cli.parts import check, root_settings
 from trpo_cli.report import report
-from trpo_cli.resume import AUTO, ONE_RUN, planned
-from trpo_cli.run import note_failure
-from trpo_cli.signals import Interruptible, Stopped, unheard
-from trpo_cli.state import ENDED, FAILED, FINISHED, RUNNING, State
+from trpo_cli.run.directory import note_failure
+from trpo_cli.run.layout import CONFIG, SWEEP, command, home, quoted, relative, staying
+from trpo_cli.run.lock import LOCK, Lock
+from trpo_cli.run.signals import Interruptible, Stopped, unheard
+from trpo_cli.run.state import ENDED, FAILED, FINISHED, RUNNING, State
 from trpo_cli.sweep.job import Job, recorded
 from trpo_cli.sweep.status import Status, table
 from trpo_cli.sweep.stopping import FROM_TERMINALS, NOTE, let_end, name_command
-from trpo_cli.whole_numbers import with_whole_numbers
 
 HERE = ".BasicLauncher"  # how the target of the launcher ends that runs jobs in this process
 

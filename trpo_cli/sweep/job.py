@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trpo_cli.cli.resume import MAY_CHANGE, as_value, unquoted
 from trpo_cli.errors import ConfigError, RunDirectoryError
-from trpo_cli.layout import CONFIG, SWEEP, plain
-from trpo_cli.resume import MAY_CHANGE, as_value, unquoted
+from trpo_cli.run.layout import CONFIG, SWEEP, plain
 
 NAMELESS = ("hydra", "resume", "sweep.", "plugins", "logger", "experiment", *MAY_CHANGE)
 """How keys begin that tell no job from another, unless they are swept."""

@@ -11,10 +11,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from trpo_cli import durable
-from trpo_cli.aligned import aligned
-from trpo_cli.command_line import listed
-from trpo_cli.layout import command
+from trpo_cli.cli.command_line import listed
+from trpo_cli.cli.tables import aligned
+from trpo_cli.run import durable
+from trpo_cli.run.layout import command
 from trpo_cli.sweep.space import UNSAID
 from trpo_cli.sweep.trials import Trials
 

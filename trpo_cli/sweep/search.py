@@ -49,7 +49,7 @@ class Search(Sweep):
             self._search(found, options, default)
 
     def _options(self) -> Options:
-        from trpo_cli.build import fill
+        from trpo_cli.config.build import fill
         from trpo_cli.sweep.trials import Options
 
         options = fill(Options, self.given, "hydra.sweeper.")

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from trpo_cli import durable
-from trpo_cli.aligned import aligned
+from trpo_cli.cli.tables import aligned
 from trpo_cli.errors import RunDirectoryError
-from trpo_cli.layout import SWEEP, relative
-from trpo_cli.state import ENDED, FAILED, RUNNING, WAITING, State, state
+from trpo_cli.run import durable
+from trpo_cli.run.layout import SWEEP, relative
+from trpo_cli.run.state import ENDED, FAILED, RUNNING, WAITING, State, state
 from trpo_cli.sweep.job import Job
 
 INTERVAL = 2.0  # seconds

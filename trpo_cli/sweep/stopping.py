@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
-from trpo_cli import durable
-from trpo_cli.lock import LOCK, holder
-from trpo_cli.signals import Stopped
+from trpo_cli.run import durable
+from trpo_cli.run.lock import LOCK, holder
+from trpo_cli.run.signals import Stopped
 from trpo_cli.sweep.job import Job
 
 NOTE = ".stopped"  # in the directory of a sweep: which command was stopped there, and by what signal

@@ -12,12 +12,12 @@ from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from trpo_cli.aligned import aligned
+from trpo_cli.cli.tables import aligned
+from trpo_cli.cli.whole_numbers import in_words
 from trpo_cli.errors import ConfigError, TrainingError
-from trpo_cli.state import FINISHED
+from trpo_cli.run.state import FINISHED
 from trpo_cli.sweep.campaign import Campaign, going_on
 from trpo_cli.sweep.job import NAMELESS_JOB, Job, jobs, recorded
-from trpo_cli.whole_numbers import in_words
 
 
 class Sweep(BasicSweeper):

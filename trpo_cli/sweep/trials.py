@@ -21,9 +21,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL
 
 from trpo_cli.errors import ConfigError, TrainingError
-from trpo_cli.layout import SUMMARY, quoted
 from trpo_cli.ranges import Count, NonNegativeInt
-from trpo_cli.state import ENDED, FINISHED
+from trpo_cli.run.layout import SUMMARY, quoted
+from trpo_cli.run.state import ENDED, FINISHED
 from trpo_cli.sweep.campaign import Campaign
 from trpo_cli.sweep.job import Job
 from trpo_cli.sweep.space import UNSAID, Space
@@ -187,7 +187,7 @@ class Trials:
 
 def made(kind: str, node: Mapping[str, Any], **arguments: Any) -> Any:
     """One of Optuna's, a `sampler` or `pruner`. Raises `ConfigError` if it cannot be had with what `node` says."""
-    from trpo_cli.build import checked
+    from trpo_cli.config.build import checked
 
     path = f"hydra.sweeper.{kind}"
     try:

@@ -1,0 +1,42 @@
+"""Runs that earlier revisions made, kept in `old_runs/`, are still read: evaluated, reported and resumed exactly."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import TESTS, Command
+
+OLD = TESTS / "old_runs"
+RUNS = sorted(path.name for path in OLD.iterdir())
+
+
+@pytest.fixture(params=RUNS)
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A copy of an old run."""
+    return Path(shutil.copytree(OLD / request.param, tmp_path / "run"))
+
+
+def test_an_old_run_is_evaluated_and_reported(old: Path, trpo_eval: Command, trpo_report: Command) -> None:
+    played = trpo_eval("run", "--episodes", "2", "--json", "played.json")
+    assert played.status == 0, played.err
+    assert json.loads((old.parent / "played.json").read_text())[0]["returns"]
+    metric = ("--metric", "exact/return") if "exact/return" in (old / "metrics.csv").read_text() else ()
+    assert trpo_report("run", "--out", "report", *metric).status == 0
+    assert json.loads((old / "summary.json").read_text())["env_steps"] > 0
+
+
+def test_an_old_run_goes_on_exactly(old: Path, trpo_train: Command) -> None:
+    before = (old / "metrics.csv").read_text()
+    steps = json.loads((old / "summary.json").read_text())["env_steps"]
+    resumed = trpo_train("resume=run", f"total_steps={2 * steps}")
+    assert resumed.status == 0, resumed.err
+    summary = json.loads((old / "summary.json").read_text())
+    assert summary["env_steps"] >= 2 * steps
+    assert summary["inexact_resumes"] == 0
+    after = (old / "metrics.csv").read_text()
+    assert after.startswith(before)
+    assert len(list(csv.DictReader(after.splitlines()))) > len(list(csv.DictReader(before.splitlines())))

@@ -1,0 +1,82 @@
+"""What is said of a run: how it begins, where it can go on from, what it came to."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trpo_cli.cli.resume import Plan
+from trpo_cli.parts import INEXACT, Parts, Settings
+from trpo_cli.run.layout import command, quoted, relative
+from trpo_cli.run.progress import Progress
+from trpo_cli.run.signals import Stopped
+
+if TYPE_CHECKING:
+    from trpo_cli.run.directory import Run
+
+log = logging.getLogger("trpo_cli")
+
+
+def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
+    """Say what begins, or how it goes on."""
+    log.info("training on %s, writing to %s", parts.task.id, run.directory)
+    if parts.sampler.random:
+        log.info("%s environments, %s", parts.sampler.environments.num_envs, parts.sampler.environments.how)
+    if plan.continues:
+        log.info("going on after %s steps", f"{progress.env_steps:,}")
+    for warning in run.warnings:
+        log.warning("%s", warning)
+    for change in plan.changes:
+        log.warning("changed: %s", change)
+    for key in plan.rescheduled:
+        log.warning("%s: it falls to 0 at the new total_steps, from another value than it had reached", key)
+    if parts.sampler.environments.odd_scale and not plan.continues:
+        log.warning(parts.sampler.environments.odd_scale)
+    if parts.obstacle:
+        log.warning(INEXACT, parts.obstacle)
+
+
+@contextlib.contextmanager
+def saying_how_to_go_on(run: Run, settings: Settings, in_sweep: bool) -> Iterator[None]:
+    """When a signal stops a run, say where it can go on from; a sweep says so itself."""
+    try:
+        yield
+    except Stopped as stopped:
+        told = f"stopped by {stopped.by.name}; the last checkpoint is of step {run.saved:,}"
+        log.warning(told)
+        if not in_sweep:
+            print(f"{told}\ngo on from there:  {resuming(run.directory, settings.plugins)}", file=sys.stderr)
+        raise
+
+
+def resuming(directory: Path, plugins: Sequence[str]) -> str:
+    """The command that goes on with a run."""
+    again = [shlex.quote(f"plugins=[{','.join(plugins)}]")] if plugins else []
+    return " ".join([command("trpo-train", plugins), quoted("resume=", directory), *again])
+
+
+def farewell(parts: Parts, progress: Progress, settings: Settings, directory: Path) -> None:
+    """Say what was reached, where it lies, and how to look at it."""
+    place, plugins, seconds = quoted("", directory), settings.plugins, progress.seconds
+    reached = [
+        f"{name} {value:.5g}"
+        for name, value in (
+            ("training return", progress.final_training_return),
+            ("recent", progress.recent_training_return),
+            ("best", progress.best_training_return),
+            ("evaluation return", progress.final_evaluation_return),
+        )
+        if value is not None
+    ]
+    if progress.final_training_return is None:
+        reached.insert(0, f"no episode ended in {parts.sampler.environments.num_envs} environments side by side")
+    print(f"{parts.task.id}: {', '.join(reached)} after {progress.env_steps:,} steps")
+    print(f"{seconds:.0f} s, {progress.env_steps / seconds:,.0f} steps a second; the run is in {relative(directory)}")
+    print(f"look at it:  {command('tensorboard')} --logdir {place}")
+    allowed = f" --plugins {' '.join(plugins)}" if plugins else ""
+    print(f"play it:     {command('trpo-eval', plugins)} {place}{allowed}")

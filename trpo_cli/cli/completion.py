@@ -1,0 +1,136 @@
+"""TAB completion: what could stand next on a command line, and the scripts that have bash, zsh and fish ask for it.
+
+The answer comes from the YAML files alone: neither torch nor Gymnasium is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trpo_cli.cli.command_line import SHELLS, CommandLine, read
+from trpo_cli.cli.help import HELP
+from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, choices, parts, roots
+from trpo_cli.errors import UserError
+
+DIRECTORIES = ("resume=", "sweep.resume=", "hydra.run.dir=", "hydra.sweep.dir=")
+OPTIONS = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", HELP, re.MULTILINE)
+
+
+def candidates(line: str) -> list[str]:
+    """What the last word of a line, `trpo-train algo=tr` for one, could become; nothing if the line makes no sense."""
+    try:
+        words = shlex.split(line)
+        word = "" if line[-1:].isspace() else words.pop()
+        said = read(words[1:])
+    except (ValueError, UserError):  # an open quote, an option without its value
+        return _directories("", line.split()[-1]) if line.split() else []
+    if word.startswith("-"):
+        found = list(OPTIONS)
+    elif word.startswith(DIRECTORIES):
+        key, equals, start = word.partition("=")
+        found = _directories(f"{key}{equals}", start)
+    else:
+        found = _overrides(word, said)
+    return sorted(text for text in found if text.startswith(word))
+
+
+def _overrides(word: str, said: CommandLine) -> list[str]:
+    """Groups with their options, and keys with the values that they have."""
+    places = roots(said.config_dir)
+    known = (*GROUPS, *parts(places), *OF_SWEEPS)
+    group, equals, value = word.partition("=")
+    if equals and group in known:
+        before, comma, _ = value.rpartition(",")  # in a sweep, one after the other
+        return [f"{group}={before}{comma}{name}" for name in choices(group, places)]
+    keys = _keys(_composed(said.overrides))
+    if equals:
+        return [f"{key}={shown}" for key, shown in keys.items() if key == group]
+    depth = word.count(".")
+    flat = [name for name in known if "/" not in name or "/" in word or (said.multirun and name in OF_SWEEPS)]
+    groups = [f"{name}=" for name in flat]
+    below = {".".join(key.split(".")[: depth + 1]): key for key in keys}
+    return [*groups, *(f"{start}=" if start in keys else f"{start}." for start in below)]
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration of what was said so far, or of the defaults where that does not compose."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return compose("train", [text for text in overrides if "," not in text])
+        except (HydraException, OmegaConfBaseException, ValueError):
+            return compose("train")
+
+
+def _keys(config: DictConfig) -> dict[str, str]:
+    """Every key with its value as it is written: `algo.delta`, `0.01`."""
+    found: dict[str, str] = {}
+
+    def walk(node: Any, path: str) -> None:
+        for name, value in node.items():
+            key = f"{path}{name}"
+            if isinstance(value, Mapping) and value:
+                walk(value, f"{key}.")
+            elif name != "_target_":
+                found[key] = _written(value)
+
+    walk(OmegaConf.to_container(config), "")
+    return found
+
+
+def _written(value: Any) -> str:
+    plain = {None: "null", True: "true", False: "false"}
+    return plain[value] if value is None or isinstance(value, bool) else str(value).replace("'", "").replace(" ", "")
+
+
+def _directories(key: str, start: str) -> list[str]:
+    folder = Path(os.path.expanduser(start if start.endswith("/") else os.path.dirname(start)))
+    prefix = start if start.endswith("/") else start[: start.rfind("/") + 1]
+    found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return [text for name in found if (text := f"{key}{prefix}{name}/").startswith(f"{key}{start}")]
+
+
+def script(shell: str) -> str:
+    """What the shell has to read. Raises `UserError` if it is none that we know."""
+    return Path(__file__).with_name(f"completion.{_known(shell)}").read_text(encoding="utf-8")
+
+
+def install(shell: str) -> str:
+    """Write the script where the shell reads it at its start; returns what was done.
+
+    fish reads a directory; bash and zsh a file of the user's, to which one line is added, once.
+    """
+    shell = _known(shell)
+    home = Path.home()
+    if shell == "fish":
+        place = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "fish" / "conf.d" / "trpo-cli.fish"
+    else:
+        place = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "trpo-cli" / f"completion.{shell}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(script(shell), encoding="utf-8")
+    said = f"{shell}: written to {place}"
+    if shell != "fish":
+        start = Path(os.environ.get("ZDOTDIR") or home) / ".zshrc" if shell == "zsh" else home / ".bashrc"
+        line = f". {shlex.quote(str(place))}"
+        text = start.read_text(encoding="utf-8") if start.exists() else ""
+        if line not in text.splitlines():
+            start.write_text(f"{text.rstrip()}\n{line}\n".lstrip("\n"), encoding="utf-8")
+        said += f", which {start} reads"
+    return f"{said}\nit works in every {shell} that is started from now on"
+
+
+def _known(shell: str) -> str:
+    """The shell's name; if none was given, that of the one in use."""
+    name = shell or Path(os.environ.get("SHELL", "")).name
+    if name not in SHELLS:
+        raise UserError(f"completion: say for which shell, --install-completion {'|'.join(SHELLS)}")
+    return name

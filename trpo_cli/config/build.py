@@ -1,0 +1,266 @@
+"""A node of the configuration -> the object it describes, checked before anything is made.
+
+A node names its class or function as `_target_`; the other keys are keyword arguments. A class is called, a function
+gets its keyword-only arguments and is called by whoever receives it. Signatures are the schema: unknown keys, missing
+keys, wrong types and values out of range are found here. Code comes from the parts of `trpo_cli` and from the packages
+that the user named in `plugins` on this command line or installed for it (`plugins.py`), from nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from decimal import Decimal
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml  # type: ignore[import-untyped]
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from trpo_cli.config.groups import CONF, options
+from trpo_cli.config.moved import current_target
+from trpo_cli.config.plugins import announced
+from trpo_cli.errors import TAKEN, ConfigError, UnknownNameError, UserError, nearest
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+PARTS = tuple(
+    f"trpo_cli.{name}"
+    for name in (
+        "algos",
+        "envs",
+        "models",
+        "returns",
+        "run.trackers",
+        "samplers",
+        "surrogates",
+        "trust_region",
+    )
+)
+"""Where parts come from. The rest of the program reads and writes files, and no configuration may call it."""
+
+
+def build(
+    node: Any,
+    path: str,
+    role: type[R],
+    plugins: Sequence[str] = (),
+    chosen: Mapping[str, str] | None = None,
+    **context: Any,
+) -> R:
+    """The object that `node`, found at `path` of the configuration, describes: an instance of `role`.
+
+    `context` holds what only the program knows (a policy, a generator, ...); each part receives what its signature
+    names. `chosen` are the options as they were typed, by group. Raises `ConfigError`, naming the key.
+    """
+    target = locate(_part(node, path)["_target_"], f"{path}._target_", plugins)
+    if not (inspect.isclass(target) and issubclass(target, role)):
+        raise ConfigError(f"{path}._target_: '{node['_target_']}' is no {role.__name__}")
+    _refuse_unfit(target, path, context, chosen or {})
+    arguments = _arguments(target, node, path, plugins, context, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        return target(**arguments)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {target.__name__}: {error}") from error
+
+
+def build_function(node: Any, path: str, plugins: Sequence[str] = ()) -> Callable[..., Any]:
+    """The function that `node` describes, with its keyword-only arguments set: the others are for whoever calls it."""
+    target = locate(_part(node, path)["_target_"], f"{path}._target_", plugins)
+    if not inspect.isfunction(target):
+        raise ConfigError(f"{path}._target_: '{node['_target_']}' is no function")
+    return functools.partial(target, **_arguments(target, node, path, plugins, {}))
+
+
+def _part(node: Any, path: str) -> Mapping[str, Any]:
+    if not isinstance(node, Mapping):
+        name = node if isinstance(node, str) else "NAME"
+        raise ConfigError(
+            f"{path}: got {node!r}; a part is chosen from its group, with a slash: {path.replace('.', '/')}={name}"
+        )
+    if "_target_" not in node:
+        raise ConfigError(f"{path}: its YAML has no _target_; {TAKEN}")
+    return node
+
+
+def _arguments(
+    target: Callable[..., Any],
+    node: Mapping[str, Any],
+    path: str,
+    plugins: Sequence[str],
+    context: Mapping[str, Any],
+    *more_kinds: Any,
+) -> dict[str, Any]:
+    """What to call `target` with: the node's values, checked against its signature, and what it wants of `context`."""
+    kinds = (inspect.Parameter.KEYWORD_ONLY, *more_kinds)
+    parameters = {name: p for name, p in inspect.signature(target).parameters.items() if p.kind in kinds}
+    given = {key: value for key, value in node.items() if key != "_target_"}
+    _refuse_unknown(given, [name for name in parameters if name not in context], f"{path}.")
+    annotations = hints(target)
+    arguments = {
+        key: checked(value, annotations.get(key, Any), f"{path}.{key}", plugins) for key, value in given.items()
+    }
+    arguments |= {name: context[name] for name in parameters if name in context}
+    for name, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in arguments:
+            raise ConfigError(f"{path}.{name}: missing; {node['_target_']} needs it")
+    return arguments
+
+
+def _refuse_unfit(target: Callable[..., Any], path: str, context: Mapping[str, Any], chosen: Mapping[str, str]) -> None:
+    """Raise `ConfigError` if a part of the context is not of the kind that `target` works with."""
+    for name, wanted in hints(target).items():
+        if name not in context or not _is_part(wanted) or isinstance(context[name], wanted):
+            continue
+        part = f"{name}={chosen[name]}" if name in chosen else f"{name}: {type(context[name]).__name__}"
+        whole = f"{path}={chosen[path]}" if path in chosen else f"{path}, a {target.__name__}"
+        fits = [option for option in options(CONF / name) if _describes(name, option, wanted)]
+        raise ConfigError(f"{part} does not go with {whole}: {name}={' or '.join(fits)} does")
+
+
+def _describes(group: str, option: str, role: type) -> bool:
+    """Whether an option of ours names, by itself, a class of that kind."""
+    node = yaml.safe_load((CONF / group / f"{option}.yaml").read_text(encoding="utf-8"))
+    target = node.get(group, node).get("_target_")  # those that set other groups too have one root
+    found = locate(target, group, ()) if target else None
+    return inspect.isclass(found) and issubclass(found, role)
+
+
+def fill(cls: type[S], node: Mapping[str, Any], path: str = "") -> S:
+    """The dataclass `cls`, nested ones included, with the plain values of `node`; what it lacks is left at its default.
+
+    Raises `ConfigError` like `build`.
+    """
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{path.rstrip('.')}: got {node!r}; it should hold {', '.join(get_type_hints(cls))}")
+    annotations = get_type_hints(cls, include_extras=True)
+    known = {field.name: field.default for field in fields(cls)}  # type: ignore[arg-type]
+    _refuse_unknown(node, list(known), path)
+    for name, default in known.items():
+        if name not in node and default is MISSING:
+            raise ConfigError(f"{path}{name}: missing")
+    values = {
+        name: fill(annotations[name], node[name], f"{path}{name}.")
+        if is_dataclass(annotations[name])
+        else checked(node[name], annotations[name], f"{path}{name}")
+        for name in known
+        if name in node
+    }
+    return cls(**values)
+
+
+def checked(value: Any, annotation: Any, path: str, plugins: Sequence[str] = ()) -> Any:
+    """`value` if it fits `annotation`, a function built from it where the annotation is a callable.
+
+    Raises `ConfigError` naming `path`, what was given and what fits.
+    """
+    if value is not None and _is_function(annotation):
+        return build_function(value, path, plugins)
+    value = as_whole(value, annotation)
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True))
+    try:
+        return adapter.validate_python(value)  # a whole number for a float comes back as a float
+    except ValidationError as error:
+        details = error.errors()
+        where = _place(details[0])
+        said = dict.fromkeys(detail["msg"] for detail in details if _place(detail) == where)
+        first, *others = (text.removeprefix("Input ") for text in said)
+        fits = " or ".join([first, *(text.removeprefix("should be ") for text in others)])
+        instead = _instead(details[0]["type"], value)
+        raise ConfigError(f"{path}{where}: got {value!r}; it {fits}{instead}") from error
+
+
+def _place(detail: ErrorDetails) -> str:
+    """Where in a list a value does not fit; each part of a union says so for itself."""
+    return "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
+
+
+def _instead(mistake: str, value: Any) -> str:
+    """What was meant, where that is plain."""
+    match mistake, value:
+        case "list_type", str() | int() if value != "":
+            return f", [{value}]"
+        case "int_type" | "float_type", list() if value:
+            return f"; with -m, {','.join(map(str, value))} are several runs"
+        case "int_type", str() if found := re.fullmatch(r"(\d+)([kKmM])", value):
+            return f", {int(found[1]) * (1_000 if found[2] in 'kK' else 1_000_000):_}"
+        case "int_type" | "float_type", str() if re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", value.lower()):
+            return f", without quotes: {value}"
+        case "dict_type", _:
+            return ", {NAME: VALUE}"
+        case "less_than", float() if value != value:
+            return ", and this is no number"
+        case "int_type", str() if all(ends := value.replace("..", "-").partition("-")) and ends[2].isdigit():
+            return f"; with -m, range({ends[0]},{int(ends[2]) + 1}) is each of these"
+    return ""
+
+
+def as_whole(value: Any, annotation: Any) -> Any:
+    """`value`; if the annotation wants whole numbers, with those that are written as floats, 1e6 or 2048.0, as ints."""
+    if isinstance(value, list):
+        return [as_whole(one, annotation) for one in value]
+    if type(value) is float and value.is_integer() and is_whole(annotation):
+        return int(Decimal(repr(value)))  # 1e23 is ten to the power of 23
+    return value
+
+
+def is_whole(annotation: Any) -> bool:
+    """Whether it is a whole number, or holds or allows some, and no others."""
+    inner = {annotation, *_inner(annotation)}
+    return int in inner and float not in inner
+
+
+def _inner(annotation: Any) -> Iterator[Any]:
+    for one in get_args(annotation):
+        yield from (one, *_inner(one)) if isinstance(one, Hashable) else ()
+
+
+def _is_part(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and not getattr(annotation, "_is_protocol", False)
+
+
+def _is_function(annotation: Any) -> bool:
+    """Whether it is a callable, or a callable or None."""
+    return any(get_origin(option) is Callable for option in (annotation, *get_args(annotation)))
+
+
+def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]:
+    """The class or function called `target`, defined where parts may come from. Raises `ConfigError` otherwise."""
+    allowed = (*PARTS, *plugins, *announced())
+    module_name, _, name = current_target(str(target)).rpartition(".")
+    package = module_name.partition(".")[0]
+    if not _within(module_name, allowed):
+        hint = f"\nif you trust that package, plugins=[{package}] allows it, --plugins {package} of trpo-eval"
+        hint = "" if package == "trpo_cli" else hint
+        raise ConfigError(f"{path}: '{target}' is in no package that parts are built from{hint}")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{path}: '{target}' cannot be found: {error}") from error
+    if name.startswith("_") or not callable(found) or not _within(str(getattr(found, "__module__", "")), allowed):
+        raise ConfigError(f"{path}: '{target}' is no class or function of its package")
+    return found  # type: ignore[no-any-return]
+
+
+def _within(module: str, packages: Sequence[str]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages if package)
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            hint = nearest(str(key), known, prefix) or f"; known are: {', '.join(known) or 'none'}"
+            raise UnknownNameError(f"{prefix}{key}: no such key{hint}")
+
+
+def hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Type hints of the parameters, with their ranges."""
+    plain_class = inspect.isclass(target) and not is_dataclass(target)
+    return get_type_hints(target.__init__ if plain_class else target, include_extras=True)

@@ -1,0 +1,179 @@
+"""State-value estimates V(s), which advantages are measured against; fitted after the advantages were taken."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trpo_cli.models.adam import Adam
+from trpo_cli.models.linearisation import share_memory, size
+from trpo_cli.models.networks import MLP, Activation, orthogonal
+from trpo_cli.models.policies import Policy
+from trpo_cli.ranges import Count, NonNegative, Positive
+from trpo_cli.schedules import Decay, decayed
+
+EPSILON = 1e-6  # keeps equal returns from dividing by zero
+RATE = 0.05  # of the moving averages over batches
+
+
+class Critic(nn.Module, ABC):
+    """A module whose forward pass is V(s)."""
+
+    @abstractmethod
+    def forward(self, observation: Tensor) -> Tensor:
+        """V(s) (B,), differentiable where the critic has parameters."""
+
+    @torch.no_grad()
+    def predict(self, observation: Tensor) -> Tensor:
+        """V(s) (B,)."""
+        return self(observation)  # type: ignore[no-any-return]
+
+    @abstractmethod
+    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
+        """Move V(s) (B, O) towards `return_` (B,); `progress` in [0, 1] is the fraction of training done.
+
+        A fit that would leave a parameter that is not finite changes nothing.
+        """
+
+
+class ZeroCritic(Critic):
+    """V = 0 everywhere: no baseline."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return observation.new_zeros(len(observation))
+
+    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
+        pass
+
+
+class LinearCritic(Critic):
+    """Ridge regression on the observation, its square and a constant (Duan et al. 2016, less the time features)."""
+
+    def __init__(self, observation_size: int, *, ridge: Positive) -> None:
+        super().__init__()
+        self.ridge = ridge
+        self.weights: Tensor
+        self.register_buffer("weights", torch.zeros(2 * observation_size + 1, dtype=torch.float64))
+
+    @staticmethod
+    def _features(observation: Tensor) -> Tensor:
+        x = observation.double()
+        return torch.cat([x, x.square(), x.new_ones(len(x), 1)], dim=-1)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return (self._features(observation) @ self.weights).to(observation.dtype)
+
+    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
+        x = self._features(observation)
+        gram = x.T @ x + self.ridge * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        weights, failed = torch.linalg.solve_ex(gram, x.T @ return_.double())
+        if not failed and weights.isfinite().all():
+            self.weights.copy_(weights)
+
+
+class MLPCritic(Critic):
+    """A fully connected network, fitted by minibatches of Adam on the squared error.
+
+    The network predicts standardised returns, V = mean + std * network, so that one learning rate suits rewards of any
+    scale. Mean and deviation are moving averages over the batches: one batch has failures and the next has none, so
+    that those of a single one would be of another scale each time. When they move, the last layer moves against them,
+    and V stays what it was (Pop-Art: van Hasselt et al. 2016).
+    """
+
+    mean: Tensor
+    std: Tensor
+    fits: Tensor
+
+    def __init__(
+        self,
+        observation_size: int,
+        generator: torch.Generator,
+        *,
+        hidden_sizes: list[Count],
+        activation: Activation,
+        learning_rate: Positive,
+        learning_rate_decay: Decay,
+        epochs: Count,
+        minibatch_size: Count,
+    ) -> None:
+        super().__init__()
+        self.network = MLP(observation_size, hidden_sizes, 1, activation, 1.0)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+        self.register_buffer("fits", torch.zeros(()))
+        self.generator = generator
+        self.learning_rate, self.learning_rate_decay = learning_rate, learning_rate_decay
+        self.epochs, self.minibatch_size = epochs, minibatch_size
+        self.optimizer = Adam(size(self.network))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.mean + self.std * self.network(observation).squeeze(-1)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
+        before = copy.deepcopy(self.state_dict())
+        learning_rate = decayed(self.learning_rate, self.learning_rate_decay, progress)
+        theta = share_memory(self.network)
+        self._standardise(return_)
+        network = self.network.passes(min(self.minibatch_size, len(return_)))
+        target = ((return_ - self.mean) / self.std)[:, None]
+        for _ in range(self.epochs):
+            order = torch.randperm(len(return_), generator=self.generator).to(return_.device)
+            shuffled = (x.index_select(0, order).split(self.minibatch_size) for x in (observation, target))
+            for inputs, wanted in zip(*shuffled, strict=True):
+                value = network.linearise(inputs)
+                slope = (value.output - wanted).mul_(2 / len(wanted))  # of the mean squared error
+                self.optimizer.step(theta, value.vjp(slope), learning_rate)
+        if not theta.isfinite().all():
+            self.load_state_dict(before)
+
+    def _standardise(self, return_: Tensor) -> None:
+        """Move mean and std towards those of the returns (B,), and the last layer so that V does not."""
+        self.fits += 1
+        rate = max(RATE, 1 / self.fits.item())
+        old_mean, old_std, away = self.mean.clone(), self.std.clone(), return_.mean() - self.mean
+        variance = (1 - rate) * (old_std.square() + rate * away.square()) + rate * return_.var(correction=0)
+        self.mean += rate * away
+        self.std.copy_(variance.sqrt().clamp(min=EPSILON))
+        if rate < 1:  # before the first fit there is no V worth keeping
+            last = self.network.head
+            last.weight.mul_(old_std / self.std)
+            last.bias.mul_(old_std).add_(old_mean - self.mean).div_(self.std)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the next fit depends on beside weights and moments; part of `state_dict`."""
+        return {"generator": self.generator.get_state()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"])
+
+
+class SharedCritic(Critic):
+    """A value head on the policy's own hidden layers; only a first-order algorithm fits it, jointly with the policy.
+
+    The trunk belongs to the policy, so it is neither a parameter here nor saved twice.
+    """
+
+    def __init__(self, policy: Policy, *, coefficient: NonNegative) -> None:
+        super().__init__()
+        self.coefficient = coefficient
+        self.head = orthogonal(nn.Linear(policy.trunk_size, 1), 1.0)
+        self._trunk = [policy.trunk]  # in a list, so that torch does not count it among this module's parameters
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.head(self._trunk[0](observation)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
+        """Nothing is left to fit: the update of the policy did it."""
+
+
+def explained_variance(value: Tensor, return_: Tensor) -> float | None:
+    """1 - Var(return - value) / Var(return): 1 is perfect, 0 as good as a constant; None if all returns are equal."""
+    variance = return_.double().var()
+    ratio = ((return_.double() - value.double()).var() / variance).item()
+    return 1.0 - ratio if math.isfinite(ratio) else None

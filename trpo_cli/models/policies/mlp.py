@@ -1,0 +1,83 @@
+"""Fully connected policies: seed 004, section 1.6; without hidden layers, the linear policy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from trpo_cli.models.distributions import DiagonalGaussian, Distribution
+from trpo_cli.models.linearisation import Linearisation
+from trpo_cli.models.networks import MLP, Activation
+from trpo_cli.models.policies import Actor, Policy
+from trpo_cli.ranges import Count, Finite, Positive
+
+
+class MLPPolicy(Policy):
+    """Observation (B, O) -> distribution parameters (B, P).
+
+    For a Gaussian, the network gives the mean and the log standard deviation is a free vector; for categoricals it
+    gives the logits.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        distribution: Distribution,
+        *,
+        hidden_sizes: list[Count],
+        activation: Activation,
+        output_gain: Positive,
+        initial_log_std: Finite,
+    ) -> None:
+        super().__init__()
+        self.distribution = distribution
+        size = distribution.network_size
+        self.network = MLP(observation_size, hidden_sizes, size, activation, output_gain)
+        self.trunk_size = self.network.trunk_size
+        self.log_std: nn.Parameter | None = None
+        if isinstance(distribution, DiagonalGaussian):
+            self.log_std = nn.Parameter(torch.full((size,), float(initial_log_std)))
+
+    @property
+    def trunk(self) -> nn.Module:  # type: ignore[override]
+        return self.network.trunk
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self._with_log_std(self.network(observation))
+
+    @torch.no_grad()
+    def infer(self, observation: Tensor) -> Tensor:
+        return self._with_log_std(self.network.infer(observation))
+
+    @torch.no_grad()
+    def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
+        if self.log_std is None:
+            return self.network.infer_each(thetas, observation)
+        size = len(self.log_std)
+        return torch.cat([self.network.infer_each(thetas[:, size:], observation), thetas[:, :size]], dim=-1)
+
+    def actor(self) -> Actor:
+        if self.log_std is None:
+            return super().actor()
+        mean, deviation = self.network.passes(1), self.log_std.detach().exp().numpy()
+        return lambda observation, noise: mean(observation) + deviation * noise
+
+    @torch.no_grad()
+    def linearise(self, observation: Tensor) -> Linearisation:
+        network = self.network.linearise(observation)
+        if self.log_std is None:
+            return network
+        size = len(self.log_std)
+
+        def jvp(v: Tensor) -> Tensor:
+            log_std, rest = v[:size], v[size:]  # a module's own parameters come before those of its children
+            mean = network.jvp(rest)
+            return torch.cat([mean, log_std.expand_as(mean)], dim=-1)
+
+        def vjp(u: Tensor) -> Tensor:
+            return torch.cat([u[:, size:].sum(0), network.vjp(u[:, :size])])
+
+        return Linearisation(self._with_log_std(network.output), jvp, vjp)
+
+    def _with_log_std(self, output: Tensor) -> Tensor:
+        return output if self.log_std is None else torch.cat([output, self.log_std.expand_as(output)], dim=-1)

@@ -1,0 +1,92 @@
+"""What trpo-train left in a run directory, ready to play."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from trpo_cli.errors import CheckpointError, RunDirectoryError
+from trpo_cli.run.layout import CHECKPOINTS, CONFIG, LOG, fitting, read_config, staying
+from trpo_cli.run.state import failure
+
+if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
+    from trpo_cli.envs.make import Task
+    from trpo_cli.envs.normalize import ObservationNormalizer
+    from trpo_cli.models.policies import Policy
+    from trpo_cli.run.checkpoint import Loaded
+
+log = logging.getLogger("trpo_cli")
+
+
+class Trained(NamedTuple):
+    """The policy of one checkpoint, its task, and the observation statistics, frozen."""
+
+    task: Task
+    policy: Policy
+    normalizer: ObservationNormalizer
+    env_steps: int
+
+
+def run_directories(folders: Sequence[Path]) -> Iterator[Path]:
+    """Each folder that is a run, and the runs below each that is not, once; what is neither `load` refuses.
+
+    What failed before it was a run counts as one: it left a log alone.
+    """
+    seen = set()
+    for folder in folders:
+        for directory in ([] if (folder / CONFIG).exists() else _below(folder)) or [folder]:
+            if directory.resolve() not in seen:
+                seen.add(directory.resolve())
+                yield directory
+
+
+def _below(folder: Path) -> list[Path]:
+    failed = {path.parent for path in folder.rglob(LOG) if failure(path.parent)}
+    return sorted(failed | {path.parent for path in folder.rglob(CHECKPOINTS)})
+
+
+def load(directory: Path, plugins: Sequence[str], step: int | None = None) -> Trained:
+    """The checkpoint after `step` environment steps, by default the newest that is whole.
+
+    Raises `RunDirectoryError` or `CheckpointError` if there is nothing whole to load, `ConfigError` if the run needs
+    code that `plugins` does not allow.
+    """
+    from trpo_cli.config.build import build
+    from trpo_cli.config.plugins import import_plugins
+    from trpo_cli.envs.environments import Environments
+    from trpo_cli.envs.make import Task
+    from trpo_cli.envs.normalize import ObservationNormalizer
+    from trpo_cli.models.policies import Policy
+
+    if not (directory / CONFIG).exists() and (reason := failure(directory)):
+        raise RunDirectoryError(f"{directory} failed before it was a run: {reason}")
+    node = read_config(directory)
+    import_plugins(plugins)
+    task = build(node["env"], "env", Task, plugins)
+    with staying(), contextlib.closing(Environments(task, 1, [0])) as probe:
+        shape: dict[str, Any] = {"observation_size": probe.observation_size, "num_states": probe.num_states}
+        policy = build(node["policy"], "policy", Policy, plugins, **shape, distribution=probe.distribution)
+        size = probe.observation_size
+    normalizer = ObservationNormalizer(size, task.normalize_observation, task.observation_clip)
+    found = _found(directory / CHECKPOINTS, step)
+    for error in found.damaged.values():
+        log.warning("passed over a damaged checkpoint: %s", error)
+    state = found.state
+    with fitting(directory):
+        policy.load_state_dict(state["policy"])
+        normalizer.load_state_dict(state["sampler"]["normalizer"])
+        return Trained(task, policy, normalizer, int(state["sampler"]["env_steps"]))
+
+
+def _found(folder: Path, step: int | None) -> Loaded:
+    from trpo_cli.run import checkpoint
+
+    if step is None:
+        return checkpoint.load_newest(folder)
+    kept = {int(path.stem.removeprefix("step_")): path for path in checkpoint.listed(folder)}
+    if step not in kept:
+        raise CheckpointError(f"{folder}: holds no checkpoint of step {step}; there are: {', '.join(map(str, kept))}")
+    return checkpoint.Loaded(kept[step], checkpoint.load(kept[step]), {})

@@ -1,0 +1,117 @@
+"""TensorBoard's side of a run: the rows as scalars, and what the run is.
+
+Everything is in one stream. A session, which is a start or a resume, begins with its configuration and versions as
+text, the settings that decide what is learned for the HParams tab, and a layout of charts. No `Experiment` is written
+for that tab: without one, TensorBoard shows the settings of all runs, those in which they differ first, and every
+scalar as a metric; with one, it would know those of a single run.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from trpo_cli.config.settings import decisive
+from trpo_cli.run.event_files import cut_back
+
+LAYOUT = {
+    "return": {
+        "training and evaluation": [
+            "rollout/episode_return_mean",
+            "rollout/recent_return_mean",
+            "eval/episode_return_mean",
+        ],
+        "episode length": ["rollout/episode_length_mean", "eval/episode_length_mean"],
+    },
+    "trust region": {
+        "KL, its largest, and the radius": ["policy/kl", "policy/max_kl", "trust_region/delta"],
+        "improvement of the surrogate, predicted and measured": [
+            "trust_region/predicted_improvement",
+            "policy/surrogate_improvement",
+        ],
+        "residual of conjugate gradient": ["trust_region/cg_residual"],
+        "curvature": ["trust_region/curvature"],
+        "step length": ["trust_region/step_length"],
+        "backtracks, and whether the step was accepted": ["trust_region/backtracks", "trust_region/accepted"],
+        "entropy": ["policy/entropy"],
+    },
+    "critic": {"explained variance": ["critic/explained_variance"], "loss": ["critic/loss"]},
+    "time": {
+        "steps a second": ["time/steps_per_second"],
+        "seconds an iteration": ["time/sample_seconds", "time/update_seconds"],
+    },
+}
+"""Category -> chart -> tags, for the custom scalars."""
+EXTENDED = "total_steps"  # differs from session to session, and TensorBoard keeps the settings of the first
+
+
+class TensorBoard:
+    """Writes rows until it is closed. A missing value is no point."""
+
+    def __init__(self, directory: Path, rows: Sequence[Mapping[str, float]], env_steps: int) -> None:
+        """Go on after `env_steps` steps and these rows: what follows is dropped, what is missing of them is added."""
+        missing = cut_back(directory, env_steps)
+        purge = missing if rows else None  # for whoever is looking on, and has seen more
+        self._writer, self._step = SummaryWriter(str(directory), purge_step=purge), env_steps
+        for row in rows:
+            if row["env_steps"] >= missing:
+                self.write(row)
+
+    def write(self, row: Mapping[str, float | None]) -> None:
+        """Every value of the row as a point at its `env_steps`."""
+        self._step = int(row["env_steps"] or 0)
+        for name, value in row.items():
+            if value is not None and name != "env_steps":
+                self._writer.add_scalar(name, value, self._step)
+
+    def describe(self, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        """Begin a session."""
+        self._writer.add_text("run/config", f"```yaml\n{yaml.safe_dump(dict(config), sort_keys=False)}```", self._step)
+        self._writer.add_text("run/provenance", _table(provenance), self._step)
+        self._writer.add_custom_scalars({name: _charts(charts) for name, charts in LAYOUT.items()})
+        _, start, _ = hparams(_settings(config), {})
+        self._add(start)
+        self._writer.flush()
+
+    def close(self, finished: bool) -> None:
+        """Let go of the files; a run that came to its end says so."""
+        if finished:
+            _, _, end = hparams({}, {})
+            self._add(end)
+        self._writer.close()
+
+    def _add(self, summary: Any) -> None:
+        self._writer._get_file_writer().add_summary(summary, self._step)
+
+
+def _charts(charts: Mapping[str, list[str]]) -> dict[str, list[Any]]:
+    return {title: ["Multiline", tags] for title, tags in charts.items()}
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, float | str]:
+    """Options of groups and flat keys; what is neither a number nor text as text, and nothing twice."""
+    chosen = {**config["choices"], "seed": config["seed"], **decisive(config)}
+    if chosen["env.id"] == chosen.get("env"):
+        del chosen["env.id"]
+    return {
+        key: value if isinstance(value, float | int) and not isinstance(value, bool) else str(value)
+        for key, value in chosen.items()
+        if value is not None and key not in ("logger", EXTENDED) and not key.endswith("_target_")
+    }
+
+
+def _table(provenance: Mapping[str, Any]) -> str:
+    """Markdown: the command line, the git revision, each version."""
+    facts = {
+        "command": f"`{shlex.join(['trpo-train', *sys.argv[1:]])}`",
+        "git revision": provenance["git_revision"] or "not in a checkout",
+        **provenance["versions"],
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())])
