@@ -15,9 +15,9 @@ from exactness import exactly
 from gymnasium import spaces
 from test_snapshot import Emulated, World, plain
 
+from trpo_cli.envs import generators
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task
-from trpo_cli.envs import generators
 from trpo_cli.envs.mujoco import contact_forces
 from trpo_cli.envs.snapshot import CLONE, GENERATOR, SIMULATION, SPACE
 from trpo_cli.errors import CheckpointError, ConfigError, EnvironmentFault
