@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -19,11 +20,13 @@ from omegaconf import OmegaConf
 from trpo_cli import evaluate, report, train
 from trpo_cli.cli.command_line import opened
 from trpo_cli.config.groups import CONF
+from trpo_cli.data import ObservationSpec
 from trpo_cli.parts import Parts, build_parts, root_settings
 from trpo_cli.run.logger import Logger
 from trpo_cli.threads import limit_threads
 
 TESTS = Path(__file__).parent
+NO_MEMORY = np.empty((0, 0), dtype=np.float32)  # of a policy that keeps nothing from step to step
 limit_threads()
 # The commands are found by their names, as where `.venv/bin/activate` was sourced.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -39,6 +42,11 @@ class Finished:
 
 
 Command = Callable[..., Finished]
+
+
+def vectors(size: int, num_states: int | None = None) -> ObservationSpec:
+    """The observations of an environment that shows vectors of numbers, or the states of a finite set."""
+    return ObservationSpec((size,), np.dtype(np.float64), num_states)
 
 
 def composed(*overrides: str) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def test_evaluation_of_an_endless_task_is_cut_off() -> None:
     with torch.no_grad():
         for parameter in parts.policy.parameters():
             parameter.zero_()  # always up: never falls, never arrives
-    played = evaluate(parts.task, parts.policy, parts.sampler.normalizer, Episodes(3, 40), seed=0)
+    played = evaluate(parts.task, parts.policy, parts.normalizer, Episodes(3, 40), seed=0)
     assert played.lengths.tolist() == [40, 40, 40]
     assert played.returns.tolist() == [-40, -40, -40]
 

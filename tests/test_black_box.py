@@ -109,7 +109,7 @@ def test_returns_depend_neither_on_the_number_of_environments_nor_on_threads(pol
             "sampler.sample_actions=true",
         )
         returns = [sampler.play(network, candidates(network, 6)) for _ in range(2)]
-        metrics = {name: value for name, value in sampler.metrics(network).items() if name != "env_steps"}
+        metrics = {name: value for name, value in sampler.metrics().items() if name != "env_steps"}
         results.append((torch.cat(returns).tolist(), metrics))
     assert results[0] == results[1] == results[2]
     assert len(set(results[0][0])) == 12
@@ -129,7 +129,7 @@ def test_every_step_of_every_environment_counts() -> None:
     returns = sampler.play(network, candidates(network, 7))
     assert returns.tolist() == [3.0] * 7
     assert sampler.env_steps == 4 * sampler.environments.steps == 2 * 3 * 4
-    assert sampler.metrics(network) == {
+    assert sampler.metrics() == {
         "env_steps": 24.0,
         "rollout/episode_return_mean": 3.0,
         "rollout/recent_return_mean": 3.0,
@@ -171,7 +171,7 @@ def test_statistics_change_only_between_generations_and_learn_what_counts() -> N
 def test_each_row_is_inferred_with_its_own_parameters(env: str, policy: str) -> None:
     sampler, network = player(f"env={env}", f"policy={policy}")
     thetas = candidates(network, 6).float()
-    observation = torch.randn(6, sampler.environments.observation_size, generator=torch.Generator().manual_seed(1))
+    observation = torch.randn(6, sampler.environments.spec.size, generator=torch.Generator().manual_seed(1))
     expected = []
     for theta, row in zip(thetas, observation, strict=True):
         torch.nn.utils.vector_to_parameters(theta, network.parameters())

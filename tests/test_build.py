@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import vectors
 
 from trpo_cli.config.build import build, build_function, fill
 from trpo_cli.envs.make import Task
@@ -29,7 +30,7 @@ MLP = {
 
 
 def test_a_class_gets_its_values_and_the_context_it_names() -> None:
-    critic = build(LINEAR, "critic", Critic, observation_size=3, unrelated="ignored")
+    critic = build(LINEAR, "critic", Critic, observation=vectors(3), unrelated="ignored")
     assert isinstance(critic, LinearCritic)
     assert critic.ridge == 1e-3
     assert critic.weights.shape == (7,)
@@ -46,7 +47,7 @@ def test_a_function_waits_for_its_positional_arguments() -> None:
 VALUES = [
     ({**LINEAR, "rigde": 1}, r"x.rigde: no such key; did you mean 'x.ridge'\?"),
     ({**LINEAR, "colour": 1}, r"x.colour: no such key; known are: ridge"),
-    ({**LINEAR, "observation_size": 3}, r"x.observation_size: no such key"),
+    ({**LINEAR, "observation": 3}, r"x.observation: no such key"),
     ({**LINEAR, "ridge": -1}, r"x.ridge: got -1; it should be greater than 0"),
     ({**LINEAR, "ridge": "much"}, r"x.ridge: got 'much'; it should be a valid number"),
     ({**LINEAR, "ridge": float("nan")}, r"x.ridge: got nan"),
@@ -64,7 +65,7 @@ VALUES = [
 @pytest.mark.parametrize(("node", "said"), VALUES)
 def test_what_does_not_fit_is_named(node: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        build(node, "x", Critic, observation_size=3)
+        build(node, "x", Critic, observation=vectors(3))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_what_does_not_fit_is_named(node: Any, said: str) -> None:
 )
 def test_lists_and_choices_are_checked(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        build({**MLP, **change}, "x", Policy, observation_size=3, distribution=None)
+        build({**MLP, **change}, "x", Policy, observation=vectors(3), distribution=None)
 
 
 @pytest.mark.parametrize(

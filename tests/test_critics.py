@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from conftest import vectors
 
 from trpo_cli.models.critics import Critic, LinearCritic, MLPCritic, SharedCritic, ZeroCritic, explained_variance
 from trpo_cli.models.distributions import Categorical
@@ -15,7 +16,7 @@ from trpo_cli.models.policies.mlp import MLPPolicy
 def mlp(size: int = 2) -> MLPCritic:
     torch.manual_seed(0)
     return MLPCritic(
-        size,
+        vectors(size),
         torch.Generator().manual_seed(0),
         hidden_sizes=[32],
         activation="tanh",
@@ -31,7 +32,7 @@ def observation() -> torch.Tensor:
     return torch.randn(512, 2, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("critic", [LinearCritic(2, ridge=1e-6), mlp()])
+@pytest.mark.parametrize("critic", [LinearCritic(vectors(2), ridge=1e-6), mlp()])
 def test_learns_a_quadratic(critic: Critic, observation: torch.Tensor) -> None:
     target = 3 + observation[:, 0] - 0.5 * observation[:, 1].square()
     critic.fit(observation, target, progress=0.0)
@@ -42,7 +43,7 @@ def test_learns_a_quadratic(critic: Critic, observation: torch.Tensor) -> None:
 
 def test_linear_fit_is_least_squares(observation: torch.Tensor) -> None:
     target = observation[:, 0].exp()
-    critic = LinearCritic(2, ridge=1e-9)
+    critic = LinearCritic(vectors(2), ridge=1e-9)
     critic.fit(observation, target, 0.0)
     features = torch.cat([observation, observation.square(), torch.ones(512, 1)], dim=1).double()
     best = features @ torch.linalg.lstsq(features, target.double()[:, None]).solution
@@ -73,7 +74,7 @@ def test_zero_is_zero(observation: torch.Tensor) -> None:
     assert not critic.predict(observation).any()
 
 
-@pytest.mark.parametrize("critic", [LinearCritic(2, ridge=1e-6), mlp()])
+@pytest.mark.parametrize("critic", [LinearCritic(vectors(2), ridge=1e-6), mlp()])
 def test_a_return_that_is_not_finite_changes_nothing(critic: Critic, observation: torch.Tensor) -> None:
     critic.fit(observation, observation.sum(1), 0.0)
     before, value = copy.deepcopy(critic), critic.predict(observation)
@@ -92,7 +93,9 @@ def test_decay_ends_learning(observation: torch.Tensor) -> None:
 
 
 def test_shared_critic_owns_its_head_alone(observation: torch.Tensor) -> None:
-    policy = MLPPolicy(2, Categorical([2]), hidden_sizes=[8], activation="relu", output_gain=1.0, initial_log_std=0.0)
+    policy = MLPPolicy(
+        vectors(2), Categorical([2]), hidden_sizes=[8], activation="relu", output_gain=1.0, initial_log_std=0.0
+    )
     critic = SharedCritic(policy, coefficient=0.5)
     assert set(critic.state_dict()) == {"head.weight", "head.bias"}
     (gradient,) = torch.autograd.grad(critic(observation).sum(), policy.trunk[0].weight)

@@ -117,9 +117,9 @@ def test_a_trial_of_the_environment_draws_nothing_from_the_run(how: str) -> None
     found = []
     for _ in range(2):
         parts = built("env=gym", "env.id=Probe/Chance-v0", *SMALL, f"sampler.vectorization={how}")
-        found.append(parts.sampler.environments.observation)
+        found.append(parts.environments.observation)
     plain = built("env=gym", "env.id=Probe/Chance-v0", *SMALL, "sampler.vectorization=sync")
-    assert exactly(found, [plain.sampler.environments.observation] * 2)
+    assert exactly(found, [plain.environments.observation] * 2)
 
 
 def test_workers_draw_numbers_of_their_own() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import probes  # noqa: F401  registers the probe environments
 import pytest
 import torch
-from conftest import built
+from conftest import NO_MEMORY, built
 from exactness import exactly
 
 from trpo_cli.envs.make import WORKERS_PAY, Parallelism, Task
@@ -36,7 +36,7 @@ def trained(*overrides: str) -> dict[str, Any]:
     for progress in (0.0, 0.5):
         parts.algorithm.iterate(progress)
     state = parts.state_dict()
-    parts.sampler.environments.close()
+    parts.environments.close()
     return {name: state[name] for name in LEARNING}
 
 
@@ -121,5 +121,5 @@ def test_a_gpu_learns_what_a_cpu_learns(algo: str) -> None:
     cpu.load_state_dict(gpu.state_dict())  # what a GPU learnt plays on a CPU
     assert on_cpu(cpu.policy) is cpu.policy
     observation, noise = np.zeros((2, 11), np.float32), np.ones((2, 3), np.float32)
-    acted = [on_cpu(parts.policy).actor()(observation, noise) for parts in (cpu, gpu)]
+    acted = [on_cpu(parts.policy).actor()(observation, NO_MEMORY, noise)[0] for parts in (cpu, gpu)]
     np.testing.assert_allclose(*acted, atol=1e-6)

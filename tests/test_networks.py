@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import NO_MEMORY, vectors
 from torch import Tensor, nn
 
 from trpo_cli.models.adam import Adam
@@ -42,7 +43,9 @@ def test_written_out_passes_are_those_of_automatic_differentiation(
 @pytest.mark.parametrize("distribution", [DiagonalGaussian(2), Categorical([3, 2])])
 def test_a_policys_products_are_those_of_automatic_differentiation(distribution: Distribution) -> None:
     torch.manual_seed(0)
-    policy = MLPPolicy(3, distribution, hidden_sizes=[5], activation="tanh", output_gain=1.0, initial_log_std=-0.3)
+    policy = MLPPolicy(
+        vectors(3), distribution, hidden_sizes=[5], activation="tanh", output_gain=1.0, initial_log_std=-0.3
+    )
     policy, x = policy.double(), drawn(7, 3)
     ours, theirs = policy.linearise(x), linearise(policy, x)
     u, v = drawn(*ours.output.shape, seed=1), drawn(len(flat(policy)), seed=2)
@@ -56,9 +59,11 @@ def test_a_policys_products_are_those_of_automatic_differentiation(distribution:
 @pytest.mark.parametrize("distribution", [DiagonalGaussian(2), Categorical([3, 2])])
 def test_a_policy_acts_as_its_distribution_samples(distribution: Distribution, activation: Activation) -> None:
     torch.manual_seed(0)
-    policy = MLPPolicy(3, distribution, hidden_sizes=[5], activation=activation, output_gain=1.0, initial_log_std=-0.3)
+    policy = MLPPolicy(
+        vectors(3), distribution, hidden_sizes=[5], activation=activation, output_gain=1.0, initial_log_std=-0.3
+    )
     x, noise = drawn(7, 3).float(), distribution.noise((7,), torch.Generator().manual_seed(1))
-    action = torch.from_numpy(policy.actor()(x.numpy(), noise.numpy()))
+    action = torch.from_numpy(policy.actor()(x.numpy(), NO_MEMORY, noise.numpy())[0])
     torch.testing.assert_close(action, distribution.sample(policy.infer(x), noise))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import vectors
 
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler, RunningMoments
 
 
 def test_moments_of_parts_are_the_moments_of_the_whole() -> None:
     data = np.random.default_rng(0).normal(3, 2, (100, 4))
-    moments = RunningMoments(4)
+    moments = RunningMoments((4,))
     for part in np.split(data, [1, 7, 60]):
         moments.update(part)
     np.testing.assert_allclose(moments.mean, data.mean(0))
@@ -19,7 +20,7 @@ def test_moments_of_parts_are_the_moments_of_the_whole() -> None:
 
 def test_observations_come_out_standard_and_clipped() -> None:
     data = np.random.default_rng(0).normal(3, 2, (50, 4, 2))
-    normalizer = ObservationNormalizer(2, enabled=True, clip=1.5)
+    normalizer = ObservationNormalizer(vectors(2), enabled=True, clip=1.5)
     np.testing.assert_array_equal(normalizer(np.ones((1, 2))), np.ones((1, 2), np.float32))
     normalizer.update(data)
     expected = ((data - data.mean((0, 1))) / data.std((0, 1))).clip(-1.5, 1.5)
@@ -27,7 +28,7 @@ def test_observations_come_out_standard_and_clipped() -> None:
 
 
 def test_disabled_statistics_change_nothing() -> None:
-    normalizer, scaler = ObservationNormalizer(2, enabled=False, clip=1.0), RewardScaler(2, 0.9, False, 1.0)
+    normalizer, scaler = ObservationNormalizer(vectors(2), enabled=False, clip=1.0), RewardScaler(2, 0.9, False, 1.0)
     data, reward = np.full((3, 2, 2), 5.0), np.full((3, 2), 5.0)
     normalizer.update(data)
     np.testing.assert_array_equal(normalizer(data), data)
@@ -45,7 +46,7 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None
 
 
 def test_statistics_survive_a_round_trip() -> None:
-    first, second = ObservationNormalizer(3, True, 10.0), ObservationNormalizer(3, True, 10.0)
+    first, second = ObservationNormalizer(vectors(3), True, 10.0), ObservationNormalizer(vectors(3), True, 10.0)
     first.update(np.random.default_rng(0).normal(size=(20, 2, 3)))
     second.load_state_dict(first.state_dict())
     data = np.random.default_rng(1).normal(size=(5, 3))

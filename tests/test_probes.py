@@ -23,7 +23,7 @@ def trained(env: str, iterations: int, *overrides: str) -> Parts:
 
 
 def best_return(parts: Parts) -> float:
-    return evaluate(parts.task, parts.policy, parts.sampler.normalizer, Episodes(32, 100), seed=0).returns.mean()
+    return evaluate(parts.task, parts.policy, parts.normalizer, Episodes(32, 100), seed=0).returns.mean()
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)

@@ -74,7 +74,7 @@ def test_statistics_are_learnt_between_rollouts_only() -> None:
     first, second = run.sampler.collect(run.policy), run.sampler.collect(run.policy)
     assert first.observation[..., :2].abs().max() <= 1  # cosine and sine, as they are
     mean, variance = first.observation.flatten(0, 1).mean(0), first.observation.flatten(0, 1).var(0, correction=0)
-    np.testing.assert_allclose(run.sampler.normalizer.moments.count, 80)
+    np.testing.assert_allclose(run.normalizer.moments.count, 80)
     raw = second.observation * (variance + 1e-8).sqrt() + mean
     assert raw[..., :2].abs().max() <= 1 + 1e-5
     torch.testing.assert_close(raw[0], first.last_observation, atol=1e-4, rtol=1e-4)
@@ -83,7 +83,7 @@ def test_statistics_are_learnt_between_rollouts_only() -> None:
 def test_returns_are_unnormalised_and_over_the_last_hundred_episodes() -> None:
     run = parts("Probe/TwoSteps-v0", 2, 1000, "env.normalize_reward=true")
     run.sampler.collect(run.policy)
-    metrics = run.sampler.metrics(run.policy)
+    metrics = run.sampler.metrics()
     assert metrics["rollout/episode_return_mean"] == 1.0
     assert metrics["rollout/episode_length_mean"] == 2.0
     assert metrics["rollout/episodes"] == 500
@@ -93,7 +93,7 @@ def test_returns_are_unnormalised_and_over_the_last_hundred_episodes() -> None:
 def test_before_the_first_end_there_is_no_return() -> None:
     run = parts("CartPole-v1", 2, 2)
     run.sampler.collect(run.policy)
-    assert run.sampler.metrics(run.policy)["rollout/episode_return_mean"] is None
+    assert run.sampler.metrics()["rollout/episode_return_mean"] is None
 
 
 @pytest.mark.parametrize(

@@ -97,12 +97,18 @@ def test_a_run_warns_of_it_once_and_what_it_says_helps(trpo_train: Command, tmp_
     assert "reach from" not in trpo_train("env=Probe/WideRescaled-v0", *short).err
 
 
-def test_observations_are_flattened_or_one_hot() -> None:
-    size, encode = observation_encoder(spaces.Box(0, 255, (2, 3), np.uint8), "Some-v0")
-    assert size == 6
-    np.testing.assert_array_equal(encode(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))[1], np.arange(6, 12))
-    size, encode = observation_encoder(spaces.Discrete(3, start=1), "Some-v0")
-    assert size == 3
+def test_observations_keep_their_shape_or_are_one_hot() -> None:
+    pixels, encode = observation_encoder(spaces.Box(0, 255, (2, 3), np.uint8), "Some-v0")
+    assert (pixels.shape, pixels.dtype, pixels.stored, pixels.size) == ((2, 3), np.uint8, np.uint8, 6)
+    batch = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert encode(batch).dtype == np.uint8
+    np.testing.assert_array_equal(encode(batch), batch)
+    numbers, encode = observation_encoder(spaces.Box(-1, 1, (3,), np.float32), "Some-v0")
+    assert (numbers.shape, numbers.dtype, numbers.stored) == ((3,), np.float64, np.float32)
+    assert encode(np.zeros((2, 3), dtype=np.float32)).dtype == np.float64
+    assert observation_encoder(spaces.Box(-1, 1, (), np.float32), "Some-v0")[0].shape == (1,)
+    states, encode = observation_encoder(spaces.Discrete(3, start=1), "Some-v0")
+    assert (states.shape, states.num_states) == ((3,), 3)
     np.testing.assert_array_equal(encode(np.array([1, 3])), np.array([[1, 0, 0], [0, 0, 1]]))
 
 

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import built
+from conftest import NO_MEMORY, built, vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -289,7 +289,7 @@ def test_an_optimal_policy_stays(improve: Improve) -> None:
 
 
 def test_the_policy_is_the_row_of_its_state() -> None:
-    policy = TabularPolicy(3, Categorical([2]))
+    policy = TabularPolicy(vectors(3, 3), Categorical([2]))
     torch.testing.assert_close(policy.table(), torch.full((3, 2), 0.5, dtype=torch.float64))
     table = rows([0.1, 0.9], [0.5, 0.5], [0.0, 1.0])
     policy.set_table(table)
@@ -297,12 +297,12 @@ def test_the_policy_is_the_row_of_its_state() -> None:
     assert policy.logits.isfinite().all()
     observation = torch.eye(3)[[2, 0, 0]]
     torch.testing.assert_close(policy(observation).softmax(-1), table[[2, 0, 0]])
-    actions = policy.actor()(observation.numpy(), np.full((3, 1), 0.05, dtype=np.float32))
+    actions = policy.actor()(observation.numpy(), NO_MEMORY, np.full((3, 1), 0.05, dtype=np.float32))[0]
     assert actions.tolist() == [[1], [0], [0]]
 
 
 def test_its_linearisation_is_that_of_autograd() -> None:
-    policy, generator = TabularPolicy(4, Categorical([3])), torch.Generator().manual_seed(0)
+    policy, generator = TabularPolicy(vectors(4, 4), Categorical([3])), torch.Generator().manual_seed(0)
     torch.nn.init.normal_(policy.logits, generator=generator)
     observation = torch.eye(4)[[1, 3, 3, 0, 1]]
     v = torch.randn(12, generator=generator, dtype=torch.float64)
@@ -316,17 +316,17 @@ def test_its_linearisation_is_that_of_autograd() -> None:
 @pytest.mark.parametrize("table", [[0.5, 0.6], [-0.5, 1.5], [math.nan, 1.0]])
 def test_what_is_no_distribution_is_no_policy(table: list[float]) -> None:
     with pytest.raises(ValueError, match="no distribution"):
-        TabularPolicy(1, Categorical([2])).set_table(rows(table))
+        TabularPolicy(vectors(1, 1), Categorical([2])).set_table(rows(table))
 
 
 def test_spaces_without_a_table_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"tabular .* Discrete observation space"):
-        TabularPolicy(None, Categorical([2]))
+        TabularPolicy(vectors(4), Categorical([2]))
     for distribution in (DiagonalGaussian(2), Categorical([2, 3])):
         with pytest.raises(ConfigError, match=r"tabular .* Discrete action space"):
-            TabularPolicy(4, distribution)
+            TabularPolicy(vectors(4, 4), distribution)
     with pytest.raises(ConfigError, match="critic: shared"):
-        SharedCritic(TabularPolicy(4, Categorical([2])), coefficient=0.5)
+        SharedCritic(TabularPolicy(vectors(4, 4), Categorical([2])), coefficient=0.5)
 
 
 # The algorithm

@@ -1,16 +1,18 @@
 """The shapes data takes: a `Sample` as it was taken, and the flat `Batch` that an update reads.
 
-Sizes: T time steps, N environments, S states, K actions tried in each (one along a single path), O observation
-numbers, A action numbers, P distribution parameters.
+Sizes: T time steps, N environments, S states, K actions tried in each (one along a single path), A action numbers,
+P distribution parameters. `O` stands for the shape of one observation, one number for vectors.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +20,33 @@ Predict = Callable[[Tensor], Tensor]
 """Observations (M, O) -> V(s) (M,)."""
 Advantage = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
 """reward, value, next_value, terminated, truncated, all (T, N), and gamma -> advantage (T, N): see `returns.py`."""
+
+
+@dataclass(frozen=True)
+class ObservationSpec:
+    """What an environment shows at each step: an array of one shape and dtype.
+
+    Pixels stay `uint8`, as they are stored; everything else is computed with as floating-point numbers.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]  # of the environment's arrays
+    num_states: int | None = None  # of a finite set, whose states are one-hot vectors; None for any other observation
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """The dtype in which policies read it and rollouts store it."""
+        return self.dtype if self.dtype == np.uint8 else np.dtype(np.float32)
+
+    def vectors(self, observation: Tensor) -> Tensor:
+        """Observations (B, O) as rows of floating-point numbers (B, `size`): themselves where they are that already."""
+        flat = observation.flatten(1)
+        return flat if flat.is_floating_point() else flat.float()
 
 
 @dataclass(frozen=True)
@@ -59,6 +88,10 @@ class Sample(ABC):
     @abstractmethod
     def to(self, device: torch.device) -> Self:
         """The same on another device."""
+
+    def judge(self, improved: Any) -> dict[str, float | None]:
+        """What is known for certain of the policy that an update made of the sampled one, as columns of metrics."""
+        return {}
 
     @abstractmethod
     def estimate(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from trpo_cli.errors import ConfigError, EnvironmentFault, NoSnapshot
 from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
+from trpo_cli.play.trained import with_own_scales
 from trpo_cli.ranges import Count, NonNegativeInt, Threads
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
     import torch
 
     from trpo_cli.algos import Algorithm
+    from trpo_cli.envs.environments import Environments
     from trpo_cli.envs.make import Task
+    from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
     from trpo_cli.models.critics import Critic
     from trpo_cli.models.policies import Policy
     from trpo_cli.run.trackers import Tracker
@@ -24,7 +27,7 @@ log = logging.getLogger("trpo_cli")
 R = TypeVar("R")
 INEXACT = "a resume will not be exact, and resets the environments: %s"
 PART_GROUPS = ("algo", "sampler", "policy", "critic", "env")
-LEARNING = ("sampler", "policy", "critic", "algorithm")  # the parts that change
+LEARNING = ("normalizer", "reward_scaler", "sampler", "policy", "critic", "algorithm")  # the parts that change
 BY_DEFAULT = 10  # evaluations of a run
 NOT_SETTINGS = (*PART_GROUPS, "logger", "choices", "resume", "sweep")
 
@@ -67,6 +70,9 @@ class Parts:
     """Everything a run is made of."""
 
     task: Task
+    environments: Environments
+    normalizer: ObservationNormalizer  # what the policy's observations went through
+    reward_scaler: RewardScaler
     sampler: Sampler
     policy: Policy
     critic: Critic
@@ -74,13 +80,13 @@ class Parts:
     obstacle: str | None  # why a resume has to reset the environments
 
     def evaluate(self, plan: Episodes, seed: int) -> Evaluation:
-        """Play episodes with the likeliest actions, side by side as the sampler does.
+        """Play episodes with the likeliest actions, side by side as those of the training run.
 
-        Raises `EnvironmentFault` if its environments cannot be had beside those of the sampler, or spoil it.
+        Raises `EnvironmentFault` if environments cannot be made beside those that train, or spoil the evaluation.
         """
-        parallelism = self.sampler.environments.parallelism
+        parallelism = self.environments.parallelism
         try:
-            return evaluate(self.task, self.policy, self.sampler.normalizer, plan, seed, parallelism=parallelism)
+            return evaluate(self.task, self.policy, self.normalizer, plan, seed, parallelism=parallelism)
         except ConfigError as error:  # some could be made before, so it is no fault of the configuration
             raise EnvironmentFault(
                 f"no other {self.task.id} can be made beside those that train: {error}\neval.every=0 asks for none"
@@ -93,14 +99,14 @@ class Parts:
         """
         from trpo_cli.seeding import environment_seeds
 
-        count = self.sampler.environments.num_envs
-        self.sampler.recover(environment_seeds(seed, f"environments after {event}", count))
+        self.environments.rebuild(environment_seeds(seed, f"environments after {event}", self.environments.num_envs))
+        self.sampler.abandon()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of them."""
         environments = None
         try:
-            environments = None if self.obstacle else self.sampler.environments.state_dict()
+            environments = None if self.obstacle else self.environments.state_dict()
         except NoSnapshot as obstacle:  # it came up on the way
             self.obstacle = str(obstacle)
             log.warning(INEXACT, obstacle)
@@ -108,10 +114,12 @@ class Parts:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
+        state = with_own_scales(state)
         for name in LEARNING:
-            getattr(self, name).load_state_dict(state[name])
+            if name in state:
+                getattr(self, name).load_state_dict(state[name])
         if state["environments"] is not None:
-            self.sampler.environments.load_state_dict(state["environments"])
+            self.environments.load_state_dict(state["environments"])
 
 
 def root_settings(node: dict[str, Any]) -> Settings:
@@ -128,36 +136,71 @@ def check(node: dict[str, Any]) -> None:
     settings = root_settings(node)
     import_plugins(settings.plugins)
     build_tracker(node, settings)
-    build_parts(node, settings).sampler.environments.close()
+    build_parts(node, settings).environments.close()
 
 
 def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
     """The parts that a resolved configuration describes. Raises `ConfigError` before any environment step."""
-    from trpo_cli.algos import Algorithm
     from trpo_cli.config.build import build
     from trpo_cli.envs.make import Task
+    from trpo_cli.seeding import seed_globals
+    from trpo_cli.threads import limit_threads
+
+    limit_threads(settings.update_threads)
+    seed_globals(settings.seed, "environments")
+    task = build(node.get("env"), "env", Task, settings.plugins, node.get("choices"))
+    environments, sampler_node = make_environments(node, settings, task)
+    try:
+        return _parts_around(environments, {**node, "sampler": sampler_node}, settings)
+    except BaseException:
+        environments.close()
+        raise
+
+
+def make_environments(node: dict[str, Any], settings: Settings, task: Task) -> tuple[Environments, dict[str, Any]]:
+    """The environments of the run, and what of the sampler's node is not about them. Raises `ConfigError`."""
+    from trpo_cli.config.build import fill, part_class
+    from trpo_cli.envs.environments import Environments
+    from trpo_cli.envs.make import Parallelism, Width
+    from trpo_cli.samplers import Sampler
+    from trpo_cli.seeding import environment_seeds
+
+    in_process = part_class(node.get("sampler"), "sampler", Sampler, settings.plugins).in_process
+    keys = {field.name for field in fields(Width)}
+    width = fill(Width, {key: value for key, value in node["sampler"].items() if key in keys}, "sampler.")
+    if in_process and width.vectorization == "async":
+        raise ConfigError("sampler.vectorization: got 'async'; it should be 'auto', 'native' or 'sync' here")
+    seeds = environment_seeds(settings.seed, "environments", width.num_envs)
+    parallelism = Parallelism(width.vectorization, width.num_threads, in_process)
+    others = {key: value for key, value in node["sampler"].items() if key not in keys}
+    return Environments(task, width.num_envs, seeds, parallelism), others
+
+
+def _parts_around(envs: Environments, node: dict[str, Any], settings: Settings) -> Parts:
+    from trpo_cli.algos import Algorithm
+    from trpo_cli.config.build import build
+    from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
     from trpo_cli.models.critics import Critic
     from trpo_cli.models.policies import Policy
     from trpo_cli.samplers import Sampler
     from trpo_cli.seeding import seed_globals, torch_generator
-    from trpo_cli.threads import limit_threads
 
     def part(role: type[R], group: str, **context: Any) -> R:
         return build(node.get(group), group, role, settings.plugins, node.get("choices"), **context)
 
-    limit_threads(settings.update_threads)
-    seed, device = settings.seed, usable(settings.device)
-    seed_globals(seed, "environments")
-    task = part(Task, "env")
-    sampler = part(Sampler, "sampler", task=task, seed=seed, gamma=node["algo"].get("gamma"))
-    envs = sampler.environments
+    task, seed, device, gamma = envs.task, settings.seed, usable(settings.device), node["algo"].get("gamma")
+    normalizer = ObservationNormalizer(envs.spec, task.normalize_observation, task.observation_clip)
+    scaled = task.normalize_reward and gamma is not None
+    reward_scaler = RewardScaler(envs.num_envs, gamma or 0.0, scaled, task.reward_clip)
+    given = {"environments": envs, "normalizer": normalizer, "reward_scaler": reward_scaler}
+    sampler = part(Sampler, "sampler", **given, seed=seed, gamma=gamma)
     seed_globals(seed, "initial parameters")  # which depend on nothing that environments draw
-    shape = {"observation_size": envs.observation_size, "num_states": envs.num_states}
+    shape = {"observation": envs.spec}
     policy = part(Policy, "policy", **shape, distribution=envs.distribution).to(device)
     critic = part(Critic, "critic", **shape, policy=policy, generator=torch_generator(seed, "critic")).to(device)
     core = {"sampler": sampler, "policy": policy, "critic": critic}
     algorithm = part(Algorithm, "algo", **core, generator=torch_generator(seed, "algorithm"))
-    return Parts(task, sampler, policy, critic, algorithm, envs.resume_obstacle())
+    return Parts(task, envs, normalizer, reward_scaler, sampler, policy, critic, algorithm, envs.resume_obstacle())
 
 
 def build_tracker(node: dict[str, Any], settings: Settings) -> Tracker | None:

@@ -7,8 +7,6 @@ estimate of the mean over states of E_{a ~ pi_theta} A(s, a), or in the last two
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,14 +15,6 @@ from trpo_cli.data import Batch
 from trpo_cli.ranges import Positive
 
 Surrogate = Callable[[Tensor, Batch], Tensor]
-
-
-class Tries(IntEnum):
-    """How many actions a sampler tries in each state."""
-
-    ONE = 1
-    SEVERAL = 2
-    ALL = 3  # of a finite set, each once
 
 
 def _mean(batch: Batch, value: Tensor) -> Tensor:
@@ -81,7 +71,3 @@ def reward_weighted(log_prob: Tensor, batch: Batch, *, temperature: Positive) ->
 def _old(batch: Batch) -> Tensor:
     """pi_old / q (S, K)."""
     return (batch.old_log_prob - batch.log_q).exp()
-
-
-NEEDS: dict[Callable[..., Any], Tries] = {self_normalised: Tries.SEVERAL, full_action_sum: Tries.ALL}
-"""What some of them ask of the sampler; the others take any number of actions in a state."""

@@ -72,7 +72,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
         import_plugins(settings.plugins)
         tracker = build_tracker(plan.config, settings)
         parts = build_parts(plan.config, settings)
-        with contextlib.closing(parts.sampler.environments):
+        with contextlib.closing(parts.environments):
             written = restore(parts, settings, progress, state, run) if state else 0
             with Tracking(tracker, plan.config, directory, progress.env_steps) as tracking:
                 run.begin(plan.config)

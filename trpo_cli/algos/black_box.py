@@ -65,7 +65,7 @@ class BlackBox(PatientAlgorithm):
         outcome = self._learn(candidates, returns)
         self._note(outcome)
         return {
-            **self.sampler.metrics(self.policy),
+            **self.sampler.metrics(),
             **dict.fromkeys(MEANINGLESS),
             "search/best_return": returns.max().item(),
             "search/mean_return": returns.mean().item(),

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trpo_cli.algos import Metrics
+from trpo_cli.algos.objective import fitting_surrogate, refuse_too_few_actions
 from trpo_cli.algos.patience import PatientAlgorithm
 from trpo_cli.data import Advantage, Batch, Sample, Visited
 from trpo_cli.errors import ConfigError
@@ -17,7 +18,7 @@ from trpo_cli.models.critics import Critic, ZeroCritic, explained_variance
 from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import UnitInterval
 from trpo_cli.samplers import PolicySampler
-from trpo_cli.surrogates import NEEDS, Surrogate, Tries, importance_sampled
+from trpo_cli.surrogates import Surrogate, importance_sampled
 from trpo_cli.threads import threads_for
 from trpo_cli.trust_region.constraint import max_kl, mean_kl
 from trpo_cli.trust_region.step import Outcome
@@ -32,21 +33,13 @@ class PolicyGradient(PatientAlgorithm):
     critic: Critic
     gamma: UnitInterval
     advantage: Advantage
-    surrogate: Surrogate | None = None  # None: that of the sampler
+    surrogate: Surrogate | None = None  # None: the one that fits the sampler
     normalize_advantage: bool
     discount_states: bool  # the state at time t of its episode weighs gamma^t, as in theory (seed 002's gamma^k)
 
     def __post_init__(self) -> None:
-        self.objective = self.surrogate or self.sampler.surrogate
-        function = getattr(self.objective, "func", self.objective)  # without its keyword arguments
-        needed, tries = NEEDS.get(function, Tries.ONE), self.sampler.tries
-        if tries < needed:
-            way = {Tries.SEVERAL: "4", Tries.ALL: "all"}[needed]
-            raise ConfigError(
-                f"algo.surrogate: {function.__name__} weighs {needed.name.lower()} actions of each state against each "
-                f"other, and the sampler tries {tries.name.lower()}; sampler=vine with sampler.actions_per_state={way} "
-                f"tries {needed.name.lower()}"
-            )
+        self.objective = self.surrogate or fitting_surrogate(self.sampler)
+        refuse_too_few_actions(self.objective, self.sampler)
         if not self.sampler.random and not isinstance(self.critic, ZeroCritic):
             raise ConfigError("critic: values are exact with this sampler, and no critic would be used; critic=zero")
 
@@ -71,7 +64,8 @@ class PolicyGradient(PatientAlgorithm):
             self.critic.fit(visited.observation, visited.return_, progress)
         self._note(outcome)
         return {
-            **self.sampler.metrics(self.policy),
+            **self.sampler.metrics(),
+            **sample.judge(self.policy),
             **metrics,
             "trust_region/accepted": float(outcome is Outcome.ACCEPTED),
             "trust_region/outcome": float(outcome),

@@ -85,7 +85,7 @@ class PolicyIteration(Algorithm):
         moved = not torch.equal(improved, old.table)
         if moved:
             self.policy.set_table(improved)
-        row, new = self.sampler.metrics(self.policy), self.policy.table()
+        row, new = {**self.sampler.metrics(), **old.judge(self.policy)}, self.policy.table()
         visited = old.values.visitation / old.values.visitation.sum()
         kl = kl_divergence(old.table, new)
         return {

@@ -26,7 +26,7 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
     """Say what begins, or how it goes on."""
     log.info("training on %s, writing to %s", parts.task.id, run.directory)
     if parts.sampler.random:
-        log.info("%s environments, %s", parts.sampler.environments.num_envs, parts.sampler.environments.how)
+        log.info("%s environments, %s", parts.environments.num_envs, parts.environments.how)
     if plan.continues:
         log.info("going on after %s steps", f"{progress.env_steps:,}")
     for warning in run.warnings:
@@ -35,8 +35,8 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
         log.warning("changed: %s", change)
     for key in plan.rescheduled:
         log.warning("%s: it falls to 0 at the new total_steps, from another value than it had reached", key)
-    if parts.sampler.environments.odd_scale and not plan.continues:
-        log.warning(parts.sampler.environments.odd_scale)
+    if parts.environments.odd_scale and not plan.continues:
+        log.warning(parts.environments.odd_scale)
     if parts.obstacle:
         log.warning(INEXACT, parts.obstacle)
 
@@ -74,7 +74,7 @@ def farewell(parts: Parts, progress: Progress, settings: Settings, directory: Pa
         if value is not None
     ]
     if progress.final_training_return is None:
-        reached.insert(0, f"no episode ended in {parts.sampler.environments.num_envs} environments side by side")
+        reached.insert(0, f"no episode ended in {parts.environments.num_envs} environments side by side")
     print(f"{parts.task.id}: {', '.join(reached)} after {progress.env_steps:,} steps")
     print(f"{seconds:.0f} s, {progress.env_steps / seconds:,.0f} steps a second; the run is in {relative(directory)}")
     print(f"look at it:  {command('tensorboard')} --logdir {place}")

@@ -58,9 +58,7 @@ def build(
     `context` holds what only the program knows (a policy, a generator, ...); each part receives what its signature
     names. `chosen` are the options as they were typed, by group. Raises `ConfigError`, naming the key.
     """
-    target = locate(_part(node, path)["_target_"], f"{path}._target_", plugins)
-    if not (inspect.isclass(target) and issubclass(target, role)):
-        raise ConfigError(f"{path}._target_: '{node['_target_']}' is no {role.__name__}")
+    target = part_class(node, path, role, plugins)
     _refuse_unfit(target, path, context, chosen or {})
     arguments = _arguments(target, node, path, plugins, context, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
@@ -69,6 +67,14 @@ def build(
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {target.__name__}: {error}") from error
+
+
+def part_class(node: Any, path: str, role: type[R], plugins: Sequence[str] = ()) -> type[R]:
+    """The class that `node`, found at `path` of the configuration, names. Raises `ConfigError` if it is no `role`."""
+    target = locate(_part(node, path)["_target_"], f"{path}._target_", plugins)
+    if not (inspect.isclass(target) and issubclass(target, role)):
+        raise ConfigError(f"{path}._target_: '{node['_target_']}' is no {role.__name__}")
+    return target
 
 
 def build_function(node: Any, path: str, plugins: Sequence[str] = ()) -> Callable[..., Any]:

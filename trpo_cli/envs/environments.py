@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.spaces import Discrete
 from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
@@ -15,9 +14,10 @@ from trpo_cli.envs.fitting import misfit, same_table
 from trpo_cli.envs.make import FASTEST, Parallelism, Task
 from trpo_cli.envs.mujoco.batch import MujocoBatch
 from trpo_cli.envs.slots import Slots
-from trpo_cli.envs.spaces import Floats, action_decoder, observation_encoder, odd_scale
+from trpo_cli.envs.spaces import action_decoder, observation_encoder, odd_scale
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
 
+Array = NDArray[Any]
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 LARGEST = float(np.finfo(np.float32).max)  # that networks can read
@@ -26,12 +26,12 @@ LARGEST = float(np.finfo(np.float32).max)  # that networks can read
 class Saved(NamedTuple):
     """One environment in the middle of an episode: plain data."""
 
-    observation: Floats  # (O,)
+    observation: Array  # (O,)
     state: dict[str, Any]
 
 
 class Environments:
-    """Observations (N, O) float64 are not normalised; actions (N, A) are what the policy's distribution sampled."""
+    """Observations (N, O) are as `spec` says, not normalised; actions (N, A) are what the distribution sampled."""
 
     def __init__(
         self,
@@ -51,9 +51,7 @@ class Environments:
         except Failure as failure:
             raise self._fault(failure) from failure
         self._envs: Any = envs
-        self.observation_size, self._encode = observation_encoder(self._envs.single_observation_space, task.id)
-        space = self._envs.single_observation_space
-        self.num_states = int(space.n) if isinstance(space, Discrete) else None
+        self.spec, self._encode = observation_encoder(self._envs.single_observation_space, task.id)
         self.distribution, self._decode = action_decoder(self._envs.single_action_space, task.id)
         self.odd_scale = odd_scale(self._envs.single_action_space, task.id)  # in words
         try:
@@ -62,7 +60,7 @@ class Environments:
             self.close()
             raise
 
-    def step(self, action: NDArray[Any]) -> tuple[Floats, NDArray[np.float64], Flags, Flags]:
+    def step(self, action: NDArray[Any]) -> tuple[Array, NDArray[np.float64], Flags, Flags]:
         """Observation (N, O), reward (N,), terminated (N,) and truncated (N,) bool, never both.
 
         Ended environments show their last observation and must be restarted before the next step. Raises
@@ -80,7 +78,7 @@ class Environments:
         self._check_finite("reward", reward)
         return self.observation, reward, terminated, truncated & ~terminated
 
-    def restart(self, ended: Flags, seeds: list[int] | None = None) -> Floats:
+    def restart(self, ended: Flags, seeds: list[int] | None = None) -> Array:
         """Reset the ended environments (N,) alone; the observations (N, O) of all.
 
         With `seeds` (N of them), all that is random until the next restart follows from the seed; but where
@@ -116,7 +114,7 @@ class Environments:
         if type(state) is not dict or state.keys() != {"steps", "observation", "envs"}:
             raise misfit("they are no state of environments")
         if type(state["steps"]) is not int or not same_table(state["observation"], self.observation):
-            raise misfit(f"their observations are not {self.num_envs} times {self.observation_size} numbers")
+            raise misfit(f"their observations are not {self.num_envs} times {self.spec.size} numbers")
         envs, one_by_one = state["envs"], not isinstance(self._envs, MujocoBatch)
         if type(envs) is not (list if one_by_one else dict):
             raise misfit(f"they are {'' if one_by_one else 'not '}those of a MuJoCo batch; see sampler.vectorization")
@@ -171,7 +169,7 @@ class Environments:
         except Failure as failure:
             raise self._fault(failure) from failure
 
-    def _reset(self, **kwargs: Any) -> Floats:
+    def _reset(self, **kwargs: Any) -> Array:
         try:
             observation = self._encode(self._envs.reset(**kwargs)[0])
         except Exception as error:
@@ -185,8 +183,7 @@ class Environments:
         return error.fault(self.task.id, self.steps)
 
     def _check_finite(self, name: str, value: NDArray[Any]) -> None:
-        finite = np.abs(value) <= LARGEST
-        if finite.all():
+        if value.dtype.kind != "f" or (finite := np.abs(value) <= LARGEST).all():
             return
         index = int(np.flatnonzero(~finite.reshape(self.num_envs, -1).all(1))[0])
         raise EnvironmentFault(

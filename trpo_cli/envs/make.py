@@ -44,6 +44,15 @@ class Parallelism(NamedTuple):
 FASTEST = Parallelism()
 
 
+@dataclass(frozen=True)
+class Width:
+    """How many environments a sampler acts in, and how they run side by side: keys of `sampler`."""
+
+    num_envs: Count = 1
+    vectorization: Vectorization = "auto"
+    num_threads: Count | None = None
+
+
 Maker = Callable[[Sequence[int]], VectorEnv[Any, Any, Any]]
 """Makes an environment a seed."""
 

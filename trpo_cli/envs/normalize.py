@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_cli.data import ObservationSpec
+
 Floats = NDArray[np.float64]
 EPSILON = 1e-8
 
 
 class RunningMoments:
-    """Mean and variance of a stream of vectors of length `size`, merged batch by batch (Chan et al. 1979)."""
+    """Mean and variance of a stream of arrays of one shape, merged batch by batch (Chan et al. 1979)."""
 
-    def __init__(self, size: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(size)
-        self.variance = np.ones(size)
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape, self.count = shape, 0
+        self.mean = np.zeros(shape)
+        self.variance = np.ones(shape)
 
     def update(self, batch: Floats) -> None:
-        """Add the rows of `batch` (K, size)."""
+        """Add the rows of `batch` (K, *shape)."""
         count, mean, variance = len(batch), batch.mean(0), batch.var(0)
         total = self.count + count
         shift = mean - self.mean
@@ -38,20 +40,21 @@ class RunningMoments:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.count = state["count"]
-        self.mean, self.variance = np.array(state["mean"]), np.array(state["variance"])
+        self.mean, self.variance = (np.array(state[name]).reshape(self.shape) for name in ("mean", "variance"))
 
 
 class ObservationNormalizer:
     """(o - mean) / std of all observations before this rollout, clipped to +-`clip`; the identity if not `enabled`."""
 
-    def __init__(self, size: int, enabled: bool, clip: float) -> None:
-        self.moments = RunningMoments(size)
+    def __init__(self, spec: ObservationSpec, enabled: bool, clip: float) -> None:
+        self.moments = RunningMoments(spec.shape)
         self.enabled, self.clip = enabled, clip
+        self.dtype = np.dtype(np.float32) if enabled else spec.stored  # of what policies see
         self._scale = self._inverse_deviation()
 
-    def __call__(self, observation: Floats, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """(..., size) -> the same shape, into `out` if given. Before the first `update`: mean 0, deviation 1."""
-        out = np.empty(observation.shape, dtype=np.float32) if out is None else out
+    def __call__(self, observation: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """(..., O) -> the same shape, into `out` if given. Before the first `update`: mean 0, deviation 1."""
+        out = np.empty(observation.shape, dtype=self.dtype) if out is None else out
         if self.enabled:
             scaled = (observation - self.moments.mean) * self._scale
             np.maximum(np.minimum(scaled, self.clip, out=scaled), -self.clip, out=out)
@@ -59,10 +62,10 @@ class ObservationNormalizer:
             out[...] = observation
         return out
 
-    def update(self, observation: Floats) -> None:
-        """Learn from the raw observations (T, N, size) of a rollout."""
+    def update(self, observation: NDArray[Any]) -> None:
+        """Learn from raw observations (..., O)."""
         if self.enabled:
-            self.moments.update(observation.reshape(-1, observation.shape[-1]))
+            self.moments.update(observation.reshape(-1, *self.moments.shape).astype(np.float64, copy=False))
             self._scale = self._inverse_deviation()
 
     def _inverse_deviation(self) -> Floats:
@@ -84,7 +87,7 @@ class RewardScaler:
     """
 
     def __init__(self, num_envs: int, gamma: float, enabled: bool, clip: float) -> None:
-        self.moments = RunningMoments(1)
+        self.moments = RunningMoments((1,))
         self.running_return = np.zeros(num_envs)
         self.gamma, self.enabled, self.clip = gamma, enabled, clip
 

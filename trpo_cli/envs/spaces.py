@@ -1,4 +1,4 @@
-"""Between Gymnasium's spaces and the vectors that policies read and write."""
+"""Between Gymnasium's spaces and the arrays that policies read and write."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from trpo_cli.data import ObservationSpec
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.distributions import Categorical, DiagonalGaussian, Distribution
 
-Floats = NDArray[np.float64]
-Encoder = Callable[[NDArray[Any]], Floats]
+Encoder = Callable[[NDArray[Any]], NDArray[Any]]
 FAR = 5.0  # a factor, from the bounds of actions to 1
 Decoder = Callable[[NDArray[Any]], NDArray[Any]]
 
 
-def observation_encoder(space: spaces.Space[Any], env_id: str) -> tuple[int, Encoder]:
-    """The size O of the encoded observation, and the function (N, ...) -> (N, O): Box flattened, Discrete one-hot.
+def observation_encoder(space: spaces.Space[Any], env_id: str) -> tuple[ObservationSpec, Encoder]:
+    """The observations that policies of this space read, and the function (N, ...) -> (N, O) that makes them.
 
-    Raises `ConfigError` for any other space.
+    A Box keeps its shape, and its dtype if that is `uint8`; other numbers become float64. A Discrete state becomes a
+    one-hot vector. Raises `ConfigError` for any other space.
     """
     match space:
         case spaces.Box() if 0 not in space.shape:
-            size = int(np.prod(space.shape))
-            return size, lambda batch: batch.reshape(-1, size).astype(np.float64, copy=False)
+            dtype = np.dtype(np.uint8 if space.dtype == np.uint8 else np.float64)
+            spec = ObservationSpec(space.shape or (1,), dtype)
+            return spec, lambda batch: batch.reshape(-1, *spec.shape).astype(dtype, copy=False)
         case spaces.Discrete():
             one_hot, start = np.eye(int(space.n)), int(space.start)
-            return int(space.n), lambda batch: one_hot[batch - start]
+            return ObservationSpec((int(space.n),), one_hot.dtype, int(space.n)), lambda batch: one_hot[batch - start]
         case _:
             raise ConfigError(
-                f"env.id: the observations of {env_id} are {_name(space)}; supported are Box (flattened, of one number "
-                "or more) and Discrete (one-hot).\n"
+                f"env.id: the observations of {env_id} are {_name(space)}; supported are Box (of one number or more) "
+                "and Discrete (one-hot).\n"
                 "A gymnasium.wrappers.FlattenObservation around the environment may help."
             )
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trpo_cli.data import ObservationSpec
 from trpo_cli.models.adam import Adam
 from trpo_cli.models.linearisation import share_memory, size
 from trpo_cli.models.networks import MLP, Activation, orthogonal
@@ -54,19 +55,18 @@ class ZeroCritic(Critic):
 class LinearCritic(Critic):
     """Ridge regression on the observation, its square and a constant (Duan et al. 2016, less the time features)."""
 
-    def __init__(self, observation_size: int, *, ridge: Positive) -> None:
+    def __init__(self, observation: ObservationSpec, *, ridge: Positive) -> None:
         super().__init__()
-        self.ridge = ridge
+        self.ridge, self.vectors = ridge, observation.vectors
         self.weights: Tensor
-        self.register_buffer("weights", torch.zeros(2 * observation_size + 1, dtype=torch.float64))
+        self.register_buffer("weights", torch.zeros(2 * observation.size + 1, dtype=torch.float64))
 
-    @staticmethod
-    def _features(observation: Tensor) -> Tensor:
-        x = observation.double()
+    def _features(self, observation: Tensor) -> Tensor:
+        x = self.vectors(observation).double()
         return torch.cat([x, x.square(), x.new_ones(len(x), 1)], dim=-1)
 
     def forward(self, observation: Tensor) -> Tensor:
-        return (self._features(observation) @ self.weights).to(observation.dtype)
+        return (self._features(observation) @ self.weights).to(self.vectors(observation).dtype)
 
     def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
         x = self._features(observation)
@@ -91,7 +91,7 @@ class MLPCritic(Critic):
 
     def __init__(
         self,
-        observation_size: int,
+        observation: ObservationSpec,
         generator: torch.Generator,
         *,
         hidden_sizes: list[Count],
@@ -102,7 +102,8 @@ class MLPCritic(Critic):
         minibatch_size: Count,
     ) -> None:
         super().__init__()
-        self.network = MLP(observation_size, hidden_sizes, 1, activation, 1.0)
+        self.vectors = observation.vectors
+        self.network = MLP(observation.size, hidden_sizes, 1, activation, 1.0)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
         self.register_buffer("fits", torch.zeros(()))
@@ -112,7 +113,7 @@ class MLPCritic(Critic):
         self.optimizer = Adam(size(self.network))
 
     def forward(self, observation: Tensor) -> Tensor:
-        return self.mean + self.std * self.network(observation).squeeze(-1)  # type: ignore[no-any-return]
+        return self.mean + self.std * self.network(self.vectors(observation)).squeeze(-1)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
@@ -122,9 +123,10 @@ class MLPCritic(Critic):
         self._standardise(return_)
         network = self.network.passes(min(self.minibatch_size, len(return_)))
         target = ((return_ - self.mean) / self.std)[:, None]
+        vectors = self.vectors(observation)
         for _ in range(self.epochs):
             order = torch.randperm(len(return_), generator=self.generator).to(return_.device)
-            shuffled = (x.index_select(0, order).split(self.minibatch_size) for x in (observation, target))
+            shuffled = (x.index_select(0, order).split(self.minibatch_size) for x in (vectors, target))
             for inputs, wanted in zip(*shuffled, strict=True):
                 value = network.linearise(inputs)
                 slope = (value.output - wanted).mul_(2 / len(wanted))  # of the mean squared error

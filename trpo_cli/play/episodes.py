@@ -106,9 +106,9 @@ def play(
     It is called before that environment is reset, and not after its last episode.
     """
     import numpy as np
-    import torch
 
     from trpo_cli.models.policies import on_cpu
+    from trpo_cli.samplers.acting import Acting
     from trpo_cli.seeding import torch_generator
 
     num_envs = envs.num_envs
@@ -117,25 +117,19 @@ def play(
     running_return, running_length = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
     returns: list[float] = []
     lengths: list[int] = []
-    actor, distribution = on_cpu(policy), policy.distribution
-    with torch.no_grad():
-        while left.any():
-            parameters = actor.infer(torch.from_numpy(normalizer(envs.observation)))
-            if sample:
-                action = distribution.sample(parameters, distribution.noise((num_envs,), generator))
-            else:
-                action = distribution.mode(parameters)
-            _, reward, terminated, truncated = envs.step(action.numpy())
-            running_return += reward
-            running_length += 1
-            ended = terminated | truncated | (running_length >= plan.max_episode_steps)
-            if left[0]:
-                seen(bool(ended[0]))
-            counted = ended & (left > 0)
-            returns.extend(running_return[counted])
-            lengths.extend(running_length[counted])
-            left[counted] -= 1
-            running_return[ended], running_length[ended] = 0, 0
-            if ended.any():
-                envs.restart(ended)
+    acting, distribution = Acting(envs, normalizer, on_cpu(policy)), policy.distribution
+    while left.any():
+        step = acting.step(distribution.noise((num_envs,), generator).numpy() if sample else None)
+        running_return += step.reward
+        running_length += 1
+        ended = step.terminated | step.truncated | (running_length >= plan.max_episode_steps)
+        if left[0]:
+            seen(bool(ended[0]))
+        counted = ended & (left > 0)
+        returns.extend(running_return[counted])
+        lengths.extend(running_length[counted])
+        left[counted] -= 1
+        running_return[ended], running_length[ended] = 0, 0
+        if ended.any():
+            acting.restart(ended)
     return Evaluation(np.array(returns), np.array(lengths))

@@ -67,18 +67,23 @@ def load(directory: Path, plugins: Sequence[str], step: int | None = None) -> Tr
     import_plugins(plugins)
     task = build(node["env"], "env", Task, plugins)
     with staying(), contextlib.closing(Environments(task, 1, [0])) as probe:
-        shape: dict[str, Any] = {"observation_size": probe.observation_size, "num_states": probe.num_states}
-        policy = build(node["policy"], "policy", Policy, plugins, **shape, distribution=probe.distribution)
-        size = probe.observation_size
-    normalizer = ObservationNormalizer(size, task.normalize_observation, task.observation_clip)
+        spec, distribution = probe.spec, probe.distribution
+        policy = build(node["policy"], "policy", Policy, plugins, observation=spec, distribution=distribution)
+    normalizer = ObservationNormalizer(spec, task.normalize_observation, task.observation_clip)
     found = _found(directory / CHECKPOINTS, step)
     for error in found.damaged.values():
         log.warning("passed over a damaged checkpoint: %s", error)
     state = found.state
     with fitting(directory):
         policy.load_state_dict(state["policy"])
-        normalizer.load_state_dict(state["sampler"]["normalizer"])
+        normalizer.load_state_dict(with_own_scales(state)["normalizer"])
         return Trained(task, policy, normalizer, int(state["sampler"]["env_steps"]))
+
+
+def with_own_scales(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a checkpoint, in which earlier versions kept the scales of observations and rewards in `sampler`."""
+    inner = state["sampler"]
+    return {**{name: inner[name] for name in ("normalizer", "reward_scaler") if name in inner}, **state}
 
 
 def _found(folder: Path, step: int | None) -> Loaded:

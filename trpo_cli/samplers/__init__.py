@@ -1,35 +1,27 @@
-"""What algorithms ask of a sampler."""
+"""What algorithms ask of a sampler: it decides who acts when, in environments that it is given."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from trpo_cli.data import Sample
-from trpo_cli.envs.environments import Environments
-from trpo_cli.envs.normalize import ObservationNormalizer
 from trpo_cli.models.policies import Policy
-from trpo_cli.surrogates import Surrogate, Tries
 
 
 class Sampler(ABC):
-    """Finds out what policies are worth in its environments."""
+    """Finds out what policies are worth."""
 
-    environments: Environments
-    normalizer: ObservationNormalizer  # what the policy's observations went through
     env_steps: int  # taken in all
-    random: bool = True  # False: the same policy gives the same sample, so that an update rejected once always is
+    in_process: ClassVar[bool] = False  # whether its environments have to be in this process
+    random: ClassVar[bool] = True  # False: the same policy gives the same sample, and what is rejected once always is
 
     @abstractmethod
-    def metrics(self, policy: Policy) -> dict[str, float | None]:
-        """`env_steps`, `rollout/*` and its own, of the row of metrics; `policy` is what the iteration ended with."""
+    def metrics(self) -> dict[str, float | None]:
+        """`env_steps`, `rollout/*` and its own, of the row of metrics."""
 
-    def recover(self, seeds: list[int]) -> None:
-        """Begin new episodes in new environments, environment i with `seeds[i]`: the present ones are of no more use.
-
-        Raises `EnvironmentFault` if they cannot be reset.
-        """
-        self.environments.rebuild(seeds)
+    def abandon(self) -> None:  # noqa: B027  not every sampler follows episodes from one sample to the next
+        """Forget the episodes that have not ended: the environments begin anew."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -43,8 +35,8 @@ class Sampler(ABC):
 class PolicySampler(Sampler):
     """Tries actions of one stochastic policy."""
 
-    tries: Tries
-    surrogate: Surrogate  # the estimator that fits its samples, where the algorithm names none
+    actions_per_state: int = 1
+    tries_all: bool = False  # whether these are all actions of a finite set, each once
 
     @abstractmethod
     def collect(self, policy: Policy) -> Sample:

@@ -6,6 +6,7 @@ equation 9), so that the methods of the family can be compared line by line, and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +15,12 @@ from torch import Tensor
 
 from trpo_cli.data import Advantage, Estimates, Predict, Sample, Tensors, Visited
 from trpo_cli.envs.environments import Environments
-from trpo_cli.envs.make import Task
-from trpo_cli.envs.normalize import ObservationNormalizer
 from trpo_cli.errors import ConfigError
 from trpo_cli.exact.finite_mdp import FiniteMDP, Guarantee, Values
 from trpo_cli.models.distributions import Categorical
 from trpo_cli.models.policies import Policy, on_cpu
 from trpo_cli.ranges import Shrink
 from trpo_cli.samplers import PolicySampler
-from trpo_cli.seeding import environment_seeds
-from trpo_cli.surrogates import Tries, full_action_sum
 
 
 @dataclass(frozen=True)
@@ -33,10 +30,17 @@ class Evaluated(Tensors, Sample):
     observation: Tensor  # (S, O)
     table: Tensor  # (S, A), its probabilities
     values: Values
+    gamma: float
+    evaluate: Callable[[Policy], Evaluated]  # another policy, on the CPU
 
     @property
     def size(self) -> int:  # type: ignore[override]
         return self.table.numel()
+
+    def judge(self, improved: Policy) -> dict[str, float | None]:
+        """Both sides of the guarantee for the step from the evaluated policy to the improved one."""
+        new = self.evaluate(improved)
+        return Guarantee.of(self.values, self.table, new.values, new.table, self.gamma).metrics()
 
     def estimate(
         self, predict: Predict, advantage: Advantage, gamma: float, discount: float
@@ -59,12 +63,12 @@ class Evaluated(Tensors, Sample):
 class Exact(PolicySampler):
     """Evaluates a policy exactly. No environment steps are taken: `env_steps` counts iterations."""
 
-    tries = Tries.ALL
+    tries_all = True
     random = False
-    surrogate = staticmethod(full_action_sum)
 
-    def __init__(self, task: Task, seed: int, gamma: Shrink) -> None:
+    def __init__(self, environments: Environments, gamma: Shrink) -> None:
         """Raises `ConfigError` unless the task is a finite process whose model is known, with 0 < gamma < 1."""
+        task, distribution = environments.task, environments.distribution
         with task.looked_at() as env:
             self.mdp = FiniteMDP.of(env)
         if task.normalize_observation or task.normalize_reward:
@@ -73,21 +77,17 @@ class Exact(PolicySampler):
             raise ConfigError("sampler: exact is for algorithms with a discount, algo.gamma, and this one has none")
         if not 0 < gamma < 1:
             raise ConfigError(f"algo.gamma: got {gamma}; exact values need a discount between 0 and 1")
-        self.environments = Environments(task, 1, environment_seeds(seed, "environments", 1))
-        distribution = self.environments.distribution
         if not isinstance(distribution, Categorical):  # a model has one number an action
             raise ConfigError(f"sampler: exact needs discrete actions, and those of {task.id} are not")
         self.gamma = gamma
-        self.normalizer = ObservationNormalizer(self.environments.observation_size, False, task.observation_clip)
         self.observation = torch.eye(len(self.mdp.start), dtype=torch.float32)
-        self.action = torch.arange(distribution.sizes[0]).expand(len(self.observation), -1)[..., None]
+        self.actions_per_state = distribution.sizes[0]
+        self.action = torch.arange(self.actions_per_state).expand(len(self.observation), -1)[..., None]
         self.env_steps = 0
-        self.evaluated: Evaluated | None = None  # the policy that the iteration began with
 
     def collect(self, policy: Policy) -> Evaluated:
         self.env_steps += 1
-        self.evaluated = self._evaluate(policy)
-        return self.evaluated
+        return self._evaluate(policy)
 
     @torch.no_grad()
     def _evaluate(self, policy: Policy) -> Evaluated:
@@ -96,24 +96,20 @@ class Exact(PolicySampler):
         table = policy.distribution.log_prob(parameters[:, None], self.action).double().exp()
         table = table.clamp(min=torch.finfo(torch.float64).tiny)  # no probability is zero: KLs stay finite
         table = table / table.sum(-1, keepdim=True)  # to double precision, whatever that of the policy
-        return Evaluated(self.observation.to(parameters.dtype), table, self.mdp.evaluate(table, self.gamma))
+        observation, values = self.observation.to(parameters.dtype), self.mdp.evaluate(table, self.gamma)
+        return Evaluated(observation, table, values, self.gamma, self._evaluate)
 
-    def metrics(self, policy: Policy) -> dict[str, float | None]:
-        """Both sides of the guarantee for the step from the evaluated policy to `policy`; no episode is played."""
-        row: dict[str, float | None] = {
+    def metrics(self) -> dict[str, float | None]:
+        """No episode is played."""
+        return {
             "env_steps": float(self.env_steps),
             "rollout/episode_return_mean": None,
             "rollout/episode_length_mean": None,
             "rollout/episodes": None,
         }
-        old, new = self.evaluated, self._evaluate(policy)
-        if old is None:
-            raise RuntimeError("nothing was evaluated yet")
-        return row | Guarantee.of(old.values, old.table, new.values, new.table, self.gamma).metrics()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"env_steps": self.env_steps, "normalizer": self.normalizer.state_dict()}
+        return {"env_steps": self.env_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env_steps = state["env_steps"]
-        self.normalizer.load_state_dict(state["normalizer"])

@@ -1,4 +1,4 @@
-"""Vine sampling (seed 004, section 1.4.2; the TRPO paper, section 5.2): trunks, and branches that try several actions
+"""Vine sampling (the TRPO paper, section 5.2): trunks, and branches that try several actions
 in the same state.
 
 A trunk is followed as a single path. From `num_states` states chosen uniformly along the trunks (the rollout set),
@@ -16,17 +16,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trpo_cli.data import Advantage, Estimates, Predict, Rollout, Sample, Tensors, Visited
+from trpo_cli.data import Advantage, Estimates, ObservationSpec, Predict, Rollout, Sample, Tensors, Visited
 from trpo_cli.envs import global_generators
-from trpo_cli.envs.make import Task
+from trpo_cli.envs.environments import Environments
+from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.distributions import Categorical
 from trpo_cli.models.policies import Policy, on_cpu
-from trpo_cli.ranges import Count, UnitInterval
+from trpo_cli.ranges import Count
 from trpo_cli.returns import monte_carlo
+from trpo_cli.samplers import PolicySampler
+from trpo_cli.samplers.acting import Acting, Step
 from trpo_cli.samplers.jobs import Jobs
-from trpo_cli.samplers.single_path import SinglePath
-from trpo_cli.surrogates import Tries, self_normalised
+from trpo_cli.samplers.paths import Paths, refuse_too_many
+from trpo_cli.seeding import torch_generator
 
 MOST_ACTIONS = 1024  # of a discrete set, where every one is to be tried
 
@@ -64,56 +67,46 @@ class Branches(Tensors, Sample):
         return estimates, self.trunk.advantages(predict, advantage, gamma)[1]
 
 
-class Vine(SinglePath):
-    """Trunks of `num_envs` environments; every step of trunks and branches counts."""
+class Vine(PolicySampler):
+    """Trunks along every environment; every step of trunks and branches counts."""
 
-    tries = Tries.SEVERAL
     in_process = True
-    surrogate = staticmethod(self_normalised)
 
     def __init__(
         self,
-        task: Task,
+        environments: Environments,
+        normalizer: ObservationNormalizer,
+        reward_scaler: RewardScaler,
         seed: int,
-        gamma: UnitInterval,
         *,
-        num_envs: Count,
         steps_per_iteration: Count,
         num_states: Count,
         actions_per_state: Count | Literal["all"],
         branch_length: Count,
         proposal: Literal["policy", "uniform"] | None,
         common_random_numbers: bool,
-        vectorization: Literal["auto", "native", "sync"],
-        num_threads: Count | None,
     ) -> None:
         """`steps_per_iteration` is for trunks and branches together; where episodes end early, it takes less.
 
         Raises `ConfigError` if nothing is left for the trunks, or the environments cannot be saved and restored.
         """
-        super().__init__(
-            task,
-            seed,
-            gamma,
-            num_envs=num_envs,
-            steps_per_iteration=num_envs,
-            vectorization=vectorization,
-            num_threads=num_threads,
-        )
-        obstacle = self.environments.snapshot_obstacle()
+        self.environments, self.normalizer = environments, normalizer
+        self.paths = Paths(environments, normalizer, reward_scaler, torch_generator(seed, "actions"))
+        obstacle = environments.snapshot_obstacle()
         if obstacle is not None:
-            self.environments.close()
-            raise ConfigError(f"sampler: vine has to save and restore {task.id}, and cannot: {obstacle}")
-        self.every_action = self._every_action(actions_per_state, proposal, task.id)
+            raise ConfigError(f"sampler: vine has to save and restore {environments.task.id}, and cannot: {obstacle}")
+        self.every_action = self._every_action(actions_per_state, proposal, environments.task.id)
+        self.tries_all = actions_per_state == "all"
         self.actions_per_state = len(self.every_action) if actions_per_state == "all" else actions_per_state
-        if actions_per_state == "all":
-            self.tries = Tries.ALL
-        elif actions_per_state == 1:
-            self.tries = Tries.ONE
         self.num_states, self.branch_length = num_states, branch_length
         self.common_random_numbers = common_random_numbers
         self.horizon = self._trunk_length(steps_per_iteration)
-        self._refuse_too_many(self.horizon * num_envs)  # trunks alone: branches may end early
+        # Of the trunks only, since branches may end early.
+        refuse_too_many(self.horizon * environments.num_envs, environments.spec, normalizer)
+
+    @property
+    def env_steps(self) -> int:  # type: ignore[override]
+        return self.paths.env_steps
 
     def _trunk_length(self, steps_per_iteration: int) -> int:
         """What the branches leave for each trunk. Raises `ConfigError` if that is too little to choose states from."""
@@ -151,10 +144,10 @@ class Vine(SinglePath):
 
     def collect(self, policy: Policy) -> Sample:
         envs, policy = self.environments, on_cpu(policy)
-        places = torch.randperm(self.horizon * envs.num_envs, generator=self.generator)[: self.num_states]
+        places = torch.randperm(self.horizon * envs.num_envs, generator=self.paths.generator)[: self.num_states]
         times, rows = np.divmod(places.sort().values.numpy(), envs.num_envs)
         states: list[Any] = []
-        trunk, raw = self.follow(policy, visit=lambda t: states.extend(envs.save(rows[times == t])))
+        trunk, raw = self.paths.follow(policy, self.horizon, lambda t: states.extend(envs.save(rows[times == t])))
         first, log_weight = self._first_actions(policy, trunk.observation[times, rows])
         everywhere = np.arange(envs.num_envs)
         aside, before = envs.save(everywhere), global_generators.states()
@@ -166,7 +159,7 @@ class Vine(SinglePath):
             )
         envs.restore(everywhere, aside)
         branch = replace(branch, time=branch.time + trunk.time[times, rows].repeat_interleave(self.actions_per_state))
-        self.normalizer.update(raw)
+        self.paths.learn_scale(raw)
         return Branches(trunk, branch, log_weight)
 
     @torch.no_grad()
@@ -174,12 +167,12 @@ class Vine(SinglePath):
         """Actions (S, K, A) from the proposal, and log pi_old / q (S, K)."""
         distribution, shape = policy.distribution, (self.num_states, self.actions_per_state)
         parameters = policy.infer(observation)
-        if self.tries is Tries.ALL:
+        if self.tries_all:
             action = self.every_action.expand(self.num_states, -1, -1)
         elif len(self.every_action):
-            action = self.every_action[torch.randint(len(self.every_action), shape, generator=self.generator)]
+            action = self.every_action[torch.randint(len(self.every_action), shape, generator=self.paths.generator)]
         else:
-            noise = distribution.noise(shape, self.generator).flatten(0, 1)
+            noise = distribution.noise(shape, self.paths.generator).flatten(0, 1)
             repeated = parameters.repeat_interleave(self.actions_per_state, dim=0)
             return distribution.sample(repeated, noise).view(*shape, -1), torch.zeros(shape)
         log_q = -np.log(len(self.every_action))
@@ -188,19 +181,13 @@ class Vine(SinglePath):
     def _branches(self, policy: Policy, states: list[Any], first: Tensor) -> Rollout:
         """Run every branch to its end or `branch_length`, as many at a time as there are environments."""
         envs, tries, length = self.environments, self.actions_per_state, self.branch_length
-        count, common = self.num_states * tries, self.common_random_numbers
-        act = policy.actor()
-        noise = policy.distribution.noise((length, self.num_states if common else count), self.generator).numpy()
-        seeds = torch.randint(2**31, (self.num_states if common else count,), generator=self.generator).numpy()
-        first_action = first.flatten(0, 1).numpy()
-        observation = np.zeros((length, count, envs.observation_size), dtype=np.float32)
-        action = np.zeros((length, *first_action.shape), dtype=first_action.dtype)
-        reward = np.zeros((length, count))
-        terminated, truncated = np.zeros((length, count), dtype=bool), np.zeros((length, count), dtype=bool)
-        last = np.zeros((count, envs.observation_size))
-
-        jobs, age = Jobs(count, envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
+        count, common, generator = self.num_states * tries, self.common_random_numbers, self.paths.generator
+        noise = policy.distribution.noise((length, self.num_states if common else count), generator).numpy()
+        seeds = torch.randint(2**31, (self.num_states if common else count,), generator=generator).numpy()
         stream = np.arange(count) // (tries if common else 1)  # of each branch: where its noise and its seed lie
+        record = _Record(length, count, envs.spec, self.normalizer.dtype, first.flatten(0, 1).numpy())
+        acting = Acting(envs, self.normalizer, policy)
+        jobs, age = Jobs(count, envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
 
         def begin(rows: NDArray[np.int64]) -> None:
             envs.restore(rows, [states[job // tries] for job in jobs.of[rows]])
@@ -209,27 +196,62 @@ class Vine(SinglePath):
 
         begin(np.arange(envs.num_envs))
         while jobs.busy.any():
-            seen, fresh, busy = self.normalizer(envs.observation), age == 0, jobs.busy
-            chosen = act(seen, noise[age, stream[jobs.of]])
-            chosen[fresh] = first_action[jobs.of[fresh]]
-            reached, paid, over, cut = envs.step(chosen)
-            self.env_steps += envs.num_envs
-            at = age[busy], jobs.of[busy]
-            observation[at], action[at], reward[at] = seen[busy], chosen[busy], paid[busy]
-            terminated[at], truncated[at] = over[busy], cut[busy]
-            last[jobs.of[busy]] = reached[busy]
+            fresh = age == 0
+            step = acting.step(noise[age, stream[jobs.of]], imposed=(fresh, record.first[jobs.of[fresh]]))
+            self.paths.env_steps += envs.num_envs
+            record.add(step, age, jobs)
             age += 1
-            ended = np.flatnonzero(over | cut | (age == length))
+            ended = np.flatnonzero(step.terminated | step.truncated | (age == length))
             if len(ended):
                 jobs.advance(ended)
                 begin(ended)
+        return record.rollout(self.normalizer, self.paths.reward_scaler)
+
+    def metrics(self) -> dict[str, float | None]:
+        return self.paths.metrics()
+
+    def abandon(self) -> None:
+        self.paths.abandon()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.paths.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.paths.load_state_dict(state)
+
+
+class _Record:
+    """What `count` branches, of at most `length` steps each, saw, did and were paid; zero where they have ended."""
+
+    def __init__(
+        self, length: int, count: int, spec: ObservationSpec, dtype: np.dtype[Any], first: NDArray[Any]
+    ) -> None:
+        """The branches begin with the actions `first` (count, A)."""
+        self.first = first
+        self.observation = np.zeros((length, count, *spec.shape), dtype=dtype)
+        self.action = np.zeros((length, *first.shape), dtype=first.dtype)
+        self.reward = np.zeros((length, count))
+        self.terminated = np.zeros((length, count), dtype=bool)
+        self.truncated = np.zeros((length, count), dtype=bool)
+        self.last = np.zeros((count, *spec.shape), dtype=spec.dtype)
+
+    def add(self, step: Step, age: NDArray[np.int64], jobs: Jobs) -> None:
+        """Note a step of the environments that are busy with a branch, which took `age` (N,) steps before."""
+        busy, at = jobs.busy, (age[jobs.busy], jobs.of[jobs.busy])
+        self.observation[at], self.action[at], self.reward[at] = step.seen[busy], step.action[busy], step.reward[busy]
+        self.terminated[at], self.truncated[at] = step.terminated[busy], step.truncated[busy]
+        self.last[jobs.of[busy]] = step.reached[busy]
+
+    def rollout(self, normalizer: ObservationNormalizer, scaler: RewardScaler) -> Rollout:
+        """The branches side by side (L, S * K), with observations and rewards on the scale reached."""
+        length, count = self.reward.shape
         return Rollout(
-            observation=torch.from_numpy(observation),
-            action=torch.from_numpy(action),
-            reward=torch.from_numpy(self.reward_scaler.scaled(reward)).float(),
-            terminated=torch.from_numpy(terminated),
-            truncated=torch.from_numpy(truncated),
+            observation=torch.from_numpy(self.observation),
+            action=torch.from_numpy(self.action),
+            reward=torch.from_numpy(scaler.scaled(self.reward)).float(),
+            terminated=torch.from_numpy(self.terminated),
+            truncated=torch.from_numpy(self.truncated),
             time=torch.arange(length)[:, None].expand(length, count),
-            truncated_observation=torch.from_numpy(self.normalizer(last[np.nonzero(truncated)[1]])),
-            last_observation=torch.from_numpy(self.normalizer(last)),
+            truncated_observation=torch.from_numpy(normalizer(self.last[np.nonzero(self.truncated)[1]])),
+            last_observation=torch.from_numpy(normalizer(self.last)),
         )

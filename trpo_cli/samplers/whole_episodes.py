@@ -15,74 +15,62 @@ import torch
 from torch import Tensor
 
 from trpo_cli.envs.environments import Environments
-from trpo_cli.envs.make import Parallelism, Task, Vectorization
 from trpo_cli.envs.normalize import ObservationNormalizer
 from trpo_cli.models.policies import Policy, on_cpu
 from trpo_cli.ranges import Count
 from trpo_cli.samplers import Sampler
+from trpo_cli.samplers.acting import Acting
 from trpo_cli.samplers.episodes import FinishedEpisodes
 from trpo_cli.samplers.jobs import Jobs
 from trpo_cli.seeding import environment_seeds, torch_generator
 
 
 class WholeEpisodes(Sampler):
-    """`episodes_per_candidate` episodes of each candidate, over `num_envs` environments side by side."""
+    """`episodes_per_candidate` episodes of each candidate, over all environments side by side."""
 
     def __init__(
         self,
-        task: Task,
+        environments: Environments,
+        normalizer: ObservationNormalizer,
         seed: int,
         *,
-        num_envs: Count,
         episodes_per_candidate: Count,
         max_episode_steps: Count,
         sample_actions: bool,
-        vectorization: Vectorization,
-        num_threads: Count | None,
     ) -> None:
-        """Make and reset the environments."""
-        seeds = environment_seeds(seed, "environments", num_envs)
-        self.environments = Environments(task, num_envs, seeds, Parallelism(vectorization, num_threads))
+        self.environments, self.normalizer = environments, normalizer
         self.episodes_per_candidate, self.max_episode_steps = episodes_per_candidate, max_episode_steps
         self.sample_actions = sample_actions
         self.seed, self.generation = seed, 0
-        size = self.environments.observation_size
-        self.normalizer = ObservationNormalizer(size, task.normalize_observation, task.observation_clip)
         self.episodes = FinishedEpisodes()
         self.env_steps = 0
 
-    @torch.no_grad()
     def play(self, policy: Policy, thetas: Tensor) -> Tensor:
         """The return (C,) float64 of each candidate `thetas` (C, D): raw, undiscounted, the mean of its episodes.
 
         What an environment does while others finish counts as steps, and as nothing else.
         """
         envs, each, count = self.environments, self.episodes_per_candidate, len(thetas) * self.episodes_per_candidate
-        thetas, actor, distribution = thetas.float(), on_cpu(policy), policy.distribution
+        thetas, policy = thetas.float(), on_cpu(policy)
         seeds = environment_seeds(self.seed, f"episodes of generation {self.generation}", each)
         generator = torch_generator(self.seed, f"actions of generation {self.generation}")
         times = self.max_episode_steps if self.sample_actions else 0
-        noise = distribution.noise((each, times), generator).numpy()
-        returns, lengths, seen = np.zeros(count), np.zeros(count, dtype=np.int64), []
+        noise = policy.distribution.noise((each, times), generator).numpy()
+        returns, lengths, raw = np.zeros(count), np.zeros(count, dtype=np.int64), []
 
         jobs = Jobs(count, envs.num_envs)  # job j is episode j % each of candidate j // each
         total, age = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
         playing = thetas[jobs.of // each]
-        envs.restart(np.ones(envs.num_envs, dtype=bool), [seeds[episode] for episode in jobs.of % each])
+        acting = Acting(envs, self.normalizer, policy, policy.actor_each(playing))
+        acting.restart(np.ones(envs.num_envs, dtype=bool), [seeds[episode] for episode in jobs.of % each])
         while jobs.busy.any():
-            raw = envs.observation
             if self.normalizer.enabled:
-                seen.append(raw[jobs.busy])
-            parameters = actor.infer_each(playing, torch.from_numpy(self.normalizer(raw)))
-            if self.sample_actions:
-                action = distribution.sample(parameters, torch.from_numpy(noise[jobs.of % each, age]))
-            else:
-                action = distribution.mode(parameters)
-            _, reward, terminated, truncated = envs.step(action.numpy())
+                raw.append(envs.observation[jobs.busy])
+            step = acting.step(noise[jobs.of % each, age] if self.sample_actions else None)
             self.env_steps += envs.num_envs
-            total += reward
+            total += step.reward
             age += 1
-            ended = terminated | truncated | (age >= self.max_episode_steps)
+            ended = step.terminated | step.truncated | (age >= self.max_episode_steps)
             if not ended.any():
                 continue
             finished = ended & jobs.busy
@@ -90,27 +78,25 @@ class WholeEpisodes(Sampler):
             jobs.advance(np.flatnonzero(ended))
             total[ended], age[ended] = 0, 0
             playing[ended] = thetas[jobs.of[ended] // each]
-            envs.restart(ended, [seeds[episode] for episode in jobs.of % each])
+            acting.restart(ended, [seeds[episode] for episode in jobs.of % each])
 
         self.generation += 1
         self.episodes.record(returns, lengths)
         if self.normalizer.enabled:
-            self.normalizer.update(np.concatenate(seen))
+            self.normalizer.update(np.concatenate(raw))
         return torch.from_numpy(returns.reshape(-1, each).mean(1))
 
-    def metrics(self, policy: Policy) -> dict[str, float | None]:
+    def metrics(self) -> dict[str, float | None]:
         return {"env_steps": float(self.env_steps), **self.episodes.metrics()}
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "env_steps": self.env_steps,
             "generation": self.generation,
-            "normalizer": self.normalizer.state_dict(),
             "episodes": self.episodes.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env_steps = state["env_steps"]
         self.generation = state["generation"]
-        self.normalizer.load_state_dict(state["normalizer"])
         self.episodes.load_state_dict(state["episodes"])

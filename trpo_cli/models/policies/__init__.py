@@ -15,8 +15,11 @@ from trpo_cli.models.distributions import Distribution
 from trpo_cli.models.linearisation import Linearisation, linearise, outputs
 
 Array = NDArray[Any]
-Actor = Callable[[Array, Array], Array]
-"""Observations (N, O) float32 and noise (N, K) float32 -> actions (N, A), all on the CPU."""
+Actor = Callable[[Array, Array, Array | None], tuple[Array, Array]]
+"""Observations (N, O), memory (N, M) and noise (N, K) -> actions (N, A) and the memory after them, all on the CPU.
+
+Without noise the actions are the likeliest ones.
+"""
 
 
 class Policy(nn.Module, ABC):
@@ -27,6 +30,7 @@ class Policy(nn.Module, ABC):
     """
 
     distribution: Distribution
+    memory_size: int = 0  # numbers that it keeps from one step of an episode to the next
     trunk: nn.Module
     trunk_size: int
 
@@ -47,12 +51,21 @@ class Policy(nn.Module, ABC):
 
     def actor(self) -> Actor:
         """How the policy acts as it is now, while a rollout lasts."""
+        return self._acting(self.infer)
+
+    def actor_each(self, thetas: Tensor) -> Actor:
+        """How N policies act, each with a theta of its own, of `thetas` (N, D), in an environment of its own."""
+        return self._acting(lambda observation: self.infer_each(thetas, observation))
+
+    def _acting(self, infer: Callable[[Tensor], Tensor]) -> Actor:
         distribution = self.distribution
 
         @torch.no_grad()
-        def act(observation: Array, noise: Array) -> Array:
-            parameters = self.infer(torch.from_numpy(observation))
-            return distribution.sample(parameters, torch.from_numpy(noise)).numpy()
+        def act(observation: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:
+            parameters = infer(torch.from_numpy(observation))
+            if noise is None:
+                return distribution.mode(parameters).numpy(), memory
+            return distribution.sample(parameters, torch.from_numpy(noise)).numpy(), memory
 
         return act
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from trpo_cli.data import ObservationSpec
 from trpo_cli.models.distributions import DiagonalGaussian, Distribution
 from trpo_cli.models.linearisation import Linearisation
 from trpo_cli.models.networks import MLP, Activation
-from trpo_cli.models.policies import Actor, Policy
+from trpo_cli.models.policies import Actor, Array, Policy
 from trpo_cli.ranges import Count, Finite, Positive
 
 
@@ -21,7 +22,7 @@ class MLPPolicy(Policy):
 
     def __init__(
         self,
-        observation_size: int,
+        observation: ObservationSpec,
         distribution: Distribution,
         *,
         hidden_sizes: list[Count],
@@ -32,7 +33,8 @@ class MLPPolicy(Policy):
         super().__init__()
         self.distribution = distribution
         size = distribution.network_size
-        self.network = MLP(observation_size, hidden_sizes, size, activation, output_gain)
+        self.vectors = observation.vectors
+        self.network = MLP(observation.size, hidden_sizes, size, activation, output_gain)
         self.trunk_size = self.network.trunk_size
         self.log_std: nn.Parameter | None = None
         if isinstance(distribution, DiagonalGaussian):
@@ -43,14 +45,15 @@ class MLPPolicy(Policy):
         return self.network.trunk
 
     def forward(self, observation: Tensor) -> Tensor:
-        return self._with_log_std(self.network(observation))
+        return self._with_log_std(self.network(self.vectors(observation)))
 
     @torch.no_grad()
     def infer(self, observation: Tensor) -> Tensor:
-        return self._with_log_std(self.network.infer(observation))
+        return self._with_log_std(self.network.infer(self.vectors(observation)))
 
     @torch.no_grad()
     def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
+        observation = self.vectors(observation)
         if self.log_std is None:
             return self.network.infer_each(thetas, observation)
         size = len(self.log_std)
@@ -59,12 +62,17 @@ class MLPPolicy(Policy):
     def actor(self) -> Actor:
         if self.log_std is None:
             return super().actor()
-        mean, deviation = self.network.passes(1), self.log_std.detach().exp().numpy()
-        return lambda observation, noise: mean(observation) + deviation * noise
+        network, deviation, vectors = self.network.passes(1), self.log_std.detach().exp().numpy(), self.vectors
+
+        def act(observation: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:
+            mean = network(vectors(torch.from_numpy(observation)).numpy())
+            return (mean if noise is None else mean + deviation * noise), memory
+
+        return act
 
     @torch.no_grad()
     def linearise(self, observation: Tensor) -> Linearisation:
-        network = self.network.linearise(observation)
+        network = self.network.linearise(self.vectors(observation))
         if self.log_std is None:
             return network
         size = len(self.log_std)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from trpo_cli.data import ObservationSpec
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.distributions import Categorical, Distribution
 from trpo_cli.models.linearisation import Linearisation
@@ -16,15 +17,15 @@ SMALLEST = torch.finfo(torch.float64).tiny  # what a probability of zero is stor
 class TabularPolicy(Policy):
     """One-hot observation (B, S) -> logits (B, A) in float64: the row of the state. Uniform at first."""
 
-    def __init__(self, num_states: int | None, distribution: Distribution) -> None:
-        """Raises `ConfigError` unless there are `num_states` states and the actions are one choice among a few."""
+    def __init__(self, observation: ObservationSpec, distribution: Distribution) -> None:
+        """Raises `ConfigError` unless there is a finite number of states and the actions are one choice among a few."""
         super().__init__()
-        if num_states is None:
+        if observation.num_states is None:
             raise ConfigError("policy: tabular has a row for each state: it needs a Discrete observation space")
         if not (isinstance(distribution, Categorical) and len(distribution.sizes) == 1):
             raise ConfigError("policy: tabular has a column for each action: it needs a Discrete action space")
         self.distribution = distribution
-        self.logits = nn.Parameter(torch.zeros(num_states, distribution.network_size, dtype=torch.float64))
+        self.logits = nn.Parameter(torch.zeros(observation.num_states, distribution.network_size, dtype=torch.float64))
 
     @property
     def trunk(self) -> nn.Module:  # type: ignore[override]

@@ -1,0 +1,111 @@
+"""Paths: N environments that follow a policy from one rollout to the next, and what they saw, did and were paid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from trpo_cli.data import ObservationSpec, Rollout
+from trpo_cli.envs.environments import Environments
+from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
+from trpo_cli.memory import refuse_batch
+from trpo_cli.models.policies import Policy, on_cpu
+from trpo_cli.samplers.acting import Acting
+from trpo_cli.samplers.episodes import EpisodeStatistics
+
+BYTES = 26  # of each step beside its observation: noise, rewards, time and ends
+
+
+class Paths:
+    """Episodes in N environments, which go on from one call of `follow` to the next."""
+
+    def __init__(
+        self,
+        environments: Environments,
+        normalizer: ObservationNormalizer,
+        reward_scaler: RewardScaler,
+        generator: torch.Generator,
+    ) -> None:
+        """Actions are drawn from `generator`."""
+        self.environments, self.normalizer, self.reward_scaler = environments, normalizer, reward_scaler
+        self.generator = generator
+        self.episodes = EpisodeStatistics(environments.num_envs)
+        self.env_steps = 0  # taken in all, those of spoiled samples included
+
+    def follow(
+        self, policy: Policy, horizon: int, visit: Callable[[int], None] | None = None
+    ) -> tuple[Rollout, np.ndarray]:
+        """Play on for `horizon` steps.
+
+        Returns the raw observations (T, N, O), too, of which there are none (0, N, O) where nobody learns from them.
+        `visit(t)` is called before each step, to look around.
+        """
+        envs, places = self.environments, (horizon, self.environments.num_envs)
+        raw = np.empty((horizon if self.normalizer.enabled else 0, *envs.observation.shape), envs.spec.dtype)
+        observation = np.empty((*places, *envs.spec.shape), dtype=self.normalizer.dtype)
+        reward = np.empty(places)
+        terminated, truncated = np.empty(places, dtype=bool), np.empty(places, dtype=bool)
+        noise = policy.distribution.noise(places, self.generator).numpy()
+        acting = Acting(envs, self.normalizer, on_cpu(policy))
+        actions, cut_off = [], [envs.observation[:0]]
+        for t in range(horizon):
+            if visit is not None:
+                visit(t)
+            if len(raw):
+                raw[t] = envs.observation
+            step = acting.step(noise[t], out=observation[t])
+            self.env_steps += envs.num_envs
+            actions.append(step.action)
+            reward[t], terminated[t], truncated[t] = step.reward, step.terminated, step.truncated
+            ended = step.terminated | step.truncated
+            if ended.any():
+                cut_off.append(step.reached[step.truncated])
+                acting.restart(ended)
+        done = terminated | truncated
+        time = self.episodes.add(reward, done)
+        rollout = Rollout(
+            observation=torch.from_numpy(observation),
+            action=torch.from_numpy(np.stack(actions)),
+            reward=torch.from_numpy(self.reward_scaler(reward, done)).float(),
+            terminated=torch.from_numpy(terminated),
+            truncated=torch.from_numpy(truncated),
+            time=torch.from_numpy(time),
+            truncated_observation=torch.from_numpy(self.normalizer(np.concatenate(cut_off))),
+            last_observation=torch.from_numpy(self.normalizer(envs.observation)),
+        )
+        return rollout, raw
+
+    def learn_scale(self, raw: np.ndarray) -> None:
+        """Learn the scale of observations from those of a rollout, which `follow` returned."""
+        if len(raw):
+            self.normalizer.update(raw)
+
+    def metrics(self) -> dict[str, float | None]:
+        """`env_steps` and `rollout/*`, of the row of metrics."""
+        return {"env_steps": float(self.env_steps), **self.episodes.metrics()}
+
+    def abandon(self) -> None:
+        """Forget the episodes that have not ended."""
+        self.episodes.abandon()
+        self.reward_scaler.abandon()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "env_steps": self.env_steps,
+            "generator": self.generator.get_state(),
+            "episodes": self.episodes.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.env_steps = state["env_steps"]
+        self.generator.set_state(state["generator"])
+        self.episodes.load_state_dict(state["episodes"])
+
+
+def refuse_too_many(steps: int, spec: ObservationSpec, normalizer: ObservationNormalizer) -> None:
+    """Raise `ConfigError` if a batch of so many steps would never fit into memory."""
+    numbers = normalizer.dtype.itemsize + (spec.dtype.itemsize if normalizer.enabled else 0)
+    refuse_batch(steps, BYTES + numbers * spec.size)
