@@ -35,7 +35,7 @@ def test_the_wheel_holds_every_yaml_and_script(wheel: Path) -> None:
     assert {"trpo_cli/report/page.html", "trpo_cli/report/published.yaml"} <= packed
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"trpo_cli/{path.relative_to(ROOT)}" in packed
-    for path in (ROOT / "trpo_cli").glob("completion.*"):
+    for path in (ROOT / "trpo_cli").rglob("completion.*sh"):
         assert str(path.relative_to(ROOT)) in packed
 
 
