@@ -62,18 +62,18 @@ def sampler(task: str, kind: str, num_envs: int, num_threads: int) -> Round:
         for _ in range(ITERATIONS):
             run.sampler.collect(run.policy)
         taken = {"seconds": (time.perf_counter() - start) / ITERATIONS}
-        return {**taken, "steps": (run.sampler.env_steps - before) / ITERATIONS, **physics(run.sampler, run.policy)}
+        return {**taken, "steps": (run.sampler.env_steps - before) / ITERATIONS, **physics(run)}
 
     return play
 
 
-def physics(sampler: Any, policy: Any) -> dict[str, float]:
+def physics(run: Any) -> dict[str, float]:
     """Seconds and steps that the engine alone takes for a sample: nothing for environments that are not native."""
     from mujoco.batch import Batch
 
     from trpo_cli.envs.mujoco.batch import MujocoBatch
 
-    envs = sampler.environments._envs
+    sampler, policy, envs = run.sampler, run.policy, run.environments._envs
     if not isinstance(envs, MujocoBatch):
         return {}
     simulations, plan = envs._simulations, []
@@ -127,8 +127,8 @@ def ours(task: str, *overrides: str) -> Round:
         start = time.perf_counter()
         rows = [run.algorithm.iterate(0.0) for _ in range(ITERATIONS)]
         taken = (time.perf_counter() - start) / ITERATIONS
-        sampling = statistics.mean(row["time/sample_seconds"] for row in rows)
-        return {"seconds": taken, "sample": sampling, **physics(run.sampler, run.policy)}
+        sampling = statistics.mean(row.sample_seconds for row in rows)
+        return {"seconds": taken, "sample": sampling, **physics(run)}
 
     return play
 

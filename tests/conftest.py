@@ -126,8 +126,8 @@ def after_rows(monkeypatch: pytest.MonkeyPatch, count: int, happens: Callable[[]
     """Have something happen once a run has written so many rows."""
     write, seen = Logger.write, itertools.count(1)
 
-    def writing(self: Logger, row: Any) -> None:
-        write(self, row)
+    def writing(self: Logger, env_steps: int, metrics: Any) -> None:
+        write(self, env_steps, metrics)
         if next(seen) == count:
             happens()
 

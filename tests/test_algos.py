@@ -13,11 +13,12 @@ from conftest import built, small
 from exactness import exactly
 from torch import Tensor
 
+from trpo_cli.algos import Outcome
 from trpo_cli.algos.first_order import FirstOrder
 from trpo_cli.config.groups import CONF, options
 from trpo_cli.data import Batch
 from trpo_cli.run import checkpoint
-from trpo_cli.trust_region.step import Outcome
+from trpo_cli.trust_region import step
 
 SMALL = ("env=Pendulum-v1", "sampler.num_envs=2", "sampler.steps_per_iteration=64")
 
@@ -44,6 +45,10 @@ FAILURES: dict[str, tuple[Callable[[Tensor, Batch], Tensor], Outcome]] = {
 }
 
 
+def test_every_outcome_of_the_trust_region_has_a_number() -> None:
+    assert {outcome.name for outcome in step.Outcome} <= Outcome.__members__.keys()
+
+
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failed_first_order_update_leaves_everything_bit_for_bit(failure: str) -> None:
     """Though three minibatches had moved the policy: it, the shared critic and Adam's moments are what they were."""
@@ -53,7 +58,7 @@ def test_a_failed_first_order_update_leaves_everything_bit_for_bit(failure: str)
     assert isinstance(algorithm, FirstOrder)
     algorithm.objective, outcome = FAILURES[failure]
     before = copy.deepcopy((parts.policy.state_dict(), parts.critic.state_dict(), algorithm.optimizer.state_dict()))
-    row = algorithm.iterate(0.0)
+    row = algorithm.iterate(0.0).metrics
     assert row["trust_region/outcome"] == outcome
     assert row["trust_region/accepted"] == 0
     assert row["policy/kl"] == 0
@@ -65,16 +70,16 @@ def test_a_last_step_to_where_nothing_is_finite_is_taken_back() -> None:
     assert isinstance(parts.algorithm, FirstOrder)
     parts.algorithm.objective = later(lambda log_prob: log_prob.sum() * float("nan"), well=1)
     before = copy.deepcopy(parts.policy.state_dict())
-    row = parts.algorithm.iterate(0.0)
+    row = parts.algorithm.iterate(0.0).metrics
     assert row["trust_region/outcome"] == Outcome.NON_FINITE_LOSS
     assert exactly(parts.policy.state_dict(), before)
 
 
 def test_target_kl_ends_the_epochs() -> None:
     parts = built("algo=ppo", "algo.target_kl=1e-6", "algo.epochs=7", *SMALL)
-    assert parts.algorithm.iterate(0.0)["policy/epochs"] == 1
+    assert parts.algorithm.iterate(0.0).metrics["policy/epochs"] == 1
     free = built("algo=ppo", "algo.epochs=7", *SMALL)
-    assert free.algorithm.iterate(0.0)["policy/epochs"] == 7
+    assert free.algorithm.iterate(0.0).metrics["policy/epochs"] == 7
 
 
 def test_the_penalty_follows_the_kl_within_bounds() -> None:
@@ -82,23 +87,23 @@ def test_the_penalty_follows_the_kl_within_bounds() -> None:
     for target, factor in (("1e6", 0.5), ("1e-12", 2.0)):
         parts = built("algo=ppo_penalty", f"algo.kl_penalty_target={target}", *SMALL)
         algorithm: Any = parts.algorithm
-        found = [algorithm.iterate(0.0)["policy/kl_penalty"] for _ in range(14)]
+        found = [algorithm.iterate(0.0).metrics["policy/kl_penalty"] for _ in range(14)]
         expected = [min(max(factor**i, 1e-3), 1e3) for i in range(14)]
         assert found == pytest.approx(expected)
         algorithm.objective = lambda log_prob, batch: log_prob.sum() * float("nan")
         before = algorithm.penalty
-        assert algorithm.iterate(0.0)["trust_region/accepted"] == 0
+        assert algorithm.iterate(0.0).metrics["trust_region/accepted"] == 0
         assert algorithm.penalty == before
 
 
 def test_radius_and_learning_rate_fall_to_zero() -> None:
     parts = built("algo=trpo", "algo.delta_decay=linear", *SMALL)
-    assert [parts.algorithm.iterate(p)["trust_region/delta"] for p in (0.0, 0.75)] == [0.01, 0.0025]
+    assert [parts.algorithm.iterate(p).metrics["trust_region/delta"] for p in (0.0, 0.75)] == [0.01, 0.0025]
     parts = built("algo=trpo", "algo.delta_decay=late", *SMALL)
-    falling = [parts.algorithm.iterate(p)["trust_region/delta"] for p in (0.0, 0.5, 0.75, 1.0)]
+    falling = [parts.algorithm.iterate(p).metrics["trust_region/delta"] for p in (0.0, 0.5, 0.75, 1.0)]
     assert falling == [0.01, 0.01, 0.005, 0.0]
     parts = built("algo=ppo", *SMALL)
-    assert parts.algorithm.iterate(0.5)["policy/learning_rate"] == pytest.approx(1.5e-4)
+    assert parts.algorithm.iterate(0.5).metrics["policy/learning_rate"] == pytest.approx(1.5e-4)
 
 
 def test_fisher_products_on_a_fraction_of_the_batch() -> None:
@@ -117,7 +122,7 @@ def test_the_kl_that_is_reported_is_the_one_that_was_compared(constraint: str, c
     size = ("sampler.steps_per_iteration=64", "sampler.num_envs=16", "env=CartPole-v1", "critic=zero")
     for seed in range(6):
         parts = built("algo=trpo", f"algo/step/constraint={constraint}", "algo.delta=1e-7", f"seed={seed}", *size)
-        rows = [parts.algorithm.iterate(0.0) for _ in range(10)]
+        rows = [parts.algorithm.iterate(0.0).metrics for _ in range(10)]
         assert any(row["trust_region/accepted"] for row in rows)
         assert max(row[column] or 0.0 for row in rows) <= 1e-7
 
@@ -142,8 +147,8 @@ def test_a_checkpoint_holds_all_but_the_environments(algo: str, tmp_path: Any) -
     assert exactly(second.state_dict(), first.state_dict())
     if algo in ("cem", "cma_es", "random_search"):  # whose episodes are those of a seed and a number
         second.sampler.seed = first.sampler.seed
-    rows = [parts.algorithm.iterate(0.2) for parts in (first, second)]
-    assert all(rows[0][name] == rows[1][name] for name in rows[0] if not name.startswith("time/"))
+    rows = [parts.algorithm.iterate(0.2).metrics for parts in (first, second)]
+    assert rows[0] == rows[1]
     assert exactly(second.state_dict(), first.state_dict())
 
 
@@ -178,5 +183,5 @@ def test_the_critic_is_fitted_after_the_advantages_are_taken(algo: str, monkeypa
 
 @pytest.mark.parametrize("override", ["algo.delta=1", "algo.damping=1"])
 def test_whole_numbers_are_floats_where_floats_are_wanted(override: str) -> None:
-    row = built(override, *SMALL).algorithm.iterate(0.0)
+    row = built(override, *SMALL).algorithm.iterate(0.0).metrics
     assert all(value is None or isinstance(value, float) for value in row.values())

@@ -13,6 +13,7 @@ from conftest import Command, built, quiet_make
 from exactness import exactly
 from torch import Tensor
 
+from trpo_cli.algos import Outcome
 from trpo_cli.algos.black_box import CMAES, BlackBox, CrossEntropy, RandomSearch
 from trpo_cli.errors import ConfigError, TrainingError
 from trpo_cli.models.linearisation import flat, size
@@ -22,7 +23,6 @@ from trpo_cli.play.episodes import Episodes
 from trpo_cli.run import checkpoint
 from trpo_cli.samplers.whole_episodes import WholeEpisodes
 from trpo_cli.seeding import environment_seeds, torch_generator
-from trpo_cli.trust_region.step import Outcome
 
 METHODS = {
     "cem": ("algo=cem",),
@@ -109,8 +109,7 @@ def test_returns_depend_neither_on_the_number_of_environments_nor_on_threads(pol
             "sampler.sample_actions=true",
         )
         returns = [sampler.play(network, candidates(network, 6)) for _ in range(2)]
-        metrics = {name: value for name, value in sampler.metrics().items() if name != "env_steps"}
-        results.append((torch.cat(returns).tolist(), metrics))
+        results.append((torch.cat(returns).tolist(), sampler.metrics()))
     assert results[0] == results[1] == results[2]
     assert len(set(results[0][0])) == 12
 
@@ -130,7 +129,6 @@ def test_every_step_of_every_environment_counts() -> None:
     assert returns.tolist() == [3.0] * 7
     assert sampler.env_steps == 4 * sampler.environments.steps == 2 * 3 * 4
     assert sampler.metrics() == {
-        "env_steps": 24.0,
         "rollout/episode_return_mean": 3.0,
         "rollout/recent_return_mean": 3.0,
         "rollout/episode_length_mean": 3.0,
@@ -203,9 +201,8 @@ def test_finds_the_optimum_of_a_quadratic(method: str, noise: float) -> None:
 def test_cartpole_is_balanced_the_same_way_twice(method: str) -> None:
     def learnt() -> tuple[float, list[Any]]:
         run = parts(method)
-        rows = [run.algorithm.iterate(0.0) for _ in range(12)]
-        numbers = [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
-        return float(run.evaluate(Episodes(10, 1000), 0).returns.mean()), numbers
+        rows = [run.algorithm.iterate(0.0).metrics for _ in range(12)]
+        return float(run.evaluate(Episodes(10, 1000), 0).returns.mean()), rows
 
     reached, rows = learnt()
     assert reached >= 200
@@ -215,10 +212,7 @@ def test_cartpole_is_balanced_the_same_way_twice(method: str) -> None:
 @each_method
 def test_goes_on_from_a_checkpoint_as_if_nothing_had_happened(method: str, tmp_path: Path) -> None:
     def rows(run: Parts) -> list[Any]:
-        return [
-            {name: value for name, value in run.algorithm.iterate(0.5).items() if not name.startswith("time/")}
-            for _ in range(3)
-        ]
+        return [run.algorithm.iterate(0.5).metrics for _ in range(3)]
 
     settings = ["env=Pendulum-v1", "env.max_episode_steps=20", "sampler.num_envs=5"]
     if "cma" in method:
@@ -236,7 +230,7 @@ def test_goes_on_from_a_checkpoint_as_if_nothing_had_happened(method: str, tmp_p
 def test_the_policy_is_the_best_guess(method: str) -> None:
     run = parts(method)
     before = flat(run.policy)
-    row = run.algorithm.iterate(0.0)
+    row = run.algorithm.iterate(0.0).metrics
     assert row["trust_region/accepted"] == 1
     assert torch.equal(flat(run.policy), searched(run).mean.float())
     assert not torch.equal(flat(run.policy), before)
@@ -285,7 +279,7 @@ def test_a_generation_that_overflows_is_rejected_and_training_ends_after_so_many
     run = parts("random_search", "algo.step_size=1e300", "algo.max_rejected=2")
     search = searched(run)
     policy, mean = flat(run.policy), search.mean.clone()
-    first, second = run.algorithm.iterate(0.0), run.algorithm.iterate(0.0)
+    first, second = (run.algorithm.iterate(0.0).metrics for _ in range(2))
     assert first["trust_region/outcome"] == second["trust_region/outcome"] == Outcome.NON_FINITE_LOSS
     assert first["search/sigma"] != second["search/sigma"]  # the second tried others
     assert torch.equal(flat(run.policy), policy)
@@ -297,7 +291,7 @@ def test_a_generation_that_overflows_is_rejected_and_training_ends_after_so_many
 def test_equal_returns_move_no_random_search() -> None:
     run = parts("random_search", "env=gym", "env.id=Probe/Silent-v0")
     before = flat(run.policy)
-    row = run.algorithm.iterate(0.0)
+    row = run.algorithm.iterate(0.0).metrics
     assert row["trust_region/outcome"] == Outcome.ZERO_GRADIENT
     assert torch.equal(flat(run.policy), before)
 

@@ -38,7 +38,7 @@ ENVIRONMENTS = {
     "multi-discrete": (*PROBE, "env.id=Probe/Multi-v0"),
     "multi-binary": (*PROBE, "env.id=Probe/Binary-v0"),
 }
-FILES = {"config.yaml", "metrics.csv", "tensorboard", "checkpoints", "train.log", "summary.json"}
+FILES = {"config.yaml", "metrics.csv", "tensorboard", "checkpoints", "train.log", "summary.json", "headline.txt"}
 ANATOMY = (TESTS.parent / "runs" / "README.md").read_text(encoding="utf-8")
 TRAIN = [sys.executable, "-c", "from trpo_cli.train import main; main()"]
 

@@ -10,14 +10,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_logger import row
 
 from trpo_cli.run.event_files import cut_back
-from trpo_cli.run.logger import Logger
+from trpo_cli.run.logger import Kept, Logger
+from trpo_cli.run.state import RETURN
 
 
 def written(directory: Path, *steps: int) -> int:
     """Log these rows; how many bytes `metrics.csv` has then."""
-    with Logger(directory, total_steps=100) as logger:
+    with Logger(directory, RETURN, total_steps=100) as logger:
         for step in steps:
-            logger.write(row(env_steps=float(step), policy__kl=step / 8))
+            logger.write(step, row(policy__kl=step / 8))
         return logger.sync()
 
 
@@ -26,9 +27,9 @@ def events(directory: Path) -> Path:
 
 
 def go_on(directory: Path, after: int, written: int, *steps: int) -> None:
-    with Logger(directory, 100, after, written) as logger:
+    with Logger(directory, RETURN, 100, after, Kept.read(directory, written)) as logger:
         for step in steps:
-            logger.write(row(env_steps=float(step), policy__kl=step / 8))
+            logger.write(step, row(policy__kl=step / 8))
 
 
 def assert_rows(directory: Path, *steps: int) -> None:

@@ -32,9 +32,9 @@ def best_training_return(overrides: tuple[str, ...], wanted: float, seed: int) -
     parts = built(*overrides, "env=CartPole-v1", f"seed={seed}", f"total_steps={STEPS}")
     best, steps = 0.0, 0.0
     while steps < STEPS and best < wanted:
-        row = parts.algorithm.iterate(steps / STEPS)
-        steps = row["env_steps"] or 0.0
-        best = max(best, row["rollout/episode_return_mean"] or 0.0)
+        iteration = parts.algorithm.iterate(steps / STEPS)
+        steps = iteration.env_steps
+        best = max(best, iteration.metrics["rollout/episode_return_mean"] or 0.0)
     return best
 
 

@@ -113,7 +113,7 @@ def test_a_gpu_learns_what_a_cpu_learns(algo: str) -> None:
     )
     overrides = small if algo == "trpo" else small[:-1]
     cpu, gpu = built(*overrides), built(*overrides, "device=cuda")
-    rows = [parts.algorithm.iterate(0.0) for parts in (cpu, gpu)]
+    rows = [parts.algorithm.iterate(0.0).metrics for parts in (cpu, gpu)]
     assert rows[0]["policy/kl"] == pytest.approx(rows[1]["policy/kl"], rel=1e-2)
     for one, other in zip(cpu.policy.parameters(), gpu.policy.parameters(), strict=True):
         assert other.device.type == "cuda"

@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose
 from trpo_cli.report.archive import kept
 from trpo_cli.report.content import Options, content
 from trpo_cli.report.diagnostics import diagnostics
-from trpo_cli.report.groups import natural
+from trpo_cli.report.groups import natural_key
 from trpo_cli.report.measures import curve, series
 from trpo_cli.report.published import published
 from trpo_cli.report.runs import RunRecord, find
@@ -119,6 +119,29 @@ def test_any_column_against_steps_and_iterations(trpo_report: Command, tmp_path:
     done = trpo_report("runs", "--out", "out", "--metric", "exact/retrun")
     assert done.status == 1
     assert "metrics.csv has no column 'exact/retrun'; did you mean 'exact/return'?" in done.err
+
+
+def test_runs_are_compared_on_the_headline_that_most_of_them_have(trpo_report: Command, tmp_path: Path) -> None:
+    """Each names its own; those of earlier versions are known by their columns. The others are told of."""
+    columns = "env_steps,{},policy/kl\n1,{},0\n2,{},0\n"
+    for seed, (name, algo) in enumerate((("named", "mine"), ("named_too", "mine"), ("old", "cpi"))):
+        column = "exact/return" if name == "old" else "my/return"
+        written(tmp_path / "runs" / name, "FrozenLake-v1", algo, seed, ["1.0"])
+        (tmp_path / "runs" / name / "metrics.csv").write_text(columns.format(column, 0.25, 0.5 + seed))
+        if name != "old":
+            (tmp_path / "runs" / name / "headline.txt").write_text("my/return\n")
+    done = trpo_report("runs", "--out", "out")
+    assert done.status == 0, done.err
+    assert "1 run of FrozenLake-v1 (1 cpi) has no my/return, and is in no group; see --metric exact/return" in done.out
+    assert "| FrozenLake-v1 | mine | 2 | 2 | 1 | 0.5 to 1.5 (min to max) | 1 |" in results(tmp_path)
+    assert [row["final_training_return"] for row in rows_of(tmp_path / "out" / "runs.csv")] == ["0.5", "1.5", "2.5"]
+    done = trpo_report("runs/old", "--archive", "archive")
+    assert (
+        "| task | algorithm | runs | steps | final exact/return |"
+        in (tmp_path / "archive/report/results.md").read_text()
+    )
+    copy = tmp_path / "archive" / "FrozenLake-v1" / "cpi" / "seed2"
+    assert (copy / "headline.txt").read_text() == "exact/return\n"
 
 
 def test_curves_of_very_different_lengths_share_a_logarithmic_axis(trpo_report: Command, tmp_path: Path) -> None:
@@ -410,7 +433,7 @@ def test_hundreds_of_runs_are_read_in_seconds(tmp_path: Path) -> None:
 
 
 def test_numbers_sort_as_numbers() -> None:
-    assert sorted(["x=10", "x=9", "x=1e-05", "x=0.3"], key=natural) == ["x=1e-05", "x=0.3", "x=9", "x=10"]
+    assert sorted(["x=10", "x=9", "x=1e-05", "x=0.3"], key=natural_key) == ["x=1e-05", "x=0.3", "x=9", "x=10"]
 
 
 def record(name: str, steps: list[float], returns: list[float]) -> RunRecord:

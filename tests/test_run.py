@@ -16,6 +16,8 @@ from trpo_cli.errors import RunDirectoryError
 from trpo_cli.run.directory import Run, git_revision
 from trpo_cli.run.layout import read_config
 from trpo_cli.run.lock import Lock
+from trpo_cli.run.progress import Progress
+from trpo_cli.run.state import state
 
 CONFIG = {"env": {"id": "x", "small": 1e-8}, "policy": {}, "seed": 0, "total_steps": 1, "choices": {"algo": "trpo"}}
 CONFIG["plugins"] = []
@@ -167,3 +169,18 @@ def test_the_summary_names_versions(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["versions"].keys() >= {"python", "torch", "gymnasium", "mujoco", "trpo-cli"}
     assert summary["git_revision"] == git_revision()
+
+
+def test_progress_and_state_follow_the_headline(tmp_path: Path) -> None:
+    """Whatever it is called; a run that does not name it is known by its columns."""
+    progress = Progress()
+    for steps, value in ((1, 0.5), (2, 0.75), (3, 0.25)):
+        metrics = {"my/return": value, "eval/episode_return_mean": None, "exact/return": 9.0}
+        progress.note(steps, metrics, "my/return")
+    assert (progress.env_steps, progress.iterations) == (3, 3)
+    assert (progress.final_training_return, progress.best_training_return) == (0.25, 0.75)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "metrics.csv").write_text("env_steps,rollout/episode_return_mean,exact/return,my/return\n3,,9,0.25\n")
+    assert state(tmp_path).final_training_return == 9
+    (tmp_path / "headline.txt").write_text("my/return\n")
+    assert state(tmp_path).final_training_return == 0.25

@@ -87,7 +87,7 @@ def test_returns_are_unnormalised_and_over_the_last_hundred_episodes() -> None:
     assert metrics["rollout/episode_return_mean"] == 1.0
     assert metrics["rollout/episode_length_mean"] == 2.0
     assert metrics["rollout/episodes"] == 500
-    assert metrics["env_steps"] == 1000
+    assert run.sampler.env_steps == 1000
 
 
 def test_before_the_first_end_there_is_no_return() -> None:

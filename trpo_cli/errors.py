@@ -49,6 +49,11 @@ class RunDirectoryError(UserError):
     """A run directory that cannot be used as asked."""
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`, `3 worker processes`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 def nearest(given: str, known: Iterable[str], above: str = "") -> str:
     """`; did you mean 'x'?` for the known name closest to `given`, with what stands `above` it; nothing if none is."""
     names = {name.lower(): name for name in known if name != given}

@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from trpo_cli.cli.announcements import announce, farewell, resuming, saying_how_to_go_on
+from trpo_cli.cli.announcements import announce, farewell, hint_at_resume, resume_command
 from trpo_cli.cli.answers import answered
 from trpo_cli.cli.command_line import checked, opened, read
 from trpo_cli.cli.failures import discard_empty, reported, told_once
@@ -41,8 +41,9 @@ from trpo_cli.run.signals import Stopped, StopRequest
 from trpo_cli.schedules import due
 
 if TYPE_CHECKING:
+    from trpo_cli.algos import Metrics
     from trpo_cli.run.directory import Run
-    from trpo_cli.run.logger import Logger
+    from trpo_cli.run.logger import Kept, Logger
 
 log = logging.getLogger("trpo_cli")
 
@@ -50,13 +51,13 @@ log = logging.getLogger("trpo_cli")
 def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool = False, watched: bool = True) -> None:
     """Begin a run in `directory`, or go on with the one that is there, to its summary.
 
-    `given` is the resolved configuration that the `overrides` compose to. In a sweep its log tells all; `watched`
-    if its progress is to be shown.
+    `given` is the resolved configuration that the `overrides` compose to. A run of a sweep logs errors with their
+    tracebacks; progress is shown if it is `watched`.
     """
     from trpo_cli.config.build import fill
     from trpo_cli.config.plugins import import_plugins
     from trpo_cli.run.directory import Run
-    from trpo_cli.run.logger import Logger
+    from trpo_cli.run.logger import Kept, Logger
     from trpo_cli.run.trackers import Tracking
     from trpo_cli.seeding import seed_globals
 
@@ -73,11 +74,12 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
         tracker = build_tracker(plan.config, settings)
         parts = build_parts(plan.config, settings)
         with contextlib.closing(parts.environments):
-            written = restore(parts, settings, progress, state, run) if state else 0
+            kept = restore(parts, settings, progress, state, run) if state else Kept()
             with Tracking(tracker, plan.config, directory, progress.env_steps) as tracking:
                 run.begin(plan.config)
-                logger = Logger(directory, settings.total_steps, progress.env_steps, written, tracking, watched)
-                with saying_how_to_go_on(run, settings, in_sweep), logger, StopRequest() as stop:
+                headline, total = parts.algorithm.headline, settings.total_steps
+                logger = Logger(directory, headline, total, progress.env_steps, kept, tracking, watched)
+                with hint_at_resume(run, settings, in_sweep), logger, StopRequest() as stop:
                     logger.describe(plan.config, run.provenance)
                     announce(parts, progress, plan, run)
                     Training(settings, parts, run, logger, stop, progress).finish()
@@ -87,7 +89,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
 
 
 def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> bool:
-    """Whether there is nothing left to do, which is said. Raises `ConfigError` if that is so only by fewer steps."""
+    """Whether nothing is left to do; says so. Raises `ConfigError` if an unfinished run is given too few steps."""
     if progress.env_steps < settings.total_steps or not (run.finished or settings.total_steps < plan.planned):
         return False
     place = relative(run.directory)
@@ -96,15 +98,16 @@ def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> boo
     for warning in run.warnings:
         log.warning("%s", warning)
     print(f"{place} is finished, after {progress.env_steps:,} steps")
-    print(f"extend it:   {resuming(run.directory, settings.plugins)} total_steps={2 * plan.planned}")
+    print(f"extend it:   {resume_command(run.directory, settings.plugins)} total_steps={2 * plan.planned}")
     return True
 
 
-def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[str, Any], run: Run) -> int:
-    """Put everything into the `state` of a checkpoint; returns how many bytes `metrics.csv` had.
+def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[str, Any], run: Run) -> Kept:
+    """Put everything into the `state` of a checkpoint; returns what `metrics.csv` had then.
 
-    Where environments cannot be restored they are new ones. Raises `RunDirectoryError` if it does not fit.
+    Environments that cannot be restored are made anew. Raises `RunDirectoryError` if it does not fit.
     """
+    from trpo_cli.run.logger import Kept
     from trpo_cli.seeding import restore_global_generators
 
     with fitting(run.directory):
@@ -114,10 +117,7 @@ def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[st
             run.warnings.append("this resume is not exact: the environments were reset")
             parts.renew_environments(settings.seed, f"resume {progress.inexact_resumes}")
         restore_global_generators(state["generators"], settings.device)
-        return int(state["metrics_bytes"])
-
-
-Row = dict[str, float | None]
+        return Kept.read(run.directory, int(state["metrics_bytes"]), state.get("metrics_columns", ()))
 
 
 @dataclass
@@ -131,16 +131,16 @@ class Training:
     stop: StopRequest
     progress: Progress
     faults_in_a_row: int = 0
-    told: set[str] = field(default_factory=set)  # why evaluations were left out
+    warned: set[str] = field(default_factory=set)  # why evaluations were left out
 
     def __post_init__(self) -> None:
         self._started = time.monotonic() - self.progress.seconds
 
     def finish(self) -> None:
-        """Iterate to the end, and save. Raises `Stopped` after a signal, `EnvironmentFault` after too many, and
-        `EnvironmentMisfit` at once.
+        """Iterate to the end, and save.
 
-        Whatever asks the environments for something, saving included, may find out that they are broken.
+        Raises `Stopped` after a signal, `EnvironmentFault` after too many faults, and `EnvironmentMisfit` at once.
+        Whatever asks the environments for something, saving included, may find that they are broken.
         """
         due_now = not self.progress.iterations
         while True:
@@ -152,34 +152,38 @@ class Training:
                     return
                 if self.stop.signal is not None:
                     raise Stopped(self.stop.signal)
-                row = self.iterate()
-                row |= self.evaluate(int(row["env_steps"] or 0))
+                env_steps, metrics = self.iterate()
             except EnvironmentFault as fault:
                 self.survive(fault)
                 continue
             except EnvironmentMisfit as misfit:
                 raise EnvironmentMisfit(f"{misfit}\n{self.intact}") from misfit
-            row |= {f"rollout/{name}": float(getattr(self.progress, name)) for name in ("faults", "inexact_resumes")}
-            self.logger.write(row)
-            self.progress.note(row)
+            self.logger.write(env_steps, metrics)
+            self.progress.note(env_steps, metrics, self.parts.algorithm.headline)
             every, iterations = self.settings.checkpoint.every, self.progress.iterations
             due_now = self._over(self.progress.env_steps) or due(every, iterations - 1, iterations)
 
     def recover(self) -> None:
-        """Make the environments anew if they spoiled the last sample."""
+        """Make new environments if they spoiled the last sample."""
         if self.faults_in_a_row:
             self.parts.renew_environments(self.settings.seed, f"fault {self.progress.faults}")
 
-    def iterate(self) -> Row:
-        """Collect, estimate, update; what that says of itself."""
+    def iterate(self) -> tuple[int, Metrics]:
+        """Collect, estimate, update, and evaluate if that is due. Returns the steps so far, and what to log of them."""
         before = self.parts.sampler.env_steps
-        row = self.parts.algorithm.iterate(self.progress.env_steps / self.settings.total_steps)
+        done = self.parts.algorithm.iterate(self.progress.env_steps / self.settings.total_steps)
         self.faults_in_a_row = 0
-        seconds = (row["time/sample_seconds"] or 0) + (row["time/update_seconds"] or 0)
-        return row | {"time/steps_per_second": ((row["env_steps"] or 0) - before) / seconds}
+        return done.env_steps, {
+            **done.metrics,
+            **self.evaluate(done.env_steps),  # which may count a fault
+            **{f"rollout/{name}": float(getattr(self.progress, name)) for name in ("faults", "inexact_resumes")},
+            "time/steps_per_second": (done.env_steps - before) / (done.sample_seconds + done.update_seconds),
+            "time/sample_seconds": done.sample_seconds,
+            "time/update_seconds": done.update_seconds,
+        }
 
     def survive(self, fault: EnvironmentFault) -> None:
-        """Count a sample that was spoiled. Raises `EnvironmentFault` if there were too many in a row."""
+        """Count a spoiled sample. Raises `EnvironmentFault` if there were too many in a row."""
         self.progress.faults += 1
         self.faults_in_a_row += 1
         patience = self.settings.fault_patience
@@ -189,10 +193,10 @@ class Training:
             ) from fault
         log.warning("%s; its sample is dropped, the environments are made anew", fault)
 
-    def evaluate(self, steps: int) -> Row:
-        """What an evaluation adds to the row of `steps`: nothing if none is due, or its environments spoiled it.
+    def evaluate(self, steps: int) -> Metrics:
+        """The metrics of an evaluation after `steps`; without values if none is due, or its environments spoiled it.
 
-        What spoils all of them is told once.
+        A fault that spoils every evaluation is logged once.
         """
         plan, nothing = self.settings.eval, dict.fromkeys(METRICS)
         every = plan.interval(self.settings.total_steps)
@@ -202,8 +206,8 @@ class Training:
             return self.parts.evaluate(plan, self.settings.seed).metrics()
         except EnvironmentFault as fault:
             self.progress.faults += 1
-            if str(fault) not in self.told:
-                self.told.add(str(fault))
+            if str(fault) not in self.warned:
+                self.warned.add(str(fault))
                 log.warning("%s; this evaluation is left out, and so are later ones that fail alike", fault)
             return nothing
 
@@ -214,12 +218,12 @@ class Training:
         self.progress.seconds = time.monotonic() - self._started
         generators = global_generators(self.settings.device)
         state = {**self.parts.state_dict(), "generators": generators, "progress": asdict(self.progress)}
-        written = {"metrics_bytes": self.logger.sync()}
+        written = {"metrics_bytes": self.logger.sync(), "metrics_columns": self.logger.columns}
         self.run.save({**state, **written}, self.progress.env_steps, self.settings.checkpoint.keep)
 
     @property
     def intact(self) -> str:
-        """What is not lost."""
+        """For messages: what is not lost."""
         return f"the checkpoint of step {self.run.saved:,} is whole"
 
     def _over(self, steps: int) -> bool:

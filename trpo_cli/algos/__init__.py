@@ -3,18 +3,55 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
+from trpo_cli.samplers import Sampler
+
 Metrics = dict[str, float | None]
-"""One row of `metrics.csv`: None where there is nothing to tell."""
+"""Columns of `metrics.csv`: None where there is no value at the moment, such as before the first episode has ended."""
+
+
+class Outcome(IntEnum):
+    """Why an update was accepted, or why the policy stayed bit for bit what it was."""
+
+    ACCEPTED = 0
+    ZERO_GRADIENT = 1
+    NON_FINITE_GRADIENT = 2
+    NON_FINITE_LOSS = 3
+    BAD_CURVATURE = 4
+    NO_IMPROVEMENT = 5
+    CONSTRAINT_VIOLATED = 6
+
+    def metrics(self) -> Metrics:
+        """The columns that say so; their names are older than the methods without a trust region."""
+        return {"trust_region/accepted": float(self is Outcome.ACCEPTED), "trust_region/outcome": float(self)}
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one iteration did."""
+
+    env_steps: int  # since training began
+    sample_seconds: float
+    update_seconds: float
+    metrics: Metrics  # what else there is to log, with the same keys in each iteration of a run
 
 
 class Algorithm(ABC):
     """Anything that gets better by iterating."""
 
+    sampler: Sampler
+
+    @property
+    def headline(self) -> str:
+        """The metric that says how good the policy is; it is shown first, summarised and compared."""
+        return self.sampler.headline
+
     @abstractmethod
-    def iterate(self, progress: float) -> Metrics:
-        """One iteration, with the same keys each time; `progress` in [0, 1] is the fraction of training done before."""
+    def iterate(self, progress: float) -> Iteration:
+        """Improve the policy once; `progress` in [0, 1] is the fraction of the training done before."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -22,4 +59,4 @@ class Algorithm(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` returned."""

@@ -21,7 +21,7 @@ from cmaes import CMA, SepCMA  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
-from trpo_cli.algos import Metrics
+from trpo_cli.algos import Iteration, Outcome
 from trpo_cli.algos.patience import PatientAlgorithm
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.critics import ZeroCritic
@@ -29,16 +29,6 @@ from trpo_cli.models.linearisation import flat
 from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positive
 from trpo_cli.samplers.whole_episodes import WholeEpisodes
-from trpo_cli.trust_region.step import Outcome
-
-MEANINGLESS = (
-    "policy/kl",
-    "policy/max_kl",
-    "policy/entropy",
-    "policy/surrogate_improvement",
-    "critic/explained_variance",
-    "critic/loss",
-)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -54,7 +44,7 @@ class BlackBox(PatientAlgorithm):
     def __post_init__(self) -> None:
         self.mean = flat(self.policy).cpu().double()
 
-    def iterate(self, progress: float) -> Metrics:
+    def iterate(self, progress: float) -> Iteration:
         self._check_patience()
         start = time.perf_counter()
         candidates = self.ask()
@@ -64,20 +54,18 @@ class BlackBox(PatientAlgorithm):
         spread = (candidates - self.mean).square().mean().sqrt().item()
         outcome = self._learn(candidates, returns)
         self._note(outcome)
-        return {
+        metrics = {
             **self.sampler.metrics(),
-            **dict.fromkeys(MEANINGLESS),
+            **outcome.metrics(),
             "search/best_return": returns.max().item(),
             "search/mean_return": returns.mean().item(),
             "search/sigma": spread,
-            "trust_region/accepted": float(outcome is Outcome.ACCEPTED),
-            "trust_region/outcome": float(outcome),
-            "time/sample_seconds": sampled - asked,
-            "time/update_seconds": (asked - start) + (time.perf_counter() - sampled),
         }
+        update_seconds = (asked - start) + (time.perf_counter() - sampled)
+        return Iteration(self.sampler.env_steps, sampled - asked, update_seconds, metrics)
 
     def _learn(self, candidates: Tensor, returns: Tensor) -> Outcome:
-        """Move the search and the policy with it; leave both as they were if a number in it would not be finite."""
+        """Move the search, and the policy with it; leave both as they were if any number would not be finite."""
         before, theta_old = copy.deepcopy(self.state_dict()), self.mean.float()
         self.tell(candidates, returns)
         tensors = [value for value in self.state_dict().values() if isinstance(value, Tensor)]
@@ -97,7 +85,7 @@ class BlackBox(PatientAlgorithm):
 
     @abstractmethod
     def tell(self, candidates: Tensor, returns: Tensor) -> None:
-        """Learn the returns (C,) of what `ask` gave last, and set `mean`."""
+        """Learn from the returns (C,) of the candidates that `ask` returned last, and set `mean`."""
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "mean": self.mean, "generator": self.generator.get_state()}

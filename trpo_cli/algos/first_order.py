@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trpo_cli.algos import Metrics
+from trpo_cli.algos import Metrics, Outcome
 from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.data import Batch
 from trpo_cli.errors import ConfigError
@@ -22,7 +22,6 @@ from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import Count, Finite, NonNegative, Positive
 from trpo_cli.schedules import Decay, decayed
 from trpo_cli.trust_region.constraint import mean_kl
-from trpo_cli.trust_region.step import Outcome
 
 PENALTY_RANGE = 1000.0  # how far an adaptive penalty may go from where it began, up or down
 

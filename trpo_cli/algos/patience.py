@@ -1,4 +1,4 @@
-"""Updates that fail are rejected and counted, and too many in a row end the training. No gradient is no failure."""
+"""Rejected updates are counted, and too many in a row end the training. A zero gradient is not a failure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from trpo_cli.algos import Algorithm
+from trpo_cli.algos import Algorithm, Outcome
 from trpo_cli.errors import TrainingError
 from trpo_cli.ranges import Count
 from trpo_cli.samplers import Sampler
-from trpo_cli.trust_region.step import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +21,12 @@ class PatientAlgorithm(Algorithm):
     sampler: Sampler
     max_rejected: Count  # updates in a row, before training ends
     rejected_in_a_row: int = field(default=0, init=False)
-    unmoved: bool = field(default=False, init=False)  # for want of a gradient, by the last update
+    unmoved: bool = field(default=False, init=False)  # the gradient of the last update was zero
 
     def _note(self, outcome: Outcome) -> None:
-        """Count rejected updates in a row, and say why the last one was.
+        """Count rejected updates in a row, and log why this one was.
 
-        Without a gradient there is nothing to do: no reward has been found yet, or the task is solved.
+        A zero gradient leaves nothing to do: no reward has been found yet, or the task is solved.
         """
         unmoved, self.unmoved = self.unmoved, outcome is Outcome.ZERO_GRADIENT
         if self.unmoved and not unmoved:
@@ -42,9 +41,9 @@ class PatientAlgorithm(Algorithm):
             logger.warning("update rejected (%s): the policy stays as it was", reason)
 
     def _check_patience(self) -> None:
-        """End the training when too many updates in a row were rejected: here, after the last of them was logged.
+        """Raise `TrainingError` if too many updates in a row were rejected; the last of them has been logged by now.
 
-        Where nothing is random that is no fault: the policy has converged.
+        Where nothing is random, the policy has converged, and training may go on.
         """
         if self.sampler.random and self.rejected_in_a_row >= self.max_rejected:
             raise TrainingError(

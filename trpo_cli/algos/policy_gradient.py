@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from trpo_cli.algos import Metrics
+from trpo_cli.algos import Iteration, Metrics, Outcome
 from trpo_cli.algos.objective import fitting_surrogate, refuse_too_few_actions
 from trpo_cli.algos.patience import PatientAlgorithm
 from trpo_cli.data import Advantage, Batch, Sample, Visited
@@ -21,7 +21,6 @@ from trpo_cli.samplers import PolicySampler
 from trpo_cli.surrogates import Surrogate, importance_sampled
 from trpo_cli.threads import threads_for
 from trpo_cli.trust_region.constraint import max_kl, mean_kl
-from trpo_cli.trust_region.step import Outcome
 
 
 @dataclass(kw_only=True, eq=False)
@@ -48,7 +47,7 @@ class PolicyGradient(PatientAlgorithm):
         """Where the update runs."""
         return next(self.policy.parameters()).device
 
-    def iterate(self, progress: float) -> Metrics:
+    def iterate(self, progress: float) -> Iteration:
         self._check_patience()
         start = time.perf_counter()
         sample = self.sampler.collect(self.policy)
@@ -63,15 +62,8 @@ class PolicyGradient(PatientAlgorithm):
             }
             self.critic.fit(visited.observation, visited.return_, progress)
         self._note(outcome)
-        return {
-            **self.sampler.metrics(),
-            **sample.judge(self.policy),
-            **metrics,
-            "trust_region/accepted": float(outcome is Outcome.ACCEPTED),
-            "trust_region/outcome": float(outcome),
-            "time/sample_seconds": sampled - start,
-            "time/update_seconds": time.perf_counter() - sampled,
-        }
+        metrics = {**self.sampler.metrics(), **sample.judge(self.policy), **metrics, **outcome.metrics()}
+        return Iteration(self.sampler.env_steps, sampled - start, time.perf_counter() - sampled, metrics)
 
     @torch.no_grad()
     def estimate(self, sample: Sample) -> tuple[Batch, Visited]:

@@ -7,7 +7,8 @@
 | `monotone`     | the maximum of its lower bound over all         | L - C max KL, C = 4 epsilon gamma /   |
 |                | policies (the TRPO paper, Algorithm 1)          | (1 - gamma)^2, epsilon = max abs A    |
 
-Tables are (S, A) float64, the probabilities of actions by state; 0 < gamma < 1. Equation numbers are those of seed 004.
+Tables are (S, A) float64, the probabilities of actions by state; 0 < gamma < 1. Equation numbers are those of the TRPO
+paper.
 """
 
 from __future__ import annotations
@@ -20,14 +21,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trpo_cli.algos import Algorithm, Metrics
+from trpo_cli.algos import Algorithm, Iteration, Outcome
 from trpo_cli.exact.finite_mdp import Values
 from trpo_cli.exact.kl_ball import kl_divergence, penalised_argmax
 from trpo_cli.models.critics import ZeroCritic
 from trpo_cli.models.policies.tabular import TabularPolicy
 from trpo_cli.ranges import Shrink
 from trpo_cli.samplers.exact import Exact
-from trpo_cli.trust_region.step import Outcome
 
 
 class Improvement(NamedTuple):
@@ -41,10 +41,10 @@ Improve = Callable[[Values, Tensor, float], Improvement]
 
 
 def conservative(values: Values, old: Tensor, gamma: float) -> Improvement:
-    """(1 - alpha) old + alpha greedy (18), with the alpha in [0, 1] that maximises the bound (19).
+    """(1 - alpha) old + alpha greedy (equation 5), with the alpha in [0, 1] that maximises the bound (equation 6).
 
-    Kakade and Langford (2002). The penalty is that of mixtures, 2 epsilon gamma alpha^2 / (1 - gamma)^2, where epsilon
-    is the largest advantage that the greedy policy expects in any state.
+    Kakade and Langford (2002, theorem 4.1). The penalty is that of mixtures, 2 epsilon gamma alpha^2 / (1 - gamma)^2,
+    where epsilon is the largest advantage that the greedy policy expects in any state.
     """
     advantage, action = values.advantage.max(-1)
     epsilon = advantage.abs().max().item()
@@ -58,7 +58,7 @@ def conservative(values: Values, old: Tensor, gamma: float) -> Improvement:
 def monotone(values: Values, old: Tensor, gamma: float) -> Improvement:
     """The maximum of L(pi) - C max_s KL(old_s || pi_s) over all policies: Algorithm 1 of the TRPO paper.
 
-    The penalty is C max KL (22).
+    The penalty is C max KL (equation 9).
     """
     coefficient = values.penalty_coefficient(gamma)
     if coefficient == 0:  # no action is better than another
@@ -77,7 +77,7 @@ class PolicyIteration(Algorithm):
     gamma: Shrink
     improvement: Improve
 
-    def iterate(self, progress: float) -> Metrics:
+    def iterate(self, progress: float) -> Iteration:
         start = time.perf_counter()
         old = self.sampler.collect(self.policy)
         evaluated = time.perf_counter()
@@ -85,22 +85,20 @@ class PolicyIteration(Algorithm):
         moved = not torch.equal(improved, old.table)
         if moved:
             self.policy.set_table(improved)
-        row, new = {**self.sampler.metrics(), **old.judge(self.policy)}, self.policy.table()
+        new = self.policy.table()
         visited = old.values.visitation / old.values.visitation.sum()
         kl = kl_divergence(old.table, new)
-        return {
-            **row,
+        metrics = {
+            **old.judge(self.policy),
             "exact/penalty": penalty,  # conservative policy iteration has one of its own
             "exact/lower_bound": old.values.surrogate(new) - penalty,
             "policy/kl": (visited @ kl).item(),
             "policy/max_kl": kl.max().item(),
             "policy/entropy": (visited @ torch.special.entr(old.table).sum(-1)).item(),
             "policy/surrogate_improvement": (visited @ (new * old.values.advantage).sum(-1)).item(),
-            "trust_region/accepted": float(moved),
-            "trust_region/outcome": float(Outcome.ACCEPTED if moved else Outcome.NO_IMPROVEMENT),
-            "time/sample_seconds": evaluated - start,
-            "time/update_seconds": time.perf_counter() - evaluated,
+            **(Outcome.ACCEPTED if moved else Outcome.NO_IMPROVEMENT).metrics(),
         }
+        return Iteration(self.sampler.env_steps, evaluated - start, time.perf_counter() - evaluated, metrics)
 
     def state_dict(self) -> dict[str, Any]:
         return {}

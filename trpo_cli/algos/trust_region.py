@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
-from trpo_cli.algos import Metrics
+from trpo_cli.algos import Metrics, Outcome
 from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.data import Batch
 from trpo_cli.errors import ConfigError
@@ -22,7 +22,6 @@ from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positi
 from trpo_cli.schedules import Decay, decayed
 from trpo_cli.surrogates import Surrogate
 from trpo_cli.trust_region.problem import Evaluation, Problem
-from trpo_cli.trust_region.step import Outcome
 from trpo_cli.trust_region.update import Metric, StepRule, update
 
 
@@ -65,10 +64,11 @@ class TrustRegion(PolicyGradient):
             damping=self.damping,
             damping_retries=self.damping_retries,
         )
-        if result.outcome is Outcome.ACCEPTED:
+        outcome = Outcome[result.outcome.name]
+        if outcome is Outcome.ACCEPTED:
             vector_to_parameters(result.theta, self.policy.parameters())
         metrics = {"delta": delta, **result.metrics}
-        return result.outcome, {f"trust_region/{name}": value for name, value in metrics.items()}
+        return outcome, {f"trust_region/{name}": value for name, value in metrics.items()}
 
     def problem(self, batch: Batch) -> Problem:
         """The batch as a constrained problem in the policy's flat parameters."""

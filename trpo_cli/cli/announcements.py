@@ -1,4 +1,4 @@
-"""What is said of a run: how it begins, where it can go on from, what it came to."""
+"""Messages about a run: how it begins, how to resume it, and what it reached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger("trpo_cli")
 
 
 def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
-    """Say what begins, or how it goes on."""
+    """Log what begins, or how it goes on."""
     log.info("training on %s, writing to %s", parts.task.id, run.directory)
     if parts.sampler.random:
         log.info("%s environments, %s", parts.environments.num_envs, parts.environments.how)
@@ -42,26 +42,26 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
 
 
 @contextlib.contextmanager
-def saying_how_to_go_on(run: Run, settings: Settings, in_sweep: bool) -> Iterator[None]:
-    """When a signal stops a run, say where it can go on from; a sweep says so itself."""
+def hint_at_resume(run: Run, settings: Settings, in_sweep: bool) -> Iterator[None]:
+    """When a signal stops a run, print the command that resumes it; a sweep prints its own."""
     try:
         yield
     except Stopped as stopped:
-        told = f"stopped by {stopped.by.name}; the last checkpoint is of step {run.saved:,}"
-        log.warning(told)
+        message = f"stopped by {stopped.by.name}; the last checkpoint is of step {run.saved:,}"
+        log.warning(message)
         if not in_sweep:
-            print(f"{told}\ngo on from there:  {resuming(run.directory, settings.plugins)}", file=sys.stderr)
+            print(f"{message}\ngo on from there:  {resume_command(run.directory, settings.plugins)}", file=sys.stderr)
         raise
 
 
-def resuming(directory: Path, plugins: Sequence[str]) -> str:
-    """The command that goes on with a run."""
+def resume_command(directory: Path, plugins: Sequence[str]) -> str:
+    """The command that resumes a run."""
     again = [shlex.quote(f"plugins=[{','.join(plugins)}]")] if plugins else []
     return " ".join([command("trpo-train", plugins), quoted("resume=", directory), *again])
 
 
 def farewell(parts: Parts, progress: Progress, settings: Settings, directory: Path) -> None:
-    """Say what was reached, where it lies, and how to look at it."""
+    """Print what was reached, where it lies, and how to look at it."""
     place, plugins, seconds = quoted("", directory), settings.plugins, progress.seconds
     reached = [
         f"{name} {value:.5g}"

@@ -25,7 +25,7 @@ from trpo_cli.envs.registered import ids, registered, versions
 from trpo_cli.envs.spaces import action_decoder, observation_encoder
 from trpo_cli.envs.watched import Watched
 from trpo_cli.envs.workers import Spaces, Workers
-from trpo_cli.errors import ConfigError, nearest
+from trpo_cli.errors import ConfigError, counted, nearest
 from trpo_cli.ranges import Count, Positive
 from trpo_cli.seeding import apart
 
@@ -99,10 +99,10 @@ class Task:
             vectorization, reason = self._chosen(env, num_envs, parallelism)
         if vectorization == "native":
             threads = min(parallelism.num_threads or cores(), num_envs)
-            return f"one MuJoCo batch, {_count(threads, 'thread')}", functools.partial(self._make_batch, threads)
+            return f"one MuJoCo batch, {counted(threads, 'thread')}", functools.partial(self._make_batch, threads)
         if vectorization == "sync":
             return f"stepped in turn ({reason})", functools.partial(self._make_in_turn, spaces)
-        return f"in {_count(num_envs, 'worker process')} ({reason})", functools.partial(self._make_workers, spaces)
+        return f"in {counted(num_envs, 'worker process')} ({reason})", functools.partial(self._make_workers, spaces)
 
     def _chosen(
         self, env: gymnasium.Env[Any, Any], num_envs: int, parallelism: Parallelism
@@ -221,7 +221,3 @@ class Task:
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"

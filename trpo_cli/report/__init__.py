@@ -13,19 +13,17 @@ from typing import Any
 from trpo_cli import __version__
 from trpo_cli.cli.command_line import Parser, path
 from trpo_cli.cli.failures import reported
-from trpo_cli.errors import RunDirectoryError, UserError
+from trpo_cli.errors import RunDirectoryError, UserError, counted
 from trpo_cli.report.archive import archive
-from trpo_cli.report.content import Content, Options, content
-from trpo_cli.report.figures import together
+from trpo_cli.report.content import HEADLINE, Content, Options, content
+from trpo_cli.report.figures import save_together
 from trpo_cli.report.measures import AGAINST
-from trpo_cli.report.notices import many
 from trpo_cli.report.page import GENERATOR, page
 from trpo_cli.report.references import EVERY_TASK
 from trpo_cli.report.runs import archives, find, refuse_absent
-from trpo_cli.report.tables import escaped
+from trpo_cli.report.tables import escape
 from trpo_cli.run import durable
 from trpo_cli.run.layout import relative
-from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import STATISTICS
 
 PAGE, MARKDOWN = "report.html", "results.md"
@@ -43,7 +41,7 @@ OURS = (
 def report(
     folders: Sequence[Path],
     out: Path,
-    metric: str = RETURN,
+    metric: str = HEADLINE,
     against: Sequence[str] = AGAINST[:1],
     **options: Any,
 ) -> None:
@@ -54,7 +52,7 @@ def report(
     """
     refuse_unwritable(out)
     told = content(find(folders), Options(metric, against, **options))
-    told = replace(told, notices=[*left_out(folders), *told.notices])
+    told = replace(told, notices=[*passing_over(folders), *told.notices])
     results = told.sections[0].table
     assert results is not None  # the first section is that table
     for notice in told.notices:
@@ -67,21 +65,21 @@ def report(
     print(f"\nwritten to {relative(out)}: {', '.join(written)}")
 
 
-def left_out(folders: Sequence[Path]) -> list[str]:
-    """That archives below the folders are not in the report, but for those that are named themselves."""
+def passing_over(folders: Sequence[Path]) -> list[str]:
+    """Notices on archives below the folders, which are not in the report unless they are named."""
     named = {folder.resolve() for folder in folders}
     below = {archive for folder in folders for archive in archives(folder) if archive.resolve() not in named}
     return [f"{archive} is an archive, and is left out: name it to have it in the report" for archive in sorted(below)]
 
 
 def origin(folders: Sequence[Path]) -> str:
-    """What the page is made from, when and by what: of all files it alone says so, and differs from time to time."""
+    """What the page was made from, when, and by which version. No other file says so, so that they stay the same."""
     places = ", ".join(str(relative(folder)) for folder in folders)
     return f"Made from {places} on {datetime.now():%Y-%m-%d %H:%M} by trpo-cli {__version__}."
 
 
 def write(told: Content, out: Path, made: str) -> list[str]:
-    """Put every file of a report into `out`, and take away those of an earlier one; returns their names."""
+    """Write every file of a report into `out`, remove those of an earlier one, and return the names."""
     out.mkdir(parents=True, exist_ok=True)
     for name in OURS[1:]:  # the page stays, and comes first: without it the others would seem to be of no report
         (out / name).unlink(missing_ok=True)
@@ -91,16 +89,16 @@ def write(told: Content, out: Path, made: str) -> list[str]:
         durable.write(out / name, text.encode("utf-8", errors="backslashreplace"))
     for section in told.sections:
         if section.panels:
-            together(section.panels, section.columns, out / section.figure)
+            save_together(section.panels, section.columns, out / section.figure)
     return [name for name in OURS if (out / name).exists()]
 
 
 def markdown(told: Content) -> str:
-    """The report without its figures, which it links to."""
-    parts = [f"# {escaped(told.title)}", escaped(told.lead), "\n".join(f"- {escaped(n)}" for n in told.notices)]
+    """The report as Markdown, with links to its figures."""
+    parts = [f"# {escape(told.title)}", escape(told.lead), "\n".join(f"- {escape(n)}" for n in told.notices)]
     for section in told.sections:
         parts += [f"## {section.title}", section.caption]
-        parts += [f"![{escaped(section.title)}]({section.figure}.png)"] if section.figure else []
+        parts += [f"![{escape(section.title)}]({section.figure}.png)"] if section.figure else []
         parts += [section.table.markdown().rstrip("\n"), section.table.note] if section.table else []
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -117,14 +115,14 @@ def refuse_unwritable(out: Path) -> None:
         raise RunDirectoryError(f"--out: {out} has a {taken[0]} that is not of a report: name another folder")
 
 
-def beside(folders: Sequence[Path]) -> Path:
-    """Where the report of one folder goes by itself. Raises `UserError` for several."""
+def default_place(folders: Sequence[Path]) -> Path:
+    """Where the report of one folder goes by default. Raises `UserError` for several folders."""
     if len(folders) > 1:
         raise UserError(f"--out: is needed with {len(folders)} folders: --out DIR says where the report goes")
     return folders[0] / "report"
 
 
-def thresholds(texts: Sequence[str]) -> dict[str, list[float]]:
+def parse_thresholds(texts: Sequence[str]) -> dict[str, list[float]]:
     """`Hopper-v4=3000` -> its task and number; a bare number is for every task. Raises `UserError` for neither."""
     found: dict[str, list[float]] = {}
     for text in texts:
@@ -137,7 +135,7 @@ def thresholds(texts: Sequence[str]) -> dict[str, list[float]]:
     return found
 
 
-def parsed() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = Parser(
         prog="trpo-report",
@@ -151,7 +149,8 @@ def parsed() -> argparse.Namespace:
         "enough to publish, and report on all it has")  # fmt: skip
     add("--by", nargs="+", action="extend", default=[], metavar="KEY", help="group by algo, env, sampler, algo.delta "
         "or any other key (default: algo and whatever settings differ)")  # fmt: skip
-    add("--metric", default=RETURN, help="a column of metrics.csv (default: %(default)s)")
+    add("--metric", default=HEADLINE, help="a column of metrics.csv (default: the return that most runs name as their "
+        "headline)")  # fmt: skip
     add("--against", nargs="+", action="extend", choices=AGAINST, help="one panel each (default: env_steps)")
     add("--statistic", choices=STATISTICS, default="mean", help="over the runs of a group (default: %(default)s)")
     add("--smooth", type=int, default=1, metavar="N", help="draw the mean of N rows (default: 1, nothing is smoothed)")
@@ -168,16 +167,16 @@ def parsed() -> argparse.Namespace:
 @reported
 def main() -> None:
     """The command `trpo-report`."""
-    given = vars(parsed())
+    given = vars(parse_arguments())
     if given["smooth"] < 1:
         raise UserError(f"--smooth: got {given['smooth']}; a number of rows fits, 1 or more")
-    given["thresholds"] = thresholds(given.pop("threshold"))
+    given["thresholds"] = parse_thresholds(given.pop("threshold"))
     given["statistic"] = STATISTICS[given["statistic"]]
     given["against"] = given["against"] or AGAINST[:1]
     folders, out, archived = given.pop("runs"), given.pop("out"), given.pop("archive")
     refuse_absent(folders)  # before it matters where the report goes
     if archived is not None:
         copied, every = archive(find(folders), archived)
-        print(f"{many(copied, 'run')} copied to {archived}, which has {every} now\n")
+        print(f"{counted(copied, 'run')} copied to {archived}, which has {every} now\n")
         folders = [archived]
-    report(folders, out or beside(folders), **given)
+    report(folders, out or default_place(folders), **given)

@@ -1,4 +1,4 @@
-"""Runs made small enough to publish: what each was and came to, and its curve, for a report to be made from anew."""
+"""Copies of runs that are small enough to publish, from which a report can still be made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.report.diagnostics import measured
-from trpo_cli.report.groups import grouped, natural, without_duplicates
+from trpo_cli.report.groups import group_runs, natural_key, without_duplicates
 from trpo_cli.report.measures import rises
 from trpo_cli.report.runs import (
     EVALUATION,
@@ -29,8 +29,7 @@ from trpo_cli.report.runs import (
     read_summary,
 )
 from trpo_cli.run import durable
-from trpo_cli.run.layout import CONFIG, METRICS, SUMMARY, WHOLE, plain
-from trpo_cli.run.state import RETURN
+from trpo_cli.run.layout import CONFIG, HEADLINE, METRICS, SUMMARY, WHOLE, plain
 
 ROWS = 100  # of metrics.csv that are kept
 
@@ -48,7 +47,7 @@ def archive(records: Sequence[RunRecord], directory: Path) -> tuple[int, int]:
     there = _archived(directory)
     taken = {record.directory: record for record in there}
     new: dict[Path, RunRecord] = {}
-    for group in grouped([r for r in without_duplicates([*there, *records]) if r.rows]):
+    for group in group_runs([r for r in without_duplicates([*there, *records]) if r.rows]):
         home = next((run.directory.parent for run in group.runs if run.directory in taken), None)
         home = home or directory / plain(group.task) / plain(group.label)
         for record in (run for run in group.runs if run.status == "finished" and run.directory not in taken):
@@ -66,7 +65,7 @@ def archive(records: Sequence[RunRecord], directory: Path) -> tuple[int, int]:
 
 
 def _archived(directory: Path) -> list[RunRecord]:
-    """What is in an archive; a copy that was cut off has no summary yet, and does not count."""
+    """The runs of an archive; a copy that was interrupted has no summary yet, and does not count."""
     found = [read(path) for path in sorted(directories(directory))] if directory.is_dir() else []
     return [record for record in found if record.status == "finished"]
 
@@ -87,8 +86,8 @@ def kept(record: RunRecord) -> list[int]:
     if len(every) <= ROWS:
         return list(every)
     chosen = {every[-1], *(10**power - 1 for power in range(len(str(len(every)))))}
-    if record.has(RETURN):
-        chosen.add(int(np.nanargmax(record.rows[RETURN])))
+    if record.has(record.headline):
+        chosen.add(int(np.nanargmax(record.rows[record.headline])))
     evaluated = np.flatnonzero(~np.isnan(record.rows[EVALUATION])).tolist() if record.has(EVALUATION) else []
     for rows in (evaluated, every):
         places = np.linspace(0, len(rows) - 1, min(len(rows), ROWS - len(chosen)), dtype=int)
@@ -102,6 +101,7 @@ def _copy(record: RunRecord, path: Path) -> None:
     durable.write(path / METRICS, _thinned(record).encode())
     if told := whole(record):
         durable.write(path / WHOLE, told.text().encode())
+    durable.write(path / HEADLINE, f"{record.headline}\n".encode())
     for name in (CONFIG, SUMMARY):
         durable.write(path / name, (record.directory / name).read_bytes())
 
@@ -110,7 +110,7 @@ def whole(record: RunRecord) -> Whole | None:
     """What all rows of a run come to, if its copy lacks some; of a run that lacks rows itself, what came with it."""
     if record.thinned() or len(kept(record)) == record.length():
         return record.whole
-    returns = [name for name in (RETURN, RECENT, EVALUATION) if record.has(name)]
+    returns = [name for name in (record.headline, RECENT, EVALUATION) if record.has(name)]
     return Whole({name: rises(record, name) for name in returns}, measured(record))
 
 
@@ -136,7 +136,7 @@ def _write_results(path: Path, records: Sequence[RunRecord]) -> None:
     lines = io.StringIO(newline="")
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(HEADER)
-    for record in sorted(records, key=lambda r: (natural(r.task), natural(r.algo), r.seed)):
+    for record in sorted(records, key=lambda r: (natural_key(r.task), natural_key(r.algo), r.seed)):
         summary = read_summary(record.directory / SUMMARY)
         writer.writerow([record.task, record.algo, record.seed, *(summary.get(name) for name in SUMMARISED)])
     durable.write(path, lines.getvalue().encode())

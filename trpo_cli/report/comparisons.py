@@ -9,11 +9,11 @@ import numpy as np
 
 from trpo_cli.errors import RunDirectoryError, nearest
 from trpo_cli.report.groups import Group
-from trpo_cli.report.measures import at, common_step, finals, latest
+from trpo_cli.report.measures import common_step, finals, latest
 from trpo_cli.report.published import Published
 from trpo_cli.report.references import Scale, best_published
 from trpo_cli.report.runs import EVALUATION
-from trpo_cli.report.tables import Cell, Table, span
+from trpo_cli.report.tables import Cell, Table, format_range
 from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import (
     FEWEST,
@@ -88,7 +88,7 @@ def published(groups: Sequence[Group], numbers: dict[str, list[Published]], metr
 def _tested(rows: Sequence[tuple[Cell, ...]], tests: Sequence[Estimate | None]) -> tuple[tuple[Cell, ...], ...]:
     """The rows, each with the interval and the p-values of its test, if there is one."""
     p_values = [None if test is None else test.p_value() for test in tests]
-    intervals = [span(*test.interval()) if test else TOO_FEW for test in tests]
+    intervals = [format_range(*test.interval()) if test else TOO_FEW for test in tests]
     ends = zip(intervals, p_values, holm(p_values), strict=True)
     return tuple((*row, *end) for row, end in zip(rows, ends, strict=True))
 
@@ -127,7 +127,7 @@ class Comparison:
     def better(self) -> tuple[Cell, Cell]:
         """The probability that a run of the first group is above one of the other, and its interval."""
         found, low, high = mean_improvement([improvement(one, other) for one, other in self.pairs])
-        return found, span(low, high) if self.enough() else TOO_FEW
+        return found, format_range(low, high) if self.enough() else TOO_FEW
 
 
 def versus(
@@ -177,7 +177,7 @@ def _shared(tasks: Sequence[Sequence[Group]], one: str, other: str, metric: str)
         if {one, other} <= groups.keys():
             pair = groups[one], groups[other]
             step = min(common_step(group, metric) for group in pair)
-            values = at(pair[0], metric, step), at(pair[1], metric, step)
+            values = finals(pair[0], metric, step), finals(pair[1], metric, step)
             yield Comparison(task[0].task, (one, other), int(step), (values,))
 
 

@@ -1,4 +1,4 @@
-"""What a report says: sections of tables and figures, made of runs, for every kind of file alike."""
+"""What a report says, whatever file it is written to: sections of tables and figures, made from runs."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from trpo_cli.errors import RunDirectoryError, UserError, nearest
+from trpo_cli.errors import RunDirectoryError, UserError, counted, nearest
 from trpo_cli.report import comparisons, figures, tables
 from trpo_cli.report.diagnostics import DIAGNOSTICS, diagnostics
 from trpo_cli.report.figures import Panel, Styles
-from trpo_cli.report.groups import Group, finished, grouped, natural, without_duplicates
+from trpo_cli.report.groups import Group, finished, group_runs, natural_key, without_duplicates
 from trpo_cli.report.measures import finals
-from trpo_cli.report.notices import many, notices
+from trpo_cli.report.notices import notices
 from trpo_cli.report.published import Published, published
 from trpo_cli.report.references import Scale, scales, thresholds
 from trpo_cli.report.runs import EVALUATION, STEPS, RunRecord
-from trpo_cli.report.tables import Table, shown
+from trpo_cli.report.tables import Table, format_cell
 from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import FEWEST, IQM, MEAN, Floats, Statistic
+
+HEADLINE = "headline"  # in place of a column
 
 
 @dataclass(frozen=True)
 class Options:
     """What a report is asked to show."""
 
-    metric: str = RETURN  # a column of metrics.csv
+    metric: str = HEADLINE  # or a column of metrics.csv
     against: Sequence[str] = (STEPS,)  # of `measures.AGAINST`, a panel each
     by: Sequence[str] = ()  # keys that runs of one group agree in; by default all but the seed
     statistic: Statistic = MEAN  # over the runs of a group
@@ -64,14 +66,15 @@ def content(found: Sequence[RunRecord], options: Options) -> Content:
     Raises `RunDirectoryError` if none can be drawn or an option names what is not there, `UserError` if options
     contradict each other.
     """
-    if options.compare and options.metric != RETURN:
+    if options.compare and options.metric not in (HEADLINE, RETURN):
         raise UserError(f"--compare: published numbers are returns; leave out --metric {options.metric}")
     records = without_duplicates(found, options.by)
-    options = measurable(records, options)
-    drawn = grouped(drawable(records, options), options.by)
+    if options.metric == HEADLINE:
+        options = replace(options, metric=common_headline(records))
+    drawn = group_runs(select_drawable(records, options), options.by)
     groups = [finished(group) for group in drawn]
     tasks = [list(task) for task in by_task(groups).values()]
-    styles = Styles(sorted({group.label for group in groups}, key=natural))
+    styles = Styles(sorted({group.label for group in groups}, key=natural_key))
     numbers = {group.task: published(group.task) if options.compare else [] for group in groups}
     labels = {id(record): group.label for group in drawn for record in group.runs}
     scaled = scales(tasks, numbers, options.metric)
@@ -80,7 +83,7 @@ def content(found: Sequence[RunRecord], options: Options) -> Content:
         Section(
             "Final and best",
             tables.results(groups, options.metric, options.statistic),
-            caption=headline(groups, options),
+            caption=describe_headline(groups, options),
         ),
         learning_curves(tasks, options, styles, numbers),
         *compared(groups, numbers, options),
@@ -99,8 +102,8 @@ def content(found: Sequence[RunRecord], options: Options) -> Content:
     )
 
 
-def headline(groups: Sequence[Group], options: Options) -> str:
-    """Which return the first table is about, which stand beside it, and what an interval is."""
+def describe_headline(groups: Sequence[Group], options: Options) -> str:
+    """Which return the first table shows, which stand beside it, and what its intervals are."""
     first, *beside = (f"the {named} ({how})" for named, how in tables.returns(groups, options.metric))
     told = f"; beside it: {' and '.join(beside)}" if beside else ""
     return (
@@ -118,14 +121,19 @@ def interval(statistic: Statistic) -> str:
     )
 
 
-def measurable(records: Sequence[RunRecord], options: Options) -> Options:
-    """The options; evaluations are drawn where no run has ended an episode while it sampled."""
-    without = options.metric == RETURN and not any(record.has(RETURN) for record in records)
-    return replace(options, metric=EVALUATION) if without and any(r.has(EVALUATION) for r in records) else options
+def common_headline(records: Sequence[RunRecord]) -> str:
+    """The headline that most runs have values of; that of evaluations if no run has ended an episode in training.
+
+    Different headlines measure different things, so that one report compares the runs of one.
+    """
+    telling = [record for record in records if record.has(record.headline)]
+    if not telling and any(record.has(EVALUATION) for record in records):
+        return EVALUATION
+    return Counter(record.headline for record in telling or records).most_common(1)[0][0]
 
 
-def drawable(records: Sequence[RunRecord], options: Options) -> list[RunRecord]:
-    """The runs that have something to show. Raises `RunDirectoryError` if none has."""
+def select_drawable(records: Sequence[RunRecord], options: Options) -> list[RunRecord]:
+    """The runs that have the metric. Raises `RunDirectoryError` if none has."""
     readable = [record for record in records if record.rows and record.status not in ("broken", "duplicate")]
     known = {name for record in readable for name in record.rows}
     if readable and known and options.metric not in known:
@@ -172,7 +180,7 @@ def learning_curves(
 
 
 def compared(groups: Sequence[Group], numbers: dict[str, list[Published]], options: Options) -> list[Section]:
-    """Our numbers and the published ones, if they are asked for."""
+    """Our numbers beside the published ones, if `--compare` asks for them."""
     if not options.compare:
         return []
     beside = (
@@ -202,7 +210,7 @@ HOLM = (
 
 
 def against_each_other(tasks: Sequence[Sequence[Group]], options: Options, scaled: dict[str, Scale]) -> list[Section]:
-    """The groups that were asked for, against each other."""
+    """The groups of `--versus` against each other."""
     if not options.versus:
         return []
     table = comparisons.versus(tasks, options.versus, options.metric, options.statistic, scaled)
@@ -226,7 +234,9 @@ def across_tasks(
     if not strata:
         return []
     ordered = {label: strata[label] for label in styles.labels if label in strata}
-    told = "; ".join(f"{task} {shown(of.low)} to {shown(of.high)} ({of.origin})" for task, of in scaled.items())
+    told = "; ".join(
+        f"{task} {format_cell(of.low)} to {format_cell(of.high)} ({of.origin})" for task, of in scaled.items()
+    )
     caption = (
         f"Final values, normalised so that the mean of the first rows is 0 and the best is 1: {told}. Intervals of the "
         f"table: as above, with each task's own variance, of {FEWEST} runs in all and two of each task. Bands of the "
@@ -255,12 +265,12 @@ def inside_the_trust_region(tasks: Sequence[Sequence[Group]], styles: Styles) ->
 
 
 def lead(records: Sequence[RunRecord], groups: Sequence[Group], options: Options) -> str:
-    """What was compared, in a sentence or two."""
+    """A sentence on what was compared."""
     counts = Counter(record.status for record in records)
     states = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    averaged = sum(len(group.runs) for group in groups)
+    averaged, families = sum(len(group.runs) for group in groups), counted(len(groups), "group")
     how = f"by {', '.join(options.by)}" if options.by else "by algorithm and the settings that differ"
     return (
-        f"{many(len(records), 'run')} ({states}); {averaged} of them, in {many(len(groups), 'group')} {how}, make "
+        f"{counted(len(records), 'run')} ({states}); {averaged} of them, in {families} {how}, make "
         f"{options.statistic.name} over the runs of a group."
     )

@@ -1,4 +1,4 @@
-"""What runs with a trust region tell of it, row by row, and each run's in a number."""
+"""Diagnostics of runs with a trust region, row by row and summarised for each run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def kl_ratio(record: RunRecord) -> Floats | None:
 
 
 def diagnostics(record: RunRecord) -> dict[str, Floats]:
-    """What a run with a trust region tells of it, row by row (I,), by the names in `DIAGNOSTICS`; else empty."""
+    """The `DIAGNOSTICS` of a run that it has columns for, row by row (I,); empty without a trust region."""
     told = {name: record.rows[column] for name, column in COLUMNS.items() if record.has(column)}
     if told.keys() <= {ACCEPTED}:
         return {}

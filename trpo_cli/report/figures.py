@@ -59,14 +59,14 @@ class Styles:
         return {"color": COLOURS[place % len(COLOURS)], "linestyle": style}
 
 
-def plain(text: str) -> str:
-    """`text` as matplotlib shows it and does not take it for mathematics."""
+def escape_dollars(text: str) -> str:
+    """Keep matplotlib from reading `text` as mathematics."""
     return text.replace("$", r"\$")
 
 
-def written(name: str) -> str:
-    """A name as a legend shows it, in lines that are no wider than a panel."""
-    return plain("\n".join(wrap(name, WIDE)) or name)
+def wrap_name(name: str) -> str:
+    """Break a name for a legend into lines no wider than a panel."""
+    return escape_dollars("\n".join(wrap(name, WIDE)) or name)
 
 
 def curves(
@@ -86,39 +86,43 @@ def curves(
         for group in groups:
             spacing = np.geomspace if logarithmic else np.linspace
             places, values = curve(group.runs, metric, against, spacing, smooth)
-            line(axes, places, values, statistic, named(group), styles(group.label))
+            draw_curve(axes, places, values, statistic, name_with_runs(group), styles(group.label))
         if against == STEPS:
-            mark(axes, references, max(ends), groups, styles)
+            mark_published(axes, references, max(ends), groups, styles)
         ylabel = "return, last 100 episodes" if metric == RETURN else metric
-        axes.set(title=plain(groups[0].task), xlabel=AXES.get(against, against), ylabel=plain(ylabel))
+        axes.set(title=escape_dollars(groups[0].task), xlabel=AXES.get(against, against), ylabel=escape_dollars(ylabel))
         if logarithmic:
             axes.set_xscale("log")
         else:
-            few_numbers(axes)
-        legend(axes, "algorithm (runs)")
+            thin_out_ticks(axes)
+        add_legend(axes, "algorithm (runs)")
 
-    names = [named(group) for group in groups]
+    names = [name_with_runs(group) for group in groups]
     return Panel(f"{metric} against {AXES.get(against, against)} on {groups[0].task}: {', '.join(names)}", names, draw)
 
 
-def named(group: Group) -> str:
-    """A group with the number of its runs, and what its band is if it is no interval."""
+def name_with_runs(group: Group) -> str:
+    """The label of a group with the number of its runs, and what its band shows if that is no interval."""
     count = len(group.runs)
     return f"{group.label} ({count}{', min to max' if 1 < count < FEWEST else ''})"
 
 
-def line(axes: Any, places: Floats, values: Floats, statistic: Statistic, label: str, style: dict[str, Any]) -> None:
+def draw_curve(
+    axes: Any, places: Floats, values: Floats, statistic: Statistic, label: str, style: dict[str, Any]
+) -> None:
     """A curve over runs (S, P) in its interval, or from min to max; a single place is a marker with a bar."""
     low, high = bounds([values], statistic)
     if len(places) > 1:
-        axes.plot(places, statistic(values), label=written(label), **style)
+        axes.plot(places, statistic(values), label=wrap_name(label), **style)
         axes.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
     else:
         axes.vlines(places, low, high, color=style["color"])
-        axes.plot(places, statistic(values), "o", label=written(label), color=style["color"])
+        axes.plot(places, statistic(values), "o", label=wrap_name(label), color=style["color"])
 
 
-def mark(axes: Any, references: Sequence[Published], end: float, groups: Sequence[Group], styles: Styles) -> None:
+def mark_published(
+    axes: Any, references: Sequence[Published], end: float, groups: Sequence[Group], styles: Styles
+) -> None:
     """A diamond at each published number of these algorithms whose steps are shown, hollow if it is of a single run.
 
     Its source stands beside the axes.
@@ -152,14 +156,14 @@ def profiles(strata: dict[str, dict[str, Floats]], styles: Styles) -> Panel:
     def draw(axes: Any) -> None:
         for label, tasks in strata.items():
             scores = np.concatenate([*tasks.values()])
-            name = written(f"{label} ({len(scores)})")
+            name = wrap_name(f"{label} ({len(scores)})")
             axes.plot(THRESHOLDS, profile(scores, THRESHOLDS), label=name, **styles(label))
             if len(scores) >= FEWEST:
                 low, high = profile_interval(scores, THRESHOLDS)
                 axes.fill_between(THRESHOLDS, low, high, color=styles(label)["color"], alpha=0.18, linewidth=0)
         axes.set(title="performance profile", xlabel="normalised score τ", ylabel="share of runs above τ")
         axes.set_ylim(-0.02, 1.02)
-        legend(axes, "algorithm (runs)")
+        add_legend(axes, "algorithm (runs)")
 
     return Panel(
         f"performance profile: the share of runs above each normalised score: {', '.join(strata)}", list(strata), draw
@@ -181,35 +185,35 @@ def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
             marker = {"marker": "o"} if len(middles) == 1 else {}
             means = values[:, there].mean(0)
             tops[group.label] = means.max(initial=0.0)
-            axes.plot(middles, means, label=written(group.label), **styles(group.label), **marker)
+            axes.plot(middles, means, label=wrap_name(group.label), **styles(group.label), **marker)
         if name == KL:
             axes.axhline(1, color="0.6", linewidth=0.8)
-            cut(axes, tops)
+            cut_axis(axes, tops)
         elif name == RESIDUAL:
             axes.set_yscale("log", nonpositive="mask")
         elif name == ACCEPTED:
             axes.set_ylim(-0.02, 1.05)
-        axes.set(title=plain(groups[0].task), xlabel=AXES[STEPS], ylabel=name)
-        few_numbers(axes)
-        legend(axes, "algorithm", roomy=False)
+        axes.set(title=escape_dollars(groups[0].task), xlabel=AXES[STEPS], ylabel=name)
+        thin_out_ticks(axes)
+        add_legend(axes, "algorithm", roomy=False)
 
     names = [group.label for group in groups]
     return Panel(f"{name} on {groups[0].task}: {', '.join(names)}", names, draw, roomy=False)
 
 
-def cut(axes: Any, tops: dict[str, float]) -> None:
+def cut_axis(axes: Any, tops: dict[str, float]) -> None:
     """End the axis at `CEILING` where some curves, whose highest points these are, exceed it, and say which."""
     beyond = {label: top for label, top in tops.items() if top > CEILING}
     if not 0 < len(beyond) < len(tops):
         return
     axes.set_ylim(0, CEILING)
     told = ", ".join(f"{label} up to {top:,.3g}" for label, top in beyond.items())
-    said = written(f"cut at {CEILING}: {told}")
+    said = wrap_name(f"cut at {CEILING}: {told}")
     axes.text(0.98, 0.98, said, transform=axes.transAxes, ha="right", va="top", size=8)
 
 
-def few_numbers(axes: Any) -> None:
-    """So many along the steps that they do not run into each other."""
+def thin_out_ticks(axes: Any) -> None:
+    """Keep the numbers along the steps from running into each other."""
     axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 6), useMathText=True)
     axes.locator_params(axis="x", nbins=6)
 
@@ -220,7 +224,7 @@ def lines_below(names: Sequence[str], roomy: bool) -> int:
     if roomy and len(names) <= FEW and longest <= 2 * LONG:
         return 0
     columns = columns_below(longest)
-    return sum(written(name).count("\n") + 1 for name in names) if columns == 1 else -(-len(names) // columns)
+    return sum(wrap_name(name).count("\n") + 1 for name in names) if columns == 1 else -(-len(names) // columns)
 
 
 def columns_below(longest: int) -> int:
@@ -228,7 +232,7 @@ def columns_below(longest: int) -> int:
     return 1 if longest > 2 * LONG else 2 if longest > LONG else 3
 
 
-def legend(axes: Any, title: str, roomy: bool = True) -> None:
+def add_legend(axes: Any, title: str, roomy: bool = True) -> None:
     """Among the curves where there is room, they are few and their names short, else below them."""
     from matplotlib.transforms import ScaledTranslation
 
@@ -242,13 +246,13 @@ def legend(axes: Any, title: str, roomy: bool = True) -> None:
     axes.legend(handles, names, title=title, frameon=False, fontsize="small", **place)
 
 
-def together(panels: Sequence[Panel], columns: int, file: Path) -> None:
+def save_together(panels: Sequence[Panel], columns: int, file: Path) -> None:
     """All panels in one figure: `file` with the suffixes .png and .svg."""
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    figure = drawn(panels, rows, columns)
+    figure = draw_panels(panels, rows, columns)
     for kind in ("png", "svg"):
-        file.with_suffix(f".{kind}").write_bytes(saved(figure, kind))
+        file.with_suffix(f".{kind}").write_bytes(render(figure, kind))
 
 
 def square(count: int) -> int:
@@ -256,12 +260,12 @@ def square(count: int) -> int:
     return min(3, math.ceil(math.sqrt(count)))
 
 
-def embedded(panel: Panel) -> str:
+def embed(panel: Panel) -> str:
     """One panel as the address of an image that holds it."""
-    return "data:image/svg+xml;base64," + base64.b64encode(saved(drawn([panel], 1, 1), "svg")).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(render(draw_panels([panel], 1, 1), "svg")).decode()
 
 
-def drawn(panels: Sequence[Panel], rows: int, columns: int) -> Any:
+def draw_panels(panels: Sequence[Panel], rows: int, columns: int) -> Any:
     """A figure of the panels; places that stay empty are removed."""
     from matplotlib.figure import Figure
 
@@ -275,7 +279,7 @@ def drawn(panels: Sequence[Panel], rows: int, columns: int) -> Any:
     return figure
 
 
-def saved(figure: Any, kind: str) -> bytes:
+def render(figure: Any, kind: str) -> bytes:
     """The file of a figure; the same runs make the same bytes."""
     import matplotlib
 

@@ -1,4 +1,4 @@
-"""Runs that are averaged over: those of a task that differ in nothing but their seed, or agree in chosen keys."""
+"""Groups of runs to average over: runs of a task that differ only in their seed, or agree in chosen keys."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Group:
         return ", ".join(sorted({record.algo for record in self.runs}))
 
 
-def natural(text: str) -> list[Any]:
-    """A key by which texts sort as their numbers do."""
+def natural_key(text: str) -> list[Any]:
+    """A sort key that orders texts by the numbers in them."""
     return [float(part) if place % 2 else part for place, part in enumerate(NUMBER.split(text))]
 
 
-def deciding(record: RunRecord) -> dict[str, Any]:
+def deciding_settings(record: RunRecord) -> dict[str, Any]:
     """The settings that may decide what is learned."""
     return {key: value for key, value in record.settings.items() if not key.startswith(INDIFFERENT)}
 
@@ -56,9 +56,9 @@ def without_duplicates(records: Sequence[RunRecord], by: Sequence[str] = ()) -> 
 
 
 def identity(record: RunRecord, by: Sequence[str]) -> str:
-    """A text that runs share which learn the same as far as both get; `by`: the keys that groups agree in."""
+    """A text that is the same for runs that would learn the same; `by` are the keys that groups agree in."""
     options = {key: option for key, option in record.choices.items() if key != PRESET}
-    settings = deciding(record)
+    settings = deciding_settings(record)
     if by and not schedules(settings):
         settings = {key: value for key, value in settings.items() if key in by or not key.startswith(MAY_CHANGE)}
     return repr((record.seed, sorted(options.items()), sorted(settings.items())))
@@ -72,17 +72,17 @@ def _marked(record: RunRecord, taken: RunRecord) -> RunRecord:
     return replace(record, status="duplicate", note=note)
 
 
-def grouped(records: Sequence[RunRecord], by: Sequence[str] = ()) -> list[Group]:
+def group_runs(records: Sequence[RunRecord], by: Sequence[str] = ()) -> list[Group]:
     """Groups sorted by task and label. Raises `RunDirectoryError` if `by` names a key that no run has."""
     for key in by:
-        known = sorted({name for record in records for name in keys(record)})
+        known = sorted({name for record in records for name in grouping_keys(record)})
         if key not in known:
             raise RunDirectoryError(f"--by: no run has a key '{key}'{nearest(key, known)}")
     found: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     labels = [chosen_label(record, by) for record in records] if by else default_labels(records)
     for record, label in zip(records, labels, strict=True):
         found[record.task, label].append(record)
-    order = sorted(found, key=lambda place: (natural(place[0]), natural(place[1])))
+    order = sorted(found, key=lambda place: (natural_key(place[0]), natural_key(place[1])))
     return [Group(task, label, tuple(found[task, label])) for task, label in order]
 
 
@@ -92,43 +92,43 @@ def finished(group: Group) -> Group:
     return replace(group, runs=runs or group.runs)
 
 
-def keys(record: RunRecord) -> dict[str, Any]:
+def grouping_keys(record: RunRecord) -> dict[str, Any]:
     """Whatever a run can be grouped by: options of groups, and settings."""
     return {**record.settings, **record.choices, "algo": record.algo, "env": record.task}
 
 
 def chosen_label(record: RunRecord, by: Sequence[str]) -> str:
     """The values of the keys; those of `algo` and `env` speak for themselves."""
-    values = keys(record)
+    values = grouping_keys(record)
     parts = [str(values[key]) if key in ("algo", "env") else f"{key}={values[key]}" for key in by if key in values]
     return " ".join(parts) or f"no {by[0]}"
 
 
 def default_labels(records: Sequence[RunRecord]) -> list[str]:
-    """The algorithm, and what tells a run from others of its task and algorithm."""
+    """The algorithm of each run, and what distinguishes the run from others of its task and algorithm."""
     alike: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
         alike[record.task, record.algo].append(record)
     labels: dict[int, str] = {}
     for family in alike.values():
-        for record, told in zip(family, telling(family), strict=True):
+        for record, told in zip(family, distinguish(family), strict=True):
             labels[id(record)] = " ".join([record.algo, *(f"{key}={value}" for key, value in told.items())])
     return [labels[id(record)] for record in records]
 
 
-def telling(family: Sequence[RunRecord]) -> list[dict[str, Any]]:
+def distinguish(family: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Of each run, the options of groups in which the runs differ, and the other settings.
 
     Where an option differs it stands for all settings of its group.
     """
     options = [{key: value for key, value in r.choices.items() if "/" not in key and key != PRESET} for r in family]
-    chosen = differing(options)
-    settings = [deciding(record) for record in family]
-    varying = differing(settings)
+    chosen = find_differing_keys(options)
+    settings = [deciding_settings(record) for record in family]
+    varying = find_differing_keys(settings)
     found = []
     for mine, values in zip(options, settings, strict=True):
         same = [other for other, theirs in zip(settings, options, strict=True) if theirs == mine]
-        within = differing(same) if chosen else varying
+        within = find_differing_keys(same) if chosen else varying
         told = {key for key in varying if key in within or key.partition(".")[0] not in chosen}
         found.append(
             {key: mine[key] for key in sorted(chosen & mine.keys())}
@@ -137,7 +137,7 @@ def telling(family: Sequence[RunRecord]) -> list[dict[str, Any]]:
     return found
 
 
-def differing(tables: Iterable[dict[str, Any]]) -> set[str]:
+def find_differing_keys(tables: Iterable[dict[str, Any]]) -> set[str]:
     """The keys that not all tables have with the same value."""
     texts = [{key: repr(value) for key, value in table.items()} for table in tables]
     names = {key for table in texts for key in table}
@@ -146,10 +146,10 @@ def differing(tables: Iterable[dict[str, Any]]) -> set[str]:
 
 def averaged_settings(group: Group) -> list[str]:
     """The options and keys, seed aside, in which the runs of a group differ."""
-    return sorted({key for told in telling(group.runs) for key in told})
+    return sorted({key for told in distinguish(group.runs) for key in told})
 
 
 def repeated_seeds(group: Group) -> dict[int, int]:
-    """seed -> how often it comes, if more than once."""
+    """seed -> how often it occurs, if more than once."""
     times = Counter(record.seed for record in group.runs if record.seed is not None)
     return {seed: times[seed] for seed in sorted(times) if times[seed] > 1}

@@ -1,4 +1,4 @@
-"""What is measured of runs: curves, final and best numbers, steps to a threshold, speed."""
+"""Measures of runs: curves, final and best numbers, steps to a threshold, speed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEARLY = 0.9  # of the way from the first rows to the best final value: the thre
 def series(record: RunRecord, metric: str, against: str = STEPS) -> tuple[Floats, Floats]:
     """Places (I,) and the metric there (I,), in the rows that have it.
 
-    Seconds are those of sampling and updates. Raises `RunDirectoryError` if the run does not tell them.
+    Seconds are those of sampling and updates. Raises `RunDirectoryError` if the run has no such columns.
     """
     y = record.rows[metric]
     if against == STEPS:
@@ -49,13 +49,14 @@ def curve(
 
 
 def common_step(group: Group, metric: str) -> float:
-    """Where all runs of the group have arrived."""
+    """The last step that all runs of the group have reached."""
     return float(min(series(record, metric)[0][-1] for record in group.runs))
 
 
-def finals(group: Group, metric: str) -> Floats:
-    """The metric of each run at the common step (S,)."""
-    return np.array(curve(group.runs, metric)[1][:, -1])
+def finals(group: Group, metric: str, step: float | None = None) -> Floats:
+    """The metric of each run at a step that all of them have reached (S,), interpolated; by default the last such."""
+    step = common_step(group, metric) if step is None else step
+    return np.array([np.interp(step, *series(record, metric)) for record in group.runs])
 
 
 def bests(group: Group, metric: str) -> Floats:
@@ -63,11 +64,6 @@ def bests(group: Group, metric: str) -> Floats:
     step = common_step(group, metric)
     lines = [series(record, metric) for record in group.runs]
     return np.array([y[: max(1, np.searchsorted(x, step, side="right"))].max() for x, y in lines])
-
-
-def at(group: Group, metric: str, step: float) -> Floats:
-    """The metric of each run at a step that all of them have reached (S,), interpolated."""
-    return np.array([np.interp(step, *series(record, metric)) for record in group.runs])
 
 
 def latest(group: Group, column: str, metric: str) -> Floats:
@@ -95,7 +91,7 @@ def rises(record: RunRecord, metric: str) -> tuple[Floats, Floats]:
 
 
 def untrained(groups: Sequence[Group], metric: str) -> float:
-    """The mean of the first rows of all the runs: of a policy that has hardly learned."""
+    """The mean of the first rows of all the runs, whose policies have hardly learned."""
     return float(np.mean([series(record, metric)[1][0] for group in groups for record in group.runs]))
 
 

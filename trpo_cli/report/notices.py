@@ -1,10 +1,11 @@
-"""What a reader should know before believing a number: runs that are not counted, and averages of unlike runs."""
+"""What a reader should know before trusting a number: runs that are not counted, and averages of unlike runs."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from trpo_cli.errors import counted
 from trpo_cli.report.groups import Group, averaged_settings, repeated_seeds
 from trpo_cli.report.measures import common_step
 from trpo_cli.report.runs import EVALUATION, RunRecord
@@ -20,30 +21,30 @@ STATUSES = {  # the worst first; of one run, of many
 ALIKE = ("duplicate", "stopped", "running")  # whatever their notes, which name directories and steps
 EPISODES = "rollout/episodes"
 SHORT = 200  # episodes of a run
-MANY = 8  # kinds of failures that are told of, before the table of all
+MANY = 8  # kinds of failures that are listed; the table of runs has all
 
 
 def notices(records: Sequence[RunRecord], drawn: Sequence[Group], averaged: Sequence[Group], metric: str) -> list[str]:
-    """All that is to be said of the runs, of the groups as they were drawn, and of those of them that are averaged."""
+    """Every notice on the runs, on the groups as they are drawn, and on the runs of each that are averaged."""
     return [
         *instead(records, metric),
         *unfinished(records),
         *measureless(records, metric),
         *(said for group in averaged for said in unlike(group, metric)),
         *lagging(averaged, metric),
-        *left_out(drawn, averaged),
+        *averaging_over_some(drawn, averaged),
     ]
 
 
 def instead(records: Sequence[RunRecord], metric: str) -> list[str]:
-    """That evaluations are shown because there is nothing else."""
-    if metric != EVALUATION or any(record.has(RETURN) for record in records):
+    """A notice that evaluations stand in for training returns, which no run has."""
+    if metric != EVALUATION or any(record.has(record.headline) for record in records):
         return []
     return ["no run has ended an episode while it sampled: the returns shown are evaluations"]
 
 
 def unfinished(records: Sequence[RunRecord]) -> list[str]:
-    """Runs that are not finished or not counted, a line for all that are alike."""
+    """Runs that are unfinished or not counted, one line for all that are alike."""
     alike: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
         if record.status in STATUSES:
@@ -59,7 +60,7 @@ def unfinished(records: Sequence[RunRecord]) -> list[str]:
 
 
 def _said(runs: Sequence[RunRecord]) -> str:
-    """What became of one run, or of many alike."""
+    """What happened to one run, or to many alike."""
     first, (one, all_) = runs[0], STATUSES[runs[0].status]
     if len(runs) == 1:
         return f"{first.where()} {one}: {first.note}"
@@ -80,18 +81,15 @@ def measureless(records: Sequence[RunRecord], metric: str) -> list[str]:
 def _counted(runs: Sequence[RunRecord]) -> str:
     """`3 runs of Hopper-v4 (2 npg, 1 ppo)`."""
     algos = ", ".join(f"{count} {algo}" for algo, count in sorted(Counter(run.algo for run in runs).items()))
-    return f"{many(len(runs), 'run')} of {runs[0].task} ({algos})"
-
-
-def many(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{counted(len(runs), 'run')} of {runs[0].task} ({algos})"
 
 
 def _lacking(runs: Sequence[RunRecord], metric: str) -> str:
-    have = "has" if len(runs) == 1 else "have"
-    if metric != RETURN:
-        return f"{have} no {metric}, and {'is' if len(runs) == 1 else 'are'} in no group"
+    have, are = ("has", "is") if len(runs) == 1 else ("have", "are")
+    others = sorted({run.headline for run in runs if run.has(run.headline)} - {metric})
+    if others or metric != RETURN:
+        hint = f"; see --metric {others[0]}" if others else ""
+        return f"{have} no {metric}, and {are} in no group{hint}"
     evaluated = any(run.has(EVALUATION) for run in runs)
     return f"{have} ended no episode: no training return" + (f"; see --metric {EVALUATION}" if evaluated else "")
 
@@ -131,7 +129,7 @@ def again(group: Group) -> str:
     return f"; {told}, and the interval takes all {len(group.runs)} runs as independent" if told else ""
 
 
-def left_out(drawn: Sequence[Group], averaged: Sequence[Group]) -> list[str]:
+def averaging_over_some(drawn: Sequence[Group], averaged: Sequence[Group]) -> list[str]:
     """Which groups average over fewer runs than there are."""
     return [
         f"{all_.task}, {all_.label}: averages over the {len(some.runs)} finished of {len(all_.runs)} runs"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from trpo_cli.report.content import Content
-from trpo_cli.report.figures import embedded
-from trpo_cli.report.tables import shown
+from trpo_cli.report.figures import embed
+from trpo_cli.report.tables import format_cell
 
 FEW = 6  # notices that stand at the top
 TEMPLATE = "page.html"
@@ -25,4 +25,4 @@ def page(content: Content, made: str) -> str:
         lstrip_blocks=True,
     )
     template = environment.get_template(TEMPLATE)
-    return template.render(content=content, made=made, few=FEW, shown=shown, embedded=embedded)
+    return template.render(content=content, made=made, few=FEW, format_cell=format_cell, embed=embed)

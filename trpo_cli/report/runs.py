@@ -1,4 +1,4 @@
-"""The runs below some folders, each with what became of it. Nothing is left out, nothing is disturbed."""
+"""Find the runs below some folders, and read each with its status. No run is left out, and none is changed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from trpo_cli.run.layout import (
     refuse_links,
 )
 from trpo_cli.run.lock import LOCK, is_held
-from trpo_cli.run.state import failure
+from trpo_cli.run.state import RETURN, failure, headline
 from trpo_cli.statistics import Floats
 
 EVALUATION, STEPS = "eval/episode_return_mean", "env_steps"
@@ -79,6 +79,7 @@ class RunRecord:
     choices: dict[str, str] = field(default_factory=dict)  # the option of each group
     settings: dict[str, Any] = field(default_factory=dict)  # every key of the configuration; flat
     rows: dict[str, Floats] = field(default_factory=dict)  # the columns of metrics.csv, (I,), NaN in an empty cell
+    headline: str = RETURN  # the column that says how good the policy is
     whole: Whole | None = None  # of an archived run
     wall_seconds: float = 0.0  # of the whole run; without a summary, of sampling and updates
 
@@ -182,13 +183,14 @@ def read(directory: Path) -> RunRecord:
     record = RunRecord(directory, "broken")
     try:
         refuse_links(directory)
-        record = configured(record, read_config(directory))
+        record = with_configuration(record, read_config(directory))
         record = replace(record, rows=read_rows(directory / METRICS), whole=Whole.read(directory / WHOLE))
+        record = replace(record, headline=headline(directory, list(filter(record.has, record.rows))))
         summary = read_summary(directory / SUMMARY)
         training = sum(np.nansum(record.rows[name]) for name in SECONDS if name in record.rows)
         record = replace(record, wall_seconds=float(summary.get("wall_seconds", training)))
     except (OSError, RunDirectoryError, KeyError, TypeError, ValueError, AttributeError) as error:
-        return unreadable(record, error, running)
+        return explain_unreadable(record, error, running)
     if running:
         return replace(record, status="running", note=f"{record.steps:,} of {record.settings['total_steps']:,} steps")
     if summary:
@@ -200,15 +202,15 @@ def read(directory: Path) -> RunRecord:
     return replace(record, status="stopped", note=note)
 
 
-def unreadable(record: RunRecord, error: Exception, running: bool) -> RunRecord:
-    """A run that has just begun, that failed before it had anything to show, or that is broken."""
+def explain_unreadable(record: RunRecord, error: Exception, running: bool) -> RunRecord:
+    """The record of a run that has just begun, failed before it had anything to show, or is broken."""
     reason = failure(record.directory)
     status = "running" if running else "failed" if reason else "broken"
     return replace(record, status=status, note=reason or _brief(record.directory, error))
 
 
-def configured(record: RunRecord, config: dict[str, Any]) -> RunRecord:
-    """The record with what the configuration says."""
+def with_configuration(record: RunRecord, config: dict[str, Any]) -> RunRecord:
+    """The record with the task, algorithm, seed and settings of the configuration."""
     settings = dict(flat({"total_steps": 0, **config}))
     chosen = {str(group): str(option) for group, option in config["choices"].items()}
     choices = {group: option for group, option in chosen.items() if not group.startswith(INDIFFERENT)}
@@ -252,7 +254,7 @@ def read_rows(path: Path) -> dict[str, Floats]:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """What was written at the end; empty if there has been none. Raises `ValueError` if it is damaged."""
+    """Read the summary; empty if the run has not ended. Raises `ValueError` if it is damaged."""
     summary = read_json(path)
     return {"finished": True, **summary} if path.exists() else {}
 
@@ -271,7 +273,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _brief(directory: Path, error: Exception) -> str:
-    """An error in a line, without the directory that stands beside it."""
+    """An error in one line, without the directory, which stands beside it."""
     said = str(error).splitlines()[0] if str(error) else ""
     said = said if isinstance(error, RunDirectoryError | ValueError) else f"{type(error).__name__}: {said}"
     return said.replace(f"{directory}/", "").replace(f"{directory}", "it")

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from trpo_cli.cli.tables import aligned
+from trpo_cli.errors import counted
 from trpo_cli.report.diagnostics import MEASURES, measured
 from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import bests, common_step, finals, latest, reaching, speeds
-from trpo_cli.report.notices import many
 from trpo_cli.report.runs import EVALUATION, RECENT, RunRecord
 from trpo_cli.run.layout import METRICS
 from trpo_cli.run.state import RETURN
@@ -47,12 +47,12 @@ class Table:
     def markdown(self) -> str:
         """Numbers shortened, text that Markdown would take for its own escaped."""
         rule = "|".join("---:" if self.numeric(place) else "---" for place in range(len(self.columns)))
-        rows = "".join(f"| {' | '.join(escaped(shown(cell)) for cell in row)} |\n" for row in self.rows)
+        rows = "".join(f"| {' | '.join(escape(format_cell(cell)) for cell in row)} |\n" for row in self.rows)
         return f"| {' | '.join(self.columns)} |\n|{rule}|\n{rows}"
 
     def text(self) -> str:
         """For a terminal: its headings in as many lines as their columns are narrow."""
-        cells = [tuple(map(shown, row)) for row in self.rows]
+        cells = [tuple(map(format_cell, row)) for row in self.rows]
         widths = [max(NARROW, *map(len, column)) for column in zip(*cells, strict=True)]
         heads = [wrap(name, width) for name, width in zip(self.columns, widths, strict=True)]
         return aligned([*zip_longest(*heads, fillvalue=""), *cells]) + "\n"
@@ -66,7 +66,7 @@ class Table:
         return text.getvalue()
 
 
-def shown(cell: Cell) -> str:
+def format_cell(cell: Cell) -> str:
     """A cell for people."""
     if cell is None:
         return NOTHING
@@ -75,28 +75,28 @@ def shown(cell: Cell) -> str:
     return f"{cell:,}" if isinstance(cell, int) else f"{cell:,.5g}" if abs(cell) < EXACT else f"{cell:,.0f}"
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """`text` within a cell of a Markdown table."""
     for letter, code in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
         text = text.replace(letter, code)
     return text
 
 
-def number(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """A number for a cell: nothing where there is none."""
     return float(value) if math.isfinite(value) else None
 
 
-def span(low: Any, high: Any) -> str:
+def format_range(low: Any, high: Any) -> str:
     """From one number to another."""
-    return f"{shown(float(low))} to {shown(float(high))}"
+    return f"{format_cell(float(low))} to {format_cell(float(high))}"
 
 
-def spread(strata: Sequence[Floats], statistic: Statistic) -> str:
+def format_interval(strata: Sequence[Floats], statistic: Statistic) -> str:
     """The 95 % interval over runs, strata of a task each, in words; of too few runs the smallest and the largest."""
     if sum(map(len, strata)) < 2:
         return "one seed"
-    return span(*bounds(strata, statistic)) + ("" if are_enough(strata) else " (min to max)")
+    return format_range(*bounds(strata, statistic)) + ("" if are_enough(strata) else " (min to max)")
 
 
 RETURNS = {
@@ -108,7 +108,7 @@ RETURNS = {
 
 
 def returns(groups: Sequence[Group], metric: str) -> list[tuple[str, str]]:
-    """The metric and the returns that the runs have beside it: name, and how each is measured."""
+    """Of the metric and of the returns that the runs have beside it: its name, and how it is measured."""
     return [RETURNS.get(name, (name, f"a column of {METRICS}")) for name in (metric, *_others(groups, metric))]
 
 
@@ -123,7 +123,7 @@ def results(groups: Sequence[Group], metric: str, statistic: Statistic) -> Table
         final, best = finals(group, metric), bests(group, metric)
         row = (group.task, group.label, len(group.runs), int(common_step(group, metric)), float(statistic(final)))
         more = [cell for name in _others(groups, metric) for cell in _beside(group, name, metric, statistic)]
-        rows.append((*row, spread([final], statistic), float(statistic(best)), *more))
+        rows.append((*row, format_interval([final], statistic), float(statistic(best)), *more))
     (what, _), *others = returns(groups, metric)
     columns = ("task", "algorithm", "runs", "steps", f"final {what}", "95 % interval", f"best {what}")
     beside = [heading for name, _ in others for heading in (f"final {name}", f"95 % interval of the {name}")]
@@ -131,11 +131,11 @@ def results(groups: Sequence[Group], metric: str, statistic: Statistic) -> Table
 
 
 def _beside(group: Group, column: str, metric: str, statistic: Statistic) -> tuple[Cell, Cell]:
-    """What another return comes to, and its interval; nothing where not every run has it."""
+    """The value of another return, and its interval; None where not every run has it."""
     values = latest(group, column, metric)
     if len(values) < len(group.runs):
         return None, None
-    return float(statistic(values)), spread([values], statistic)
+    return float(statistic(values)), format_interval([values], statistic)
 
 
 def efficiency(groups: Sequence[Group], metric: str, thresholds: dict[str, list[tuple[float, str]]]) -> Table:
@@ -146,7 +146,9 @@ def efficiency(groups: Sequence[Group], metric: str, thresholds: dict[str, list[
         there = steps[np.isfinite(steps)]
         fewest = f"{there.min():,.0f} to {there.max():,.0f}" if len(there) else None
         reached = f"{len(there)} of {len(steps)}"
-        rows.append((group.task, group.label, threshold, origin, reached, number(float(np.median(steps))), fewest))
+        rows.append(
+            (group.task, group.label, threshold, origin, reached, finite_or_none(float(np.median(steps))), fewest)
+        )
     columns = ("task", "algorithm", "threshold", "which is", "runs that reach it", "median steps", "fewest to most")
     note = "The median counts every run; it is missing where half of them or more never reach the threshold."
     short = [r for g in groups for r in g.runs if r.thinned() and not (r.whole and metric in r.whole.rises)]
@@ -154,11 +156,11 @@ def efficiency(groups: Sequence[Group], metric: str, thresholds: dict[str, list[
 
 
 def thinned(records: Sequence[RunRecord]) -> str:
-    """That numbers come of some rows only, if they do."""
+    """A note that numbers come from some rows only, if they do."""
     if not records:
         return ""
     most = max(record.length() for record in records)
-    return f" Of {many(len(records), 'archived run')}, only the rows that were kept count, {most} or fewer of each."
+    return f" Of {counted(len(records), 'archived run')}, only the rows that were kept count, {most} or fewer of each."
 
 
 def speed(groups: Sequence[Group]) -> Table:
@@ -183,12 +185,14 @@ def speed(groups: Sequence[Group]) -> Table:
 
 
 def trust_region(groups: Sequence[Group]) -> Table:
-    """What the runs tell of their trust region: each run's rows in a number, and what these come to."""
+    """Diagnostics of the trust region: each run's rows as one number, summarised over the runs."""
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
         told = [measured(record) for record in group.runs]
         values = {name: np.array([run[name] for run in told if name in run]) for name in MEASURES}
-        cells = [number(over(values[name])) if len(values[name]) else None for name, (_, _, over) in MEASURES.items()]
+        cells = [
+            finite_or_none(over(values[name])) if len(values[name]) else None for name, (_, _, over) in MEASURES.items()
+        ]
         rows.append((group.task, group.label, *cells))
     note = "Medians are medians of the runs' medians, means are means of theirs."
     short = [record for group in groups for record in group.runs if record.thinned() and not record.whole]
@@ -202,7 +206,7 @@ def aggregate(strata: dict[str, dict[str, Floats]], statistic: Statistic) -> Tab
     for label, tasks in strata.items():
         scores = np.concatenate([*tasks.values()])
         value = float(statistic(scores))
-        rows.append((label, len(tasks), len(scores), value, spread([*tasks.values()], statistic)))
+        rows.append((label, len(tasks), len(scores), value, format_interval([*tasks.values()], statistic)))
     columns = ("algorithm", "tasks", "runs", f"{statistic.name} of normalised scores", "95 % interval")
     return Table("aggregate", "All tasks together", columns, tuple(rows), unequal(strata))
 
@@ -220,7 +224,7 @@ def unequal(strata: dict[str, dict[str, Floats]]) -> str:
 
 
 def runs(records: Sequence[RunRecord], labels: dict[int, str]) -> Table:
-    """One row a run, whatever became of it; labels: id of a record -> its group."""
+    """One row per run, whatever its status; labels: id of a record -> its group."""
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
             r.status,
@@ -229,11 +233,11 @@ def runs(records: Sequence[RunRecord], labels: dict[int, str]) -> Table:
             labels.get(id(r)),
             r.seed,
             r.steps,
-            number(r.last(RETURN)),
-            number(r.last(EVALUATION)),
-            number(r.best(RETURN)),
-            number(r.wall_seconds),
-            number(r.steps / r.wall_seconds) if r.wall_seconds else None,
+            finite_or_none(r.last(r.headline)),
+            finite_or_none(r.last(EVALUATION)),
+            finite_or_none(r.best(r.headline)),
+            finite_or_none(r.wall_seconds),
+            finite_or_none(r.steps / r.wall_seconds) if r.wall_seconds else None,
             r.where(),
             r.note or None,
         )

@@ -20,6 +20,7 @@ from trpo_cli.config.yaml_files import SLIPPED, decoded, parsed, slip
 from trpo_cli.errors import RunDirectoryError, nearest
 
 CONFIG, METRICS, SUMMARY, LOG = "config.yaml", "metrics.csv", "summary.json", "train.log"
+HEADLINE = "headline.txt"  # the column of the metrics that says how good the policy is
 WHOLE = "all_rows.json"  # of an archived run, which lacks rows
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 FOLDERS = (CHECKPOINTS, TENSORBOARD)
@@ -89,7 +90,7 @@ def refuse_links(directory: Path) -> None:
 
     A link in a directory from a stranger would have us write to wherever it leads.
     """
-    files = [directory / name for name in (CONFIG, METRICS, SUMMARY, LOG, WHOLE)]
+    files = [directory / name for name in (CONFIG, METRICS, HEADLINE, SUMMARY, LOG, WHOLE)]
     folders = [directory / name for name in FOLDERS]
     for path in (*files, *folders, *(path for folder in folders for path in _listed(folder))):
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""One row of metrics an iteration -> `metrics.csv`, TensorBoard, a tracker, and a line for whoever watches.
+"""The metrics of each iteration go to `metrics.csv`, TensorBoard, a tracker, and a line of progress.
 
 A run that goes on finds both files as they were at its checkpoint: rows written after it are dropped, since they will
 be written again, and those that TensorBoard lost with a killed process are taken from `metrics.csv`.
@@ -13,7 +13,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +24,8 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trpo_cli.errors import RunDirectoryError
-from trpo_cli.run.layout import METRICS, TENSORBOARD, relative
+from trpo_cli.run import durable
+from trpo_cli.run.layout import HEADLINE, METRICS, TENSORBOARD, relative
 from trpo_cli.run.tensorboard import TensorBoard
 from trpo_cli.run.trackers import Tracking
 
@@ -56,7 +58,42 @@ COLUMNS = (
     "time/sample_seconds",
     "time/update_seconds",
 )
-"""In every `metrics.csv`, in this order, whatever the algorithm; an algorithm's own columns follow."""
+"""The order of these in `metrics.csv`, where a run has them; its other columns follow."""
+BESIDE = {
+    "rollout/recent_return_mean": "recent {:.1f}",
+    "policy/kl": "kl {:.4f}",
+    "time/steps_per_second": "{:,.0f} steps/s",
+}
+"""What a line of progress shows beside the headline, where a run has it, and in which form."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What `metrics.csv` had at the checkpoint that a run goes on from."""
+
+    size: int = 0  # bytes
+    columns: Sequence[str] = ()
+    rows: Sequence[Mapping[str, float]] = ()  # their values, without those of empty cells
+
+    @classmethod
+    def read(cls, directory: Path, size: int, columns: Sequence[str] = ()) -> Self:
+        """The first `size` bytes, which have these columns; checkpoints of earlier versions do not say which.
+
+        Raises `RunDirectoryError` if they are gone, or no such table.
+        """
+        path = directory / METRICS
+        try:
+            data = path.read_bytes() if path.exists() else b""
+            if len(data) < size:
+                raise ValueError(f"{METRICS} has lost rows: {len(data):,} bytes are left of {size:,} at the checkpoint")
+            table = csv.DictReader(io.StringIO(data[:size].decode(), newline=""))
+            found = list(table.fieldnames or ())
+            if columns and found != list(columns):
+                changed = ", ".join(sorted({*columns} ^ {*found}) or found)
+                raise ValueError(f"{METRICS} does not have the columns that it had at the checkpoint: {changed}")
+            return cls(size, found, [{name: float(cell) for name, cell in row.items() if cell} for row in table])
+        except (OSError, csv.Error, TypeError, ValueError, OverflowError) as error:
+            raise RunDirectoryError(f"{relative(directory)}: the run cannot be logged: {error}") from error
 
 
 class Logger:
@@ -65,75 +102,76 @@ class Logger:
     def __init__(
         self,
         directory: Path,
+        headline: str,
         total_steps: int,
         env_steps: int = 0,
-        written: int = 0,
+        kept: Kept = Kept(),
         tracking: Tracking | None = None,
         watched: bool = True,
     ) -> None:
-        """Go on after `env_steps` steps, with the first `written` bytes of `metrics.csv`.
+        """Go on after `env_steps` steps with the rows that are `kept`; `headline` is the metric to show first.
 
         Raises `RunDirectoryError` if the files cannot be read or written.
         """
-        self.path = directory / METRICS
+        self.path, self.headline, self.columns = directory / METRICS, headline, list(kept.columns)
         try:
-            rows = self._kept(written)
-            kept = [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
-            self._tensorboard = TensorBoard(directory / TENSORBOARD, kept, env_steps)
+            if self.path.exists():
+                os.truncate(self.path, kept.size)
+            self._tensorboard = TensorBoard(directory / TENSORBOARD, kept.rows, env_steps)
             self._file = self.path.open("a", newline="", encoding="utf-8")
-        except (OSError, csv.Error, KeyError, TypeError, ValueError, OverflowError) as error:
+            durable.write(directory / HEADLINE, f"{headline}\n".encode())
+        except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise RunDirectoryError(f"{relative(directory)}: the run cannot be logged: {error}") from error
-        self._csv = csv.DictWriter(self._file, list(rows[0]), extrasaction="ignore") if rows else None
-        if self._csv and (absent := set(COLUMNS) - set(self._csv.fieldnames)):
-            log.info("%s was begun by an earlier version, and goes on without %s", METRICS, ", ".join(sorted(absent)))
+        self._names: Set[str] = frozenset()  # of the metrics in each row
         watch = (TerminalProgress if sys.stderr.isatty() else PlainProgress) if watched else NoProgress
         self._tracking = tracking
         self._watch: TerminalProgress | PlainProgress | NoProgress = watch(total_steps, env_steps)
         self._hook, threading.excepthook = threading.excepthook, self._overheard
 
-    def _kept(self, size: int) -> list[dict[str, str]]:
-        """The rows in the first `size` bytes of `metrics.csv`; those that follow are dropped."""
-        data = self.path.read_bytes() if self.path.exists() else b""
-        if len(data) < size:
-            raise ValueError(f"{METRICS} has lost rows: {len(data):,} bytes are left of {size:,} at the checkpoint")
-        if data:
-            os.truncate(self.path, size)
-        return list(csv.DictReader(io.StringIO(data[:size].decode(), newline="")))
-
-    def write(self, row: Mapping[str, float | None]) -> None:
-        """Write one row. Every row has the algorithm's own columns of the first, or `ValueError` is raised.
+    def write(self, env_steps: int, metrics: Mapping[str, float | None]) -> None:
+        """Write one row. Raises `ValueError` unless it has the same metrics as the one before.
 
         Raises `RunDirectoryError` if it cannot be written, or what was written is gone.
         """
+        row = {"env_steps": float(env_steps), **metrics}
         try:
-            if self._csv is None:
-                extra = [name for name in row if name not in COLUMNS]
-                self._csv = csv.DictWriter(self._file, [*COLUMNS, *extra])
-                self._csv.writeheader()
-            if changed := (row.keys() ^ set(self._csv.fieldnames)) - set(COLUMNS):
-                raise ValueError(f"not the columns of the first row: {sorted(changed)}")
-            self._csv.writerow({name: _cell(value) for name, value in row.items()})
+            self._expect_columns(row)
+            self._table().writerow({name: _cell(value) for name, value in row.items()})
             self._file.flush()
             if not os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
                 raise FileNotFoundError("it was replaced by another file")
-            self._tensorboard.write(row)
+            self._tensorboard.write(env_steps, metrics)
         except OSError as error:
             raise RunDirectoryError(f"{relative(self.path)}: cannot be written: {error.strerror or error}") from error
         if self._tracking is not None:
             self._tracking.write(row)
-        self._watch.show(row)
+        self._watch.show(env_steps, _summary(metrics, self.headline))
+
+    def _expect_columns(self, row: Mapping[str, float | None]) -> None:
+        """Take the columns from the first row. A table that an earlier version began keeps those that it has."""
+        if self._names and row.keys() != self._names:
+            raise ValueError(f"not the columns of the row before: {sorted(row.keys() ^ self._names)}")
+        if not self.columns:
+            self.columns = [*(name for name in COLUMNS if name in row), *(name for name in row if name not in COLUMNS)]
+            self._table().writeheader()
+        elif not self._names and (absent := row.keys() - {*self.columns}):
+            log.info("%s was begun by an earlier version, and goes on without %s", METRICS, ", ".join(sorted(absent)))
+        self._names = row.keys()
+
+    def _table(self) -> csv.DictWriter[str]:
+        return csv.DictWriter(self._file, self.columns, extrasaction="ignore")
 
     def describe(self, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-        """Tell TensorBoard what is run, and with which versions."""
+        """Write the configuration and the versions to TensorBoard."""
         self._tensorboard.describe(config, provenance)
 
     def sync(self) -> int:
-        """Put every row on the disk; returns how many bytes `metrics.csv` has."""
+        """Put every row on the disk, and return the size of `metrics.csv` in bytes."""
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def _overheard(self, said: threading.ExceptHookArgs) -> None:
-        """TensorBoard's thread tells of a full disk at the next write, too."""
+        """Ignore a full disk in TensorBoard's thread, which raises it again at the next write."""
         if not isinstance(said.exc_value, OSError):
             self._hook(said)
 
@@ -154,37 +192,30 @@ class Logger:
 
 
 def _cell(value: float | None) -> str:
-    """Counts without a decimal point, nothing for None, everything else so that it reads back exactly."""
+    """Format counts without a decimal point, None as nothing, and everything else so that it reads back exactly."""
     if value is None:
         return ""
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _summary(metrics: Mapping[str, float | None], headline: str) -> str:
+    """The headline and the other values of a line of progress."""
+    value = metrics[headline]
+    beside = [form.format(found) for name, form in BESIDE.items() if (found := metrics.get(name)) is not None]
+    return "  ".join([f"return {'-' if value is None else _short(value)}", *beside])
 
 
-def _summary(row: Mapping[str, float | None]) -> str:
-    recent = row.get("rollout/recent_return_mean")
-    return "  ".join(
-        (
-            f"eta {row['exact/return']:.6g}"
-            if "exact/return" in row
-            else f"return {_number(row['rollout/episode_return_mean'], '.1f')}",
-            *([] if recent is None else [f"recent {recent:.1f}"]),
-            f"kl {_number(row['policy/kl'], '.4f')}",
-            f"{_number(row['time/steps_per_second'], ',.0f')} steps/s",
-        )
-    )
+def _short(value: float) -> str:
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.5g}"
 
 
 class NoProgress:
-    """Nothing: others run beside this one."""
+    """Shows nothing: other runs share the terminal."""
 
     def __init__(self, total_steps: int, env_steps: int) -> None:
         pass
 
-    def show(self, row: Mapping[str, float | None]) -> None:
+    def show(self, env_steps: int, summary: str) -> None:
         """Show nothing."""
 
     def close(self) -> None:
@@ -209,8 +240,8 @@ class TerminalProgress:
         log.addHandler(self._handler)
         self._progress.start()
 
-    def show(self, row: Mapping[str, float | None]) -> None:
-        self._progress.update(self._task, completed=row["env_steps"], description=_summary(row))
+    def show(self, env_steps: int, summary: str) -> None:
+        self._progress.update(self._task, completed=env_steps, description=summary)
 
     def close(self) -> None:
         self._progress.stop()
@@ -228,13 +259,13 @@ class PlainProgress:
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         log.addHandler(self._handler)
 
-    def show(self, row: Mapping[str, float | None]) -> None:
-        now, steps = time.monotonic(), row["env_steps"] or 0.0
-        if now - self._last < self.INTERVAL and steps < self._total:
+    def show(self, env_steps: int, summary: str) -> None:
+        now = time.monotonic()
+        if now - self._last < self.INTERVAL and env_steps < self._total:
             return
         self._last = now
-        left = (now - self._start) * max(0.0, self._total - steps) / max(1.0, steps - self._begun)
-        log.info("%s / %s steps  %s  %.0f s left", f"{steps:,.0f}", f"{self._total:,}", _summary(row), left)
+        left = (now - self._start) * max(0, self._total - env_steps) / max(1, env_steps - self._begun)
+        log.info("%s / %s steps  %s  %.0f s left", f"{env_steps:,}", f"{self._total:,}", summary, left)
 
     def close(self) -> None:
         log.removeHandler(self._handler)

@@ -1,27 +1,29 @@
-"""How far a run has come, from the files in its directory alone: whoever runs it, or ran it."""
+"""How far a run has come, read from the files in its directory alone, so that any process may ask."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trpo_cli.run.layout import CHECKPOINTS, ENDED_EARLY, LOG, METRICS, SUMMARY
+from trpo_cli.run.layout import CHECKPOINTS, ENDED_EARLY, HEADLINE, LOG, METRICS, SUMMARY
 from trpo_cli.run.lock import LOCK, is_held
 
 WAITING, RUNNING, STOPPED, FAILED, FINISHED = "waiting", "running", "stopped", "failed", "finished"
 ENDED = (FINISHED, FAILED)
 RETURN = "rollout/episode_return_mean"
+HEADLINES = (RETURN, "exact/return")  # of runs that do not say theirs: those of earlier versions
 _RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) (.*)$", re.MULTILINE)  # of the log: level, message
 TAIL = 65_536  # bytes: more than the last record of a log, or two rows of metrics
 
 
 @dataclass(frozen=True)
 class State:
-    """Of one run; what is not known is None."""
+    """The state of one run; None where something is not known."""
 
     status: str
     env_steps: int | None = None
@@ -32,7 +34,7 @@ class State:
 
 
 def state(directory: Path) -> State:
-    """What the files say. A directory that is not there yet is that of a run that waits."""
+    """Read the state from the files. A run whose directory does not exist yet is waiting."""
     try:
         return _read(directory)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -42,10 +44,11 @@ def state(directory: Path) -> State:
 def _read(directory: Path) -> State:
     if (directory / SUMMARY).is_file():
         return _finished(json.loads((directory / SUMMARY).read_text(encoding="utf-8")))
-    row = _last_row(directory / METRICS)
+    row = {name: cell for name, cell in _last_row(directory / METRICS).items() if cell}
+    shown = headline(directory, row)
     reached = (
-        int(row["env_steps"]) if row.get("env_steps") else None,
-        float(row[RETURN]) if row.get(RETURN) else None,
+        int(row["env_steps"]) if "env_steps" in row else None,
+        float(row[shown]) if shown in row else None,
     )
     if is_held(directory / LOCK):
         return State(RUNNING, *reached)
@@ -54,13 +57,21 @@ def _read(directory: Path) -> State:
     return State(STOPPED, *reached) if (directory / CHECKPOINTS).is_dir() else State(WAITING)
 
 
+def headline(directory: Path, columns: Collection[str]) -> str:
+    """The column that says how good the policy is; `columns` are those that have values."""
+    path = directory / HEADLINE
+    if path.is_file():
+        return path.read_text(encoding="utf-8").strip()
+    return next((name for name in HEADLINES if name in columns), RETURN)
+
+
 def _finished(summary: dict[str, Any]) -> State:
     returns = summary.get("final_training_return"), summary.get("final_evaluation_return")
     return State(FINISHED, summary.get("env_steps"), *returns, summary.get("wall_seconds"))
 
 
 def _last_row(path: Path) -> dict[str, str]:
-    """The last whole row of a table that may be being written."""
+    """Read the last whole row of a table that another process may be writing."""
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8") as file:
@@ -70,14 +81,14 @@ def _last_row(path: Path) -> dict[str, str]:
 
 
 def _tail(path: Path) -> str:
-    """The end of a file that may be long, and is looked at often."""
+    """Read the end of a file that may be long, and is looked at often."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL))
         return file.read(TAIL).decode(errors="replace")
 
 
 def failure(directory: Path) -> str | None:
-    """Why the run ended early, if that is the last word of its log."""
+    """Why the run ended early, if the last record of its log says so."""
     path = directory / LOG
     if path.is_symlink() or not path.is_file():
         return None

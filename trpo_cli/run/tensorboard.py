@@ -62,12 +62,12 @@ class TensorBoard:
         self._writer, self._step = SummaryWriter(str(directory), purge_step=purge), env_steps
         for row in rows:
             if row["env_steps"] >= missing:
-                self.write(row)
+                self.write(int(row["env_steps"]), row)
 
-    def write(self, row: Mapping[str, float | None]) -> None:
-        """Every value of the row as a point at its `env_steps`."""
-        self._step = int(row["env_steps"] or 0)
-        for name, value in row.items():
+    def write(self, env_steps: int, metrics: Mapping[str, float | None]) -> None:
+        """Add every value as a point at `env_steps`."""
+        self._step = env_steps
+        for name, value in metrics.items():
             if value is not None and name != "env_steps":
                 self._writer.add_scalar(name, value, self._step)
 

@@ -13,12 +13,13 @@ class Sampler(ABC):
     """Finds out what policies are worth."""
 
     env_steps: int  # taken in all
+    headline: ClassVar[str] = "rollout/episode_return_mean"  # the metric that says how good the policy is
     in_process: ClassVar[bool] = False  # whether its environments have to be in this process
     random: ClassVar[bool] = True  # False: the same policy gives the same sample, and what is rejected once always is
 
     @abstractmethod
     def metrics(self) -> dict[str, float | None]:
-        """`env_steps`, `rollout/*` and its own, of the row of metrics."""
+        """`rollout/*` and its own metrics, with the same keys each time."""
 
     def abandon(self) -> None:  # noqa: B027  not every sampler follows episodes from one sample to the next
         """Forget the episodes that have not ended: the environments begin anew."""

@@ -65,6 +65,7 @@ class Exact(PolicySampler):
 
     tries_all = True
     random = False
+    headline = "exact/return"
 
     def __init__(self, environments: Environments, gamma: Shrink) -> None:
         """Raises `ConfigError` unless the task is a finite process whose model is known, with 0 < gamma < 1."""
@@ -100,13 +101,8 @@ class Exact(PolicySampler):
         return Evaluated(observation, table, values, self.gamma, self._evaluate)
 
     def metrics(self) -> dict[str, float | None]:
-        """No episode is played."""
-        return {
-            "env_steps": float(self.env_steps),
-            "rollout/episode_return_mean": None,
-            "rollout/episode_length_mean": None,
-            "rollout/episodes": None,
-        }
+        """None: no episode is played."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"env_steps": self.env_steps}

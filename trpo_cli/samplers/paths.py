@@ -83,10 +83,6 @@ class Paths:
         if len(raw):
             self.normalizer.update(raw)
 
-    def metrics(self) -> dict[str, float | None]:
-        """`env_steps` and `rollout/*`, of the row of metrics."""
-        return {"env_steps": float(self.env_steps), **self.episodes.metrics()}
-
     def abandon(self) -> None:
         """Forget the episodes that have not ended."""
         self.episodes.abandon()

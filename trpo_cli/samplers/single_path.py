@@ -49,7 +49,7 @@ class SinglePath(PolicySampler):
         return rollout
 
     def metrics(self) -> dict[str, float | None]:
-        return self.paths.metrics()
+        return self.paths.episodes.metrics()
 
     def abandon(self) -> None:
         self.paths.abandon()

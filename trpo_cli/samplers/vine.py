@@ -208,7 +208,7 @@ class Vine(PolicySampler):
         return record.rollout(self.normalizer, self.paths.reward_scaler)
 
     def metrics(self) -> dict[str, float | None]:
-        return self.paths.metrics()
+        return self.paths.episodes.metrics()
 
     def abandon(self) -> None:
         self.paths.abandon()

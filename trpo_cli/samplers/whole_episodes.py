@@ -87,7 +87,7 @@ class WholeEpisodes(Sampler):
         return torch.from_numpy(returns.reshape(-1, each).mean(1))
 
     def metrics(self) -> dict[str, float | None]:
-        return {"env_steps": float(self.env_steps), **self.episodes.metrics()}
+        return self.episodes.metrics()
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, auto
 
 import torch
 from torch import Tensor
@@ -16,16 +16,16 @@ from trpo_cli.trust_region.problem import Problem
 Constraint = Callable[[Tensor, Tensor], Tensor]
 
 
-class Outcome(IntEnum):
-    """Why an update was accepted, or why theta stayed bit for bit what it was (`trust_region/outcome`)."""
+class Outcome(Enum):
+    """Why an update was accepted, or why theta stayed bit for bit what it was."""
 
-    ACCEPTED = 0
-    ZERO_GRADIENT = 1
-    NON_FINITE_GRADIENT = 2
-    NON_FINITE_LOSS = 3
-    BAD_CURVATURE = 4
-    NO_IMPROVEMENT = 5
-    CONSTRAINT_VIOLATED = 6
+    ACCEPTED = auto()
+    ZERO_GRADIENT = auto()
+    NON_FINITE_GRADIENT = auto()
+    NON_FINITE_LOSS = auto()
+    BAD_CURVATURE = auto()
+    NO_IMPROVEMENT = auto()
+    CONSTRAINT_VIOLATED = auto()
 
 
 @dataclass(frozen=True)
