@@ -19,6 +19,7 @@ from trpo_cli.config.groups import CONF, options
 from trpo_cli.data import Batch
 from trpo_cli.run import checkpoint
 from trpo_cli.trust_region import step
+from trpo_cli.trust_region.fisher import gauss_newton
 
 SMALL = ("env=Pendulum-v1", "sampler.num_envs=2", "sampler.steps_per_iteration=64")
 
@@ -110,10 +111,12 @@ def test_fisher_products_on_a_fraction_of_the_batch() -> None:
     parts = built("algo=trpo", "algo.fvp_fraction=0.25", *SMALL)
     algorithm: Any = parts.algorithm
     batch, _ = algorithm.estimate(parts.sampler.collect(parts.policy))
-    problem = algorithm.problem(batch)
-    assert problem.metric_outputs(problem.theta_old).shape[0] == 16
-    assert problem.evaluate(problem.theta_old).kl.shape[0] == 64
+    geometries: list[Any] = []
+    algorithm.metric = lambda geometry: geometries.append(geometry) or gauss_newton(geometry)
     assert algorithm.update(batch, 0.0)[0] is Outcome.ACCEPTED
+    (geometry,) = geometries
+    assert geometry.outputs(geometry.theta_old).shape[0] == 16
+    assert algorithm.problem(batch).evaluate(geometry.theta_old).kl.shape[0] == 64
 
 
 @pytest.mark.parametrize(("constraint", "column"), [("mean_kl", "policy/kl"), ("max_kl", "policy/max_kl")])
@@ -125,6 +128,64 @@ def test_the_kl_that_is_reported_is_the_one_that_was_compared(constraint: str, c
         rows = [parts.algorithm.iterate(0.0).metrics for _ in range(10)]
         assert any(row["trust_region/accepted"] for row in rows)
         assert max(row[column] or 0.0 for row in rows) <= 1e-7
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("env=Pendulum-v1", "sampler.steps_per_iteration=64"),
+        ("env=Pendulum-v1", "sampler.steps_per_iteration=1025", "policy=linear"),
+        ("env=Pendulum-v1", "sampler.steps_per_iteration=1027", "policy.hidden_sizes=[33]", "policy.output_gain=1.0"),
+        ("env=FrozenLake-v1", "sampler.steps_per_iteration=64", "policy=tabular"),
+    ],
+)
+def test_a_candidate_at_theta_old_has_the_outputs_of_the_batch(
+    overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, in the first iteration and later, or the line search would compare rounding errors."""
+    algorithm: Any = built("algo=trpo", "critic=zero", "sampler.num_envs=1", *overrides).algorithm
+    for _ in range(2):
+        batch, _ = algorithm.estimate(algorithm.sampler.collect(algorithm.policy))
+        problem = algorithm.problem(batch)
+        assert problem.start == problem.evaluate(problem.theta_old).objective
+        with monkeypatch.context() as patch:
+            patch.setattr(algorithm, "evaluate", lambda batch, parameters, surrogate: parameters)
+            assert torch.equal(problem.evaluate(problem.theta_old), batch.old_parameters)
+        algorithm.update(batch, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "more"),
+    [
+        (("algo=trpo",), 0),  # and one for each candidate
+        (("algo=ppo", "algo.epochs=3"), 1),
+        (("algo=ppo", "algo.epochs=3", "algo.target_kl=1e6"), 3),
+        (("algo=ppo_penalty", "algo.kl_penalty_target=1e6"), 1),
+    ],
+)
+def test_the_policy_runs_over_the_batch_no_more_often_than_it_must(
+    overrides: tuple[str, ...], more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = built(*overrides, *SMALL)
+    kind, rows = type(parts.policy), []
+    infer = kind.infer
+    monkeypatch.setattr(kind, "infer", lambda self, x: (rows.append(len(x)), infer(self, x))[1])
+    row = parts.algorithm.iterate(0.0).metrics
+    assert row["trust_region/accepted"] == 1
+    candidates = 1 + int(row["trust_region/backtracks"] or 0) if overrides == ("algo=trpo",) else 0
+    assert rows.count(64) == 1 + candidates + more
+
+
+def test_a_resumed_run_rounds_as_one_that_went_on() -> None:
+    """How a product of an odd number of rows with one column rounds depends on where in memory the column begins."""
+    size = ("sampler.num_envs=3", "sampler.steps_per_iteration=1209", "critic.hidden_sizes=[33]")
+    overrides = ("algo=trpo", "env=Pendulum-v1", "critic.learning_rate=1e-2", *size)
+    first, second = built(*overrides), built(*overrides)
+    first.algorithm.iterate(0.0)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for parts in (first, second):
+        parts.algorithm.iterate(0.1)
+    assert exactly(first.policy.state_dict(), second.policy.state_dict())
 
 
 @pytest.mark.parametrize("algo", options(CONF / "algo"))

@@ -18,7 +18,6 @@ from trpo_cli.envs.random_mdp import RandomMDP
 from trpo_cli.errors import ConfigError
 from trpo_cli.exact.finite_mdp import FiniteMDP
 from trpo_cli.exact.kl_ball import kl_divergence, penalised_argmax
-from trpo_cli.models.critics import SharedCritic
 from trpo_cli.models.distributions import Categorical, DiagonalGaussian
 from trpo_cli.models.linearisation import linearise
 from trpo_cli.models.policies.tabular import TabularPolicy
@@ -325,8 +324,6 @@ def test_spaces_without_a_table_are_refused() -> None:
     for distribution in (DiagonalGaussian(2), Categorical([2, 3])):
         with pytest.raises(ConfigError, match=r"tabular .* Discrete action space"):
             TabularPolicy(vectors(4, 4), distribution)
-    with pytest.raises(ConfigError, match="critic: shared"):
-        SharedCritic(TabularPolicy(vectors(4, 4), Categorical([2])), coefficient=0.5)
 
 
 # The algorithm

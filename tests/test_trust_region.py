@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trpo_cli.trust_region.constraint import max_kl, mean_kl
 from trpo_cli.trust_region.fisher import empirical, gauss_newton, identity, kl_hessian
+from trpo_cli.trust_region.geometry import Geometry, MatVec, Scores
 from trpo_cli.trust_region.problem import Evaluation, Problem
 from trpo_cli.trust_region.solve import conjugate_gradient
 from trpo_cli.trust_region.step import Direction, Outcome, fixed, line_search, normalised
@@ -23,7 +24,24 @@ METRICS = {"identity": identity, "gauss_newton": gauss_newton, "kl_hessian": kl_
 SEARCH = partial(line_search, constraint=mean_kl, shrink=0.8, max_backtracks=10)
 
 
-def softmax_problem(states: int = 6, seed: int = 0, scale: float = 1.0) -> Problem:
+class Case(NamedTuple):
+    problem: Problem
+    geometry: Geometry
+
+
+class Matrix(NamedTuple):
+    """A Jacobian that is known."""
+
+    value: Tensor  # (S, P, D)
+
+    def jvp(self, v: Tensor) -> Tensor:
+        return self.value @ v
+
+    def vjp(self, u: Tensor) -> Tensor:
+        return self.value.flatten(0, 1).T @ u.flatten()
+
+
+def softmax_case(states: int = 6, seed: int = 0, scale: float = 1.0) -> Case:
     """A nonlinear softmax policy with three actions and exact expectations; D = 8 parameters, unequal weights."""
     generator = torch.Generator().manual_seed(seed)
     draw = partial(torch.randn, generator=generator, dtype=torch.float64)
@@ -51,22 +69,26 @@ def softmax_problem(states: int = 6, seed: int = 0, scale: float = 1.0) -> Probl
     def objective(theta: Tensor) -> Tensor:
         return (weight * (outputs(theta).softmax(-1) * advantage).sum(-1)).mean()
 
-    return Problem(
+    problem = Problem(
         theta_old=theta,
+        start=objective(theta),
         objective=objective,
         evaluate=lambda theta: Evaluation(objective(theta), kl(outputs(theta))),
         weight=weight,
-        metric_outputs=outputs,
-        metric_jvp=lambda v: jacobian @ v,
-        metric_vjp=lambda u: jacobian.flatten(0, 1).T @ u.flatten(),
-        metric_kl=kl,
-        metric_fisher=fisher,
-        metric_weight=weight,
-        metric_score=lambda: old.exp().sqrt()[..., None] * (torch.eye(3, dtype=old.dtype) - old.exp()[:, None]),
     )
+    geometry = Geometry(
+        theta_old=theta,
+        weight=weight,
+        outputs=outputs,
+        kl=kl,
+        linearise=lambda: Matrix(jacobian),
+        fisher=fisher,
+        scores=lambda: Scores(value=torch.eye(3, dtype=old.dtype) - old.exp()[:, None], share=old.exp()),
+    )
+    return Case(problem, geometry)
 
 
-def solved(problem: Problem, **changes: Any) -> Update:
+def solved(case: Case, **changes: Any) -> Update:
     settings: dict[str, Any] = {
         "metric": gauss_newton,
         "step": SEARCH,
@@ -76,7 +98,7 @@ def solved(problem: Problem, **changes: Any) -> Update:
         "damping": 1e-6,
         "damping_retries": 0,
     }
-    return update(problem, **{**settings, **changes})
+    return update(*case, **{**settings, **changes})
 
 
 def dense(product: Any, size: int) -> Tensor:
@@ -89,28 +111,43 @@ def dense(product: Any, size: int) -> Tensor:
 @pytest.mark.parametrize("name", ["gauss_newton", "kl_hessian", "empirical"])
 @pytest.mark.parametrize("seed", range(3))
 def test_fisher_vector_product_is_the_dense_hessian(name: str, seed: int) -> None:
-    problem = softmax_problem(seed=seed)
+    problem, geometry = softmax_case(seed=seed)
     hessian = torch.autograd.functional.hessian(
         lambda theta: mean_kl(problem.evaluate(theta).kl, problem.weight), problem.theta_old
     )
-    torch.testing.assert_close(dense(METRICS[name](problem), 8), hessian, atol=1e-10, rtol=1e-8)
+    torch.testing.assert_close(dense(METRICS[name](geometry), 8), hessian, atol=1e-10, rtol=1e-8)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_both_fisher_vector_products_agree(seed: int) -> None:
-    problem = softmax_problem(seed=seed)
+    geometry = softmax_case(seed=seed).geometry
     v = torch.randn(8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    torch.testing.assert_close(gauss_newton(problem)(v), kl_hessian(problem)(v), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(gauss_newton(geometry)(v), kl_hessian(geometry)(v), atol=1e-6, rtol=1e-6)
 
 
 def test_products_leave_theta_alone_and_can_be_repeated() -> None:
-    problem = softmax_problem()
-    before, v = problem.theta_old.clone(), torch.ones(8, dtype=torch.float64)
+    geometry = softmax_case().geometry
+    before, v = geometry.theta_old.clone(), torch.ones(8, dtype=torch.float64)
     for metric in METRICS.values():
-        product = metric(problem)
+        product = metric(geometry)
         assert torch.equal(product(v), product(v))
-    assert torch.equal(problem.theta_old, before)
-    assert not problem.theta_old.requires_grad
+    assert torch.equal(geometry.theta_old, before)
+    assert not geometry.theta_old.requires_grad
+
+
+def test_a_metric_asks_for_nothing_that_it_does_not_use() -> None:
+    """Each gets a geometry in which everything else is None."""
+    geometry, v = softmax_case().geometry, torch.ones(8, dtype=torch.float64)
+    used = {
+        identity: (),
+        gauss_newton: ("weight", "linearise", "fisher"),
+        empirical: ("weight", "linearise", "scores"),
+        kl_hessian: ("weight", "theta_old", "outputs", "kl"),
+    }
+    for metric, names in used.items():
+        rest = {field.name: None for field in dataclasses.fields(geometry) if field.name not in names}
+        needed: Any = dataclasses.replace(geometry, **rest)
+        assert torch.equal(metric(needed)(v), metric(geometry)(v))
 
 
 # --- solve
@@ -165,20 +202,22 @@ def test_constraints_are_weighted_mean_and_maximum() -> None:
 @pytest.mark.parametrize("delta", [1e-4, 0.01, 0.5, 5.0])
 @pytest.mark.parametrize("constraint", [mean_kl, max_kl])
 def test_line_search_improves_and_never_passes_delta(seed: int, delta: float, constraint: Any) -> None:
-    problem = softmax_problem(seed=seed)
-    result = solved(
-        problem, delta=delta, step=partial(line_search, constraint=constraint, shrink=0.7, max_backtracks=40)
-    )
+    case = softmax_case(seed=seed)
+    problem = case.problem
+    result = solved(case, delta=delta, step=partial(line_search, constraint=constraint, shrink=0.7, max_backtracks=40))
     assert result.outcome is Outcome.ACCEPTED
     assert constraint(problem.evaluate(result.theta).kl, problem.weight).item() <= delta
     assert problem.objective(result.theta) > problem.objective(problem.theta_old)
+    assert result.evaluation.objective == problem.objective(result.theta)
+    assert torch.equal(result.evaluation.kl, problem.evaluate(result.theta).kl)
 
 
 def test_line_search_tests_the_kl_from_old_to_new() -> None:
     """A radius between the two directions of the KL tells them apart: only KL(old || new) may decide."""
-    problem = softmax_problem(seed=1)
-    value, gradient = problem.value_and_gradient()
-    direction = Direction(gradient, gradient.dot(gradient).item(), gradient.dot(gauss_newton(problem)(gradient)).item())
+    problem, geometry = softmax_case(seed=1)
+    gradient = problem.gradient()
+    product = gauss_newton(geometry)(gradient)
+    direction = Direction(gradient, gradient.dot(gradient).item(), gradient.dot(product).item())
     theta = problem.theta_old + gradient
     old_to_new = mean_kl(problem.evaluate(theta).kl, problem.weight).item()
     length_one = old_to_new * (1 + 1e-9)
@@ -186,63 +225,59 @@ def test_line_search_tests_the_kl_from_old_to_new() -> None:
     assert SEARCH(problem, scaled, length_one).backtracks == 0
     scaled = dataclasses.replace(direction, curvature=2 * old_to_new * (1 - 1e-9))
     assert SEARCH(problem, scaled, old_to_new * (1 - 1e-9)).backtracks > 0
-    assert value == problem.objective(problem.theta_old).item()
 
 
 def test_small_steps_do_what_the_models_predict() -> None:
     """For delta -> 0 the KL is delta, and the improvement is the slope."""
-    problem = softmax_problem()
-    result = solved(problem, step=normalised, delta=1e-8, damping=0.0)
+    case = softmax_case()
+    problem, result = case.problem, solved(case, step=normalised, delta=1e-8, damping=0.0)
     assert mean_kl(problem.evaluate(result.theta).kl, problem.weight).item() == pytest.approx(1e-8, rel=1e-3)
     gained = (problem.objective(result.theta) - problem.objective(problem.theta_old)).item()
     assert gained == pytest.approx(result.metrics["predicted_improvement"], rel=1e-3)
 
 
-def test_normalised_step_is_seed_002() -> None:
-    """theta + u sqrt(2 eps / grad^T u), u = F^-1 grad."""
-    problem = softmax_problem()
-    fisher, (_, gradient) = dense(gauss_newton(problem), 8), problem.value_and_gradient()
+def test_normalised_step_is_the_natural_gradient() -> None:
+    """theta + u sqrt(2 delta / u^T F u), u = F^-1 grad: equation 17 of the TRPO paper, solved."""
+    problem, geometry = softmax_case()
+    fisher, gradient = dense(gauss_newton(geometry), 8), problem.gradient()
     damped = fisher + 1e-3 * torch.eye(8, dtype=torch.float64)
     u = torch.linalg.solve(damped, gradient)
-    result = solved(problem, step=normalised, damping=1e-3, cg_iterations=50, cg_tolerance=1e-14)
+    result = solved(Case(problem, geometry), step=normalised, damping=1e-3, cg_iterations=50, cg_tolerance=1e-14)
     torch.testing.assert_close(
         result.theta, problem.theta_old + u * math.sqrt(0.02 / (u @ fisher @ u)), rtol=1e-6, atol=1e-8
     )
 
 
-def test_euclidean_ball_is_seed_002() -> None:
-    """theta + sqrt(2 eps) u / |u|, u = grad."""
-    problem = softmax_problem()
-    result = solved(problem, metric=identity, step=normalised, damping=0.0, cg_iterations=1)
-    _, u = problem.value_and_gradient()
+def test_normalised_step_without_a_metric_ends_on_the_euclidean_ball() -> None:
+    """theta + sqrt(2 delta) u / |u|, u = grad: equation 18 of the TRPO paper, solved."""
+    case = softmax_case()
+    problem, u = case.problem, case.problem.gradient()
+    result = solved(case, metric=identity, step=normalised, damping=0.0, cg_iterations=1)
     torch.testing.assert_close(result.theta, problem.theta_old + math.sqrt(0.02) * u / u.norm())
 
 
 def test_fixed_multiplier_scales_the_natural_gradient() -> None:
-    problem = softmax_problem()
-    small = solved(problem, step=partial(fixed, multiplier=0.01)).theta - problem.theta_old
-    large = solved(problem, step=partial(fixed, multiplier=0.03)).theta - problem.theta_old
+    case = softmax_case()
+    small = solved(case, step=partial(fixed, multiplier=0.01)).theta - case.problem.theta_old
+    large = solved(case, step=partial(fixed, multiplier=0.03)).theta - case.problem.theta_old
     torch.testing.assert_close(large, 3 * small)
 
 
 def test_the_natural_step_does_not_depend_on_the_parametrisation() -> None:
     """Stretching the parameters changes the gradient, but not the distribution that the natural gradient reaches."""
-    problem, stretch = softmax_problem(), torch.linspace(0.5, 3, 8, dtype=torch.float64)
-    stretched = Problem(
-        theta_old=problem.theta_old / stretch,
-        objective=lambda t: problem.objective(t * stretch),
-        evaluate=lambda t: problem.evaluate(t * stretch),
-        weight=problem.weight,
-        metric_outputs=lambda t: problem.metric_outputs(t * stretch),
-        metric_jvp=lambda v: problem.metric_jvp(v * stretch),
-        metric_vjp=lambda u: problem.metric_vjp(u) * stretch,
-        metric_kl=problem.metric_kl,
-        metric_fisher=problem.metric_fisher,
-        metric_weight=problem.metric_weight,
-        metric_score=problem.metric_score,
+    case, stretch = softmax_case(), torch.linspace(0.5, 3, 8, dtype=torch.float64)
+    problem, geometry = case
+    stretched = Case(
+        dataclasses.replace(
+            problem,
+            theta_old=problem.theta_old / stretch,
+            objective=lambda t: problem.objective(t * stretch),
+            evaluate=lambda t: problem.evaluate(t * stretch),
+        ),
+        dataclasses.replace(geometry, linearise=lambda: Matrix(geometry.linearise().value * stretch)),
     )
     exact = {"step": normalised, "damping": 1e-12, "cg_iterations": 60, "cg_tolerance": 1e-13, "delta": 1e-4}
-    reached = solved(problem, **exact).theta
+    reached = solved(case, **exact).theta
     torch.testing.assert_close(solved(stretched, **exact).theta * stretch, reached, rtol=1e-4, atol=1e-6)
 
 
@@ -250,18 +285,28 @@ def test_the_natural_step_does_not_depend_on_the_parametrisation() -> None:
 
 
 def broken(
-    objective: Callable[[Tensor], Tensor] | None = None, kl: Callable[[Tensor], Tensor] | None = None, **changes: Any
-) -> Problem:
-    problem = softmax_problem()
+    objective: Callable[[Tensor], Tensor] | None = None,
+    kl: Callable[[Tensor], Tensor] | None = None,
+    weight: Tensor | None = None,
+    fisher: MatVec | None = None,
+) -> Case:
+    problem, geometry = softmax_case()
     value, distance = objective or problem.objective, kl or (lambda theta: problem.evaluate(theta).kl)
-    return dataclasses.replace(
-        problem, objective=value, evaluate=lambda theta: Evaluation(value(theta), distance(theta)), **changes
+    return Case(
+        dataclasses.replace(
+            problem,
+            start=value(problem.theta_old),
+            objective=value,
+            evaluate=lambda theta: Evaluation(value(theta), distance(theta)),
+            weight=problem.weight if weight is None else weight,
+        ),
+        dataclasses.replace(geometry, fisher=fisher or geometry.fisher),
     )
 
 
-START = softmax_problem().theta_old
+START = softmax_case().problem.theta_old
 NAN = torch.tensor(float("nan"), dtype=torch.float64)
-FAILURES: dict[str, tuple[Problem, dict[str, Any], Outcome]] = {
+FAILURES: dict[str, tuple[Case, dict[str, Any], Outcome]] = {
     "zero gradient": (broken(objective=lambda t: 0.0 * t.sum()), {}, Outcome.ZERO_GRADIENT),
     "gradient not finite": (
         broken(objective=lambda t: (t - t).clamp(min=0).sqrt().sum()),
@@ -269,9 +314,9 @@ FAILURES: dict[str, tuple[Problem, dict[str, Any], Outcome]] = {
         Outcome.NON_FINITE_GRADIENT,
     ),
     "loss not finite": (broken(objective=lambda t: t.sum() * NAN), {}, Outcome.NON_FINITE_LOSS),
-    "negative curvature": (broken(metric_fisher=lambda v: -v), {}, Outcome.BAD_CURVATURE),
-    "zero curvature": (broken(metric_fisher=lambda v: 0 * v), {}, Outcome.BAD_CURVATURE),
-    "curvature not finite": (broken(metric_fisher=lambda v: v * NAN), {}, Outcome.BAD_CURVATURE),
+    "negative curvature": (broken(fisher=lambda v: -v), {}, Outcome.BAD_CURVATURE),
+    "zero curvature": (broken(fisher=lambda v: 0 * v), {}, Outcome.BAD_CURVATURE),
+    "curvature not finite": (broken(fisher=lambda v: v * NAN), {}, Outcome.BAD_CURVATURE),
     "no improvement": (
         broken(objective=lambda t: (t - t.detach()).sum() - (t.detach() - START).square().sum()),
         {},
@@ -295,20 +340,21 @@ FAILURES: dict[str, tuple[Problem, dict[str, Any], Outcome]] = {
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("retries", [0, 2])
 def test_a_failure_leaves_theta_bit_for_bit(failure: str, retries: int) -> None:
-    problem, changes, outcome = FAILURES[failure]
-    before = problem.theta_old.clone()
-    result = solved(problem, damping_retries=retries, **changes)
+    case, changes, outcome = FAILURES[failure]
+    before = case.problem.theta_old.clone()
+    result = solved(case, damping_retries=retries, **changes)
     assert result.outcome is outcome
-    assert torch.equal(result.theta, before)
+    assert result.theta is None
+    assert torch.equal(case.problem.theta_old, before)
 
 
 def test_raised_damping_rescues_an_indefinite_metric() -> None:
     """One eigenvalue is -0.5: with damping 1 the direction still has negative curvature, with ten times as much not."""
     values = torch.tensor([1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 3.0, -0.5], dtype=torch.float64)
-    problem = broken(objective=lambda t: t.sum(), kl=lambda t: 0.5 * (t - START).square(), weight=torch.ones(8))
+    case = broken(objective=lambda t: t.sum(), kl=lambda t: 0.5 * (t - START).square(), weight=torch.ones(8))
     bent = {"metric": lambda _: lambda v: values * v, "damping": 1.0, "delta": 0.5}
-    assert solved(problem, **bent, damping_retries=0).outcome is Outcome.BAD_CURVATURE
-    assert solved(problem, **bent, damping_retries=1).outcome is Outcome.ACCEPTED
+    assert solved(case, **bent, damping_retries=0).outcome is Outcome.BAD_CURVATURE
+    assert solved(case, **bent, damping_retries=1).outcome is Outcome.ACCEPTED
 
 
 def test_a_rejected_search_reports_its_last_candidate() -> None:
@@ -321,5 +367,5 @@ def test_a_rejected_search_reports_its_last_candidate() -> None:
 
 def test_every_metric_is_reported_whatever_happens() -> None:
     rejected = solved(broken(objective=lambda t: 0.0 * t.sum()))
-    assert rejected.metrics.keys() == solved(softmax_problem()).metrics.keys()
+    assert rejected.metrics.keys() == solved(softmax_case()).metrics.keys()
     assert set(rejected.metrics.values()) == {None}

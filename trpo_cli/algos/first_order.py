@@ -9,38 +9,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trpo_cli.algos import Metrics, Outcome
 from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.data import Batch
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.adam import Adam
-from trpo_cli.models.critics import SharedCritic
-from trpo_cli.models.linearisation import Linearisation, linearise, share_memory, size
+from trpo_cli.models.critics import PolicyAndValue, SharedCritic
+from trpo_cli.models.linearisation import share_memory
 from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import Count, Finite, NonNegative, Positive
 from trpo_cli.schedules import Decay, decayed
+from trpo_cli.surrogates import importance_sampled
 from trpo_cli.trust_region.constraint import mean_kl
+from trpo_cli.trust_region.problem import Evaluation
 
-PENALTY_RANGE = 1000.0  # how far an adaptive penalty may go from where it began, up or down
-
-
-class PolicyAndValue(nn.Module):
-    """A policy and the critic on its hidden layers as one module: distribution parameters, and V(s) behind them."""
-
-    def __init__(self, policy: Policy, critic: SharedCritic) -> None:
-        super().__init__()
-        self.policy, self.critic = policy, critic
-
-    def forward(self, observation: Tensor) -> Tensor:
-        return torch.cat([self.policy(observation), self.critic(observation)[:, None]], dim=-1)
-
-    def infer(self, observation: Tensor) -> Tensor:
-        return self(observation)  # type: ignore[no-any-return]
-
-    def linearise(self, observation: Tensor) -> Linearisation:
-        return linearise(self, observation)
+PENALTY_RANGE = 1000.0  # an adaptive penalty stays within this factor of where it began
 
 
 @dataclass(kw_only=True, eq=False)
@@ -68,44 +53,49 @@ class FirstOrder(PolicyGradient):
         shared = self.critic if isinstance(self.critic, SharedCritic) else None
         self.value_coefficient = 0.0 if shared is None else shared.coefficient
         self.model: Policy | PolicyAndValue = self.policy if shared is None else PolicyAndValue(self.policy, shared)
-        theta = next(self.model.parameters())
-        self.optimizer = Adam(size(self.model), self.adam_epsilon).to(theta.device, theta.dtype)
+        self.theta = share_memory(self.model)
+        self.optimizer = Adam(len(self.theta), self.adam_epsilon).to(self.theta.device, self.theta.dtype)
         self.penalty = self.kl_penalty  # C as it is now
 
     def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
         learning_rate = decayed(self.learning_rate, self.learning_rate_decay, progress)
-        theta = share_memory(self.model)
-        before = copy.deepcopy((theta, self.optimizer.state_dict()))
-        outcome, epochs = self._optimize(theta, batch, learning_rate)
-        if outcome is not Outcome.ACCEPTED:
-            theta.copy_(before[0])
-            self.optimizer.load_state_dict(before[1])
+        before = copy.deepcopy((self.theta, self.optimizer.state_dict()))
+        outcome, epochs, reached = self._optimize(batch, learning_rate)
         metrics: Metrics = {"policy/epochs": float(epochs), "policy/learning_rate": learning_rate}
         if self.kl_penalty:
             metrics["policy/kl_penalty"] = self.penalty
-        if self.kl_penalty_target is not None and outcome is Outcome.ACCEPTED:
-            self._adapt(self._kl(batch), self.kl_penalty_target)
-        return outcome, metrics
+        if outcome is not Outcome.ACCEPTED:
+            reached = None
+            self.theta.copy_(before[0])
+            self.optimizer.load_state_dict(before[1])
+        elif reached is not None and self.kl_penalty_target is not None:
+            self._adapt(mean_kl(reached.kl, batch.weight).item(), self.kl_penalty_target)
+        return outcome, metrics | self.measure(batch, reached=reached)
 
     def _adapt(self, kl: float, target: float) -> None:
-        """Twice the penalty after a KL far above the target, half after one far below (PPO paper, section 4)."""
+        """Double the penalty after a KL far above the target, halve it after one far below (PPO paper, section 4)."""
         if kl > 1.5 * target:
             self.penalty = min(2 * self.penalty, PENALTY_RANGE * self.kl_penalty)
         elif kl < target / 1.5:
             self.penalty = max(self.penalty / 2, self.kl_penalty / PENALTY_RANGE)
 
-    def _optimize(self, theta: Tensor, batch: Batch, learning_rate: float) -> tuple[Outcome, int]:
-        """Run the epochs; stop at the first loss or gradient that is not finite. Returns the number of epochs too."""
+    def _optimize(self, batch: Batch, learning_rate: float) -> tuple[Outcome, int, Evaluation | None]:
+        """Run the epochs; stop at the first loss or gradient that is not finite.
+
+        Returns the number of epochs too, and the evaluation of the policy that they end with unless one has failed.
+        """
         outcome = Outcome.ZERO_GRADIENT
         for epoch in range(1, self.epochs + 1):
             for minibatch in self._minibatches(batch):
-                step = self._descend(theta, minibatch, learning_rate)
+                step = self._descend(minibatch, learning_rate)
                 if step in (Outcome.NON_FINITE_LOSS, Outcome.NON_FINITE_GRADIENT):
-                    return step, epoch
+                    return step, epoch, None
                 outcome = min(outcome, step)  # ACCEPTED as soon as one minibatch moved the policy
-            if self.target_kl is not None and self._kl(batch) > self.target_kl:
-                break
-        return outcome if self._finite(theta, batch) else Outcome.NON_FINITE_LOSS, epoch
+            if self.target_kl is not None or epoch == self.epochs:
+                reached, finite = self._evaluate(batch)
+                if self.target_kl is not None and mean_kl(reached.kl, batch.weight) > self.target_kl:
+                    break
+        return outcome if finite else Outcome.NON_FINITE_LOSS, epoch, reached
 
     def _minibatches(self, batch: Batch) -> Iterator[Batch]:
         size = self.minibatch_size or len(batch)
@@ -116,8 +106,8 @@ class FirstOrder(PolicyGradient):
         for start in range(0, len(batch), size):
             yield shuffled.select(slice(start, start + size))
 
-    def _descend(self, theta: Tensor, batch: Batch, learning_rate: float) -> Outcome:
-        """One step of Adam, unless the loss or the gradient forbids it."""
+    def _descend(self, batch: Batch, learning_rate: float) -> Outcome:
+        """Take one step of Adam, unless the loss or the gradient is not finite, or the gradient is zero."""
         model = self.model.linearise(batch.observation)
         loss, slope = self._loss(model.output, batch)
         if not math.isfinite(loss):
@@ -130,11 +120,11 @@ class FirstOrder(PolicyGradient):
             return Outcome.ZERO_GRADIENT
         if self.max_gradient_norm is not None and norm > self.max_gradient_norm:
             gradient.mul_(self.max_gradient_norm / norm)
-        self.optimizer.step(theta, gradient, learning_rate)
+        self.optimizer.step(self.theta, gradient, learning_rate)
         return Outcome.ACCEPTED
 
     def _loss(self, output: Tensor, batch: Batch) -> tuple[float, Tensor]:
-        """The loss and its slope (B, P) by the outputs of the model; (B, P + 1) where the last of them is the value."""
+        """The loss, and its gradient with respect to the outputs of the model: (B, P), or (B, P + 1) with the value."""
         distribution, size = self.policy.distribution, batch.old_parameters.shape[-1]
         parameters = output[:, :size]
         log_prob = distribution.log_prob(parameters[:, None], batch.action).requires_grad_()
@@ -155,18 +145,15 @@ class FirstOrder(PolicyGradient):
         return loss, slope
 
     @torch.no_grad()
-    def _finite(self, theta: Tensor, batch: Batch) -> bool:
-        """Whether the parameters, and the loss of the whole batch under them, are still finite after the last step."""
-        output = self.model.infer(batch.observation)
-        parameters = output[:, : batch.old_parameters.shape[-1]]
-        surrogate = self.objective(self.policy.distribution.log_prob(parameters[:, None], batch.action), batch)
-        finite = all(x.isfinite().all() for x in (theta, output, surrogate))
-        return finite and math.isfinite(self._kl(batch))
-
-    @torch.no_grad()
-    def _kl(self, batch: Batch) -> float:
-        new = self.policy.infer(batch.observation)
-        return mean_kl(self.policy.distribution.kl(batch.old_parameters, new), batch.weight).item()
+    def _evaluate(self, batch: Batch) -> tuple[Evaluation, bool]:
+        """The policy as it is now on the whole batch; and whether it, the loss and the values are finite."""
+        distribution, new = self.policy.distribution, self.policy.infer(batch.observation)
+        log_prob = distribution.log_prob(new[:, None], batch.action)
+        reached = Evaluation(importance_sampled(log_prob, batch), distribution.kl(batch.old_parameters, new))
+        checked = [self.theta, new, reached.kl, self.objective(log_prob, batch)]
+        if self.model is not self.policy:
+            checked.append(self.critic.predict(batch.observation))
+        return reached, all(x.isfinite().all() for x in checked)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -7,20 +7,21 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trpo_cli.algos import Iteration, Metrics, Outcome
 from trpo_cli.algos.objective import fitting_surrogate, refuse_too_few_actions
 from trpo_cli.algos.patience import PatientAlgorithm
 from trpo_cli.data import Advantage, Batch, Sample, Visited
 from trpo_cli.errors import ConfigError
-from trpo_cli.models.critics import Critic, ZeroCritic, explained_variance
+from trpo_cli.models.critics import Critic, Fitted, ZeroCritic, explained_variance
 from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import UnitInterval
 from trpo_cli.samplers import PolicySampler
 from trpo_cli.surrogates import Surrogate, importance_sampled
 from trpo_cli.threads import threads_for
 from trpo_cli.trust_region.constraint import max_kl, mean_kl
+from trpo_cli.trust_region.problem import Evaluation
 
 
 @dataclass(kw_only=True, eq=False)
@@ -55,12 +56,12 @@ class PolicyGradient(PatientAlgorithm):
         with threads_for(sample.size):
             batch, visited = self.estimate(sample.to(self.device))
             outcome, metrics = self.update(batch, progress)
-            metrics |= self.measure(batch)
             metrics |= {
                 "critic/explained_variance": explained_variance(visited.value, visited.return_),
                 "critic/loss": nn.functional.mse_loss(visited.value, visited.return_).item(),
             }
-            self.critic.fit(visited.observation, visited.return_, progress)
+            if isinstance(self.critic, Fitted):
+                self.critic.fit(visited.observation, visited.return_, progress)
         self._note(outcome)
         metrics = {**self.sampler.metrics(), **sample.judge(self.policy), **metrics, **outcome.metrics()}
         return Iteration(self.sampler.env_steps, sampled - start, time.perf_counter() - sampled, metrics)
@@ -89,17 +90,28 @@ class PolicyGradient(PatientAlgorithm):
 
     @abstractmethod
     def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
-        """Move the policy, or leave it bit for bit what it was and say why."""
+        """Move the policy, or leave it bit for bit what it was and say why; the metrics include those of `measure`."""
+
+    def evaluate(self, batch: Batch, parameters: Tensor, surrogate: Surrogate = importance_sampled) -> Evaluation:
+        """The surrogate, and the KL from the old policy, of the one that gives the batch these `parameters` (S, P)."""
+        distribution = self.policy.distribution
+        log_prob = distribution.log_prob(parameters[:, None], batch.action)
+        return Evaluation(surrogate(log_prob, batch), distribution.kl(batch.old_parameters, parameters))
 
     @torch.no_grad()
-    def measure(self, batch: Batch, surrogate: Surrogate = importance_sampled) -> Metrics:
-        """What the update did to the policy, on the whole batch; the entropy is that of the policy which sampled it."""
-        new, distribution = self.policy.infer(batch.observation), self.policy.distribution
-        kl = distribution.kl(batch.old_parameters, new)
-        improvement = surrogate(distribution.log_prob(new[:, None], batch.action), batch)
+    def measure(
+        self, batch: Batch, surrogate: Surrogate = importance_sampled, reached: Evaluation | None = None
+    ) -> Metrics:
+        """What the update did to the policy, on the whole batch; the entropy is that of the policy which sampled it.
+
+        `reached` is the evaluation of the policy as it is now, for an update that has made it already.
+        """
+        if reached is None:
+            reached = self.evaluate(batch, self.policy.infer(batch.observation), surrogate)
+        entropy = self.policy.distribution.entropy(batch.old_parameters)
         return {
-            "policy/kl": mean_kl(kl, batch.weight).item(),
-            "policy/max_kl": max_kl(kl, batch.weight).item(),
-            "policy/entropy": (batch.weight * distribution.entropy(batch.old_parameters)).mean().item(),
-            "policy/surrogate_improvement": (improvement - surrogate(batch.old_log_prob, batch)).item(),
+            "policy/kl": mean_kl(reached.kl, batch.weight).item(),
+            "policy/max_kl": max_kl(reached.kl, batch.weight).item(),
+            "policy/entropy": (batch.weight * entropy).mean().item(),
+            "policy/surrogate_improvement": (reached.objective - surrogate(batch.old_log_prob, batch)).item(),
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +15,10 @@ from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.data import Batch
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.critics import SharedCritic
-from trpo_cli.models.distributions import Distribution
-from trpo_cli.models.linearisation import flat, outputs
+from trpo_cli.models.linearisation import flat, outputs, share_memory
 from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positive
 from trpo_cli.schedules import Decay, decayed
-from trpo_cli.surrogates import Surrogate
+from trpo_cli.trust_region.geometry import Geometry, Scores
 from trpo_cli.trust_region.problem import Evaluation, Problem
 from trpo_cli.trust_region.update import Metric, StepRule, update
 
@@ -38,13 +36,14 @@ class TrustRegion(PolicyGradient):
     cg_tolerance: NonNegative
     damping: NonNegative
     damping_retries: NonNegativeInt
-    fvp_fraction: Fraction  # of the batch, drawn anew each update, for the Fisher-vector products
+    fvp_fraction: Fraction  # of the batch, drawn anew for each update: the states of Fisher-vector products
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        share_memory(self.policy)  # the memory of a candidate looks the same, and so its passes round the same
         if self.fvp_fraction < 1 and not self.sampler.random:
             raise ConfigError(
-                "algo.fvp_fraction: got a part of the states, and all of them are known with this sampler"
+                "algo.fvp_fraction: this sampler gives every state exactly, and no part of them may be left out"
             )
         if isinstance(self.critic, SharedCritic):
             raise ConfigError(
@@ -56,6 +55,7 @@ class TrustRegion(PolicyGradient):
         delta = decayed(self.delta, self.delta_decay, progress)
         result = update(
             self.problem(batch),
+            self.geometry(self._draw_states(batch)),
             metric=self.metric,
             step=self.step,
             delta=delta,
@@ -64,48 +64,50 @@ class TrustRegion(PolicyGradient):
             damping=self.damping,
             damping_retries=self.damping_retries,
         )
-        outcome = Outcome[result.outcome.name]
-        if outcome is Outcome.ACCEPTED:
+        if result.theta is not None:
             vector_to_parameters(result.theta, self.policy.parameters())
-        metrics = {"delta": delta, **result.metrics}
-        return outcome, {f"trust_region/{name}": value for name, value in metrics.items()}
+        metrics = {f"trust_region/{name}": value for name, value in {"delta": delta, **result.metrics}.items()}
+        return Outcome[result.outcome.name], metrics | self.measure(batch, self.objective, result.evaluation)
 
     def problem(self, batch: Batch) -> Problem:
         """The batch as a constrained problem in the policy's flat parameters."""
-        policy, distribution = self.policy, self.policy.distribution
-        sample = self._metric_states(batch)
-        linear = functools.cache(lambda: policy.linearise(sample.observation))  # only some metrics ask for it
+        policy, candidate = self.policy, copy.deepcopy(self.policy)
 
-        candidate = copy.deepcopy(policy)
-
-        def surrogate(parameters: Tensor) -> Tensor:
-            return self.objective(distribution.log_prob(parameters[:, None], batch.action), batch)
+        def objective(theta: Tensor) -> Tensor:
+            parameters = outputs(policy, theta, batch.observation)
+            return self.objective(policy.distribution.log_prob(parameters[:, None], batch.action), batch)
 
         def evaluate(theta: Tensor) -> Evaluation:
-            # The pass that `measure` takes: another one rounds differently, and a small radius would show it.
+            # By `infer`, as in `estimate`: a pass with a graph rounds differently, which a small radius would show.
             vector_to_parameters(theta, candidate.parameters())
-            parameters = candidate.infer(batch.observation)
-            return Evaluation(surrogate(parameters), distribution.kl(batch.old_parameters, parameters))
+            return self.evaluate(batch, candidate.infer(batch.observation), self.objective)
 
         return Problem(
             theta_old=flat(policy),
-            objective=lambda theta: surrogate(outputs(policy, theta, batch.observation)),
+            start=self.objective(batch.old_log_prob, batch),
+            objective=objective,
             evaluate=evaluate,
             weight=batch.weight,
-            metric_outputs=lambda theta: outputs(policy, theta, sample.observation),
-            metric_jvp=lambda vector: linear().jvp(vector),
-            metric_vjp=lambda vector: linear().vjp(vector),
-            metric_kl=lambda new: distribution.kl(sample.old_parameters, new),
-            metric_fisher=lambda vector: distribution.fisher(sample.old_parameters, vector),
-            metric_weight=sample.weight / sample.weight.mean(),
-            metric_score=lambda: _scores(distribution, sample),
         )
 
-    def measure(self, batch: Batch, surrogate: Surrogate | None = None) -> Metrics:
-        return super().measure(batch, surrogate or self.objective)
+    def geometry(self, states: Batch) -> Geometry:
+        """How the policy's distributions move in these states."""
+        policy, distribution, old = self.policy, self.policy.distribution, states.old_parameters
+        return Geometry(
+            theta_old=flat(policy),
+            weight=states.weight / states.weight.mean(),
+            outputs=lambda theta: outputs(policy, theta, states.observation),
+            kl=lambda new: distribution.kl(old, new),
+            linearise=lambda: policy.linearise(states.observation),
+            fisher=lambda vector: distribution.fisher(old, vector),
+            scores=lambda: Scores(
+                value=distribution.score(old[:, None], states.action),
+                share=(states.old_log_prob - states.log_q).softmax(-1),
+            ),
+        )
 
-    def _metric_states(self, batch: Batch) -> Batch:
-        """The part of the batch that the Fisher-vector products run on."""
+    def _draw_states(self, batch: Batch) -> Batch:
+        """Draw the states for the Fisher-vector products."""
         if self.fvp_fraction == 1:
             return batch
         count = max(1, round(self.fvp_fraction * len(batch)))
@@ -117,9 +119,3 @@ class TrustRegion(PolicyGradient):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.generator.set_state(state["generator"])
-
-
-def _scores(distribution: Distribution, batch: Batch) -> Tensor:
-    """Scores (S, K, P) of the actions, each times the root of its share, so that outer products add to a mean."""
-    share = (batch.old_log_prob - batch.log_q).softmax(-1)
-    return share.sqrt()[..., None] * distribution.score(batch.old_parameters[:, None], batch.action)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Adam(nn.Module):
-    """torch's fused Adam on one vector (D,): its kernel alone, since the class's bookkeeping takes far longer."""
+    """torch's fused Adam on one vector (D,). It calls the kernel directly: the optimiser class takes far longer."""
 
     first: Tensor
     second: Tensor
@@ -22,7 +22,7 @@ class Adam(nn.Module):
 
     @torch.no_grad()
     def step(self, theta: Tensor, gradient: Tensor, learning_rate: float) -> None:
-        """One step of descent, which writes to `theta`."""
+        """Take one step of descent, in place in `theta`."""
         torch._fused_adam_(
             *([theta], [gradient], [self.first], [self.second], [], [self.steps.add_(1)]),
             lr=learning_rate,

@@ -1,25 +1,25 @@
-"""State-value estimates V(s), which advantages are measured against; fitted after the advantages were taken."""
+"""State-value estimates V(s), against which advantages are measured."""
 
 from __future__ import annotations
 
 import copy
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from trpo_cli.data import ObservationSpec
 from trpo_cli.models.adam import Adam
-from trpo_cli.models.linearisation import share_memory, size
+from trpo_cli.models.linearisation import Linearisation, linearise, share_memory, size
 from trpo_cli.models.networks import MLP, Activation, orthogonal
-from trpo_cli.models.policies import Policy
+from trpo_cli.models.policies import FeaturePolicy, Policy
 from trpo_cli.ranges import Count, NonNegative, Positive
 from trpo_cli.schedules import Decay, decayed
 
 EPSILON = 1e-6  # keeps equal returns from dividing by zero
-RATE = 0.05  # of the moving averages over batches
+RATE = 0.05  # the weight of the newest batch in the moving averages
 
 
 class Critic(nn.Module, ABC):
@@ -34,9 +34,13 @@ class Critic(nn.Module, ABC):
         """V(s) (B,)."""
         return self(observation)  # type: ignore[no-any-return]
 
-    @abstractmethod
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A critic that is fitted by itself, once an iteration, after the advantages have been taken."""
+
     def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
-        """Move V(s) (B, O) towards `return_` (B,); `progress` in [0, 1] is the fraction of training done.
+        """Move V(s) at observations (B, O) towards `return_` (B,); `progress` in [0, 1] is how far training has come.
 
         A fit that would leave a parameter that is not finite changes nothing.
         """
@@ -47,9 +51,6 @@ class ZeroCritic(Critic):
 
     def forward(self, observation: Tensor) -> Tensor:
         return observation.new_zeros(len(observation))
-
-    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
-        pass
 
 
 class LinearCritic(Critic):
@@ -80,9 +81,9 @@ class MLPCritic(Critic):
     """A fully connected network, fitted by minibatches of Adam on the squared error.
 
     The network predicts standardised returns, V = mean + std * network, so that one learning rate suits rewards of any
-    scale. Mean and deviation are moving averages over the batches: one batch has failures and the next has none, so
-    that those of a single one would be of another scale each time. When they move, the last layer moves against them,
-    and V stays what it was (Pop-Art: van Hasselt et al. 2016).
+    scale. Mean and deviation are moving averages over batches, because the returns of a single batch, with or without
+    failures, may be on quite another scale. When they move, the last layer moves against them, and V stays what it was
+    (Pop-Art: van Hasselt et al. 2016).
     """
 
     mean: Tensor
@@ -104,6 +105,7 @@ class MLPCritic(Critic):
         super().__init__()
         self.vectors = observation.vectors
         self.network = MLP(observation.size, hidden_sizes, 1, activation, 1.0)
+        share_memory(self.network)  # as after a fit: a resumed run then rounds as one that was never interrupted
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
         self.register_buffer("fits", torch.zeros(()))
@@ -135,20 +137,20 @@ class MLPCritic(Critic):
             self.load_state_dict(before)
 
     def _standardise(self, return_: Tensor) -> None:
-        """Move mean and std towards those of the returns (B,), and the last layer so that V does not."""
+        """Move mean and std towards those of the returns (B,), and the last layer so that V stays."""
         self.fits += 1
         rate = max(RATE, 1 / self.fits.item())
         old_mean, old_std, away = self.mean.clone(), self.std.clone(), return_.mean() - self.mean
         variance = (1 - rate) * (old_std.square() + rate * away.square()) + rate * return_.var(correction=0)
         self.mean += rate * away
         self.std.copy_(variance.sqrt().clamp(min=EPSILON))
-        if rate < 1:  # before the first fit there is no V worth keeping
+        if rate < 1:  # before the first fit V means nothing yet
             last = self.network.head
             last.weight.mul_(old_std / self.std)
             last.bias.mul_(old_std).add_(old_mean - self.mean).div_(self.std)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What the next fit depends on beside weights and moments; part of `state_dict`."""
+        """The generator, which the next fit depends on too; part of `state_dict`."""
         return {"generator": self.generator.get_state()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -156,22 +158,35 @@ class MLPCritic(Critic):
 
 
 class SharedCritic(Critic):
-    """A value head on the policy's own hidden layers; only a first-order algorithm fits it, jointly with the policy.
+    """A value head on the features of a policy: `PolicyAndValue` learns both from one loss, so it has no `fit`.
 
-    The trunk belongs to the policy, so it is neither a parameter here nor saved twice.
+    The layers that compute the features are the policy's own; the head alone is a part of this module and its state.
     """
 
-    def __init__(self, policy: Policy, *, coefficient: NonNegative) -> None:
+    def __init__(self, policy: FeaturePolicy, *, coefficient: NonNegative) -> None:
         super().__init__()
         self.coefficient = coefficient
-        self.head = orthogonal(nn.Linear(policy.trunk_size, 1), 1.0)
-        self._trunk = [policy.trunk]  # in a list, so that torch does not count it among this module's parameters
+        self.head = orthogonal(nn.Linear(policy.feature_size, 1), 1.0)
+        self.features = policy.features
 
     def forward(self, observation: Tensor) -> Tensor:
-        return self.head(self._trunk[0](observation)).squeeze(-1)  # type: ignore[no-any-return]
+        return self.head(self.features(observation)).squeeze(-1)  # type: ignore[no-any-return]
 
-    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
-        """Nothing is left to fit: the update of the policy did it."""
+
+class PolicyAndValue(nn.Module):
+    """A policy and the critic that shares its layers, as the one module that is fitted."""
+
+    def __init__(self, policy: Policy, critic: SharedCritic) -> None:
+        super().__init__()
+        self.policy, self.critic = policy, critic
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Distribution parameters, and V(s) behind them: (B, P + 1)."""
+        return torch.cat([self.policy(observation), self.critic(observation)[:, None]], dim=-1)
+
+    def linearise(self, observation: Tensor) -> Linearisation:
+        """`forward`, and its products with the Jacobian by the parameters of both."""
+        return linearise(self, observation)
 
 
 def explained_variance(value: Tensor, return_: Tensor) -> float | None:

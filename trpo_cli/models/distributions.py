@@ -1,8 +1,9 @@
 """Action distributions as pure functions of their parameters.
 
-A distribution here is a family: it knows its layout, and every method takes the parameters (B, P) that a policy gave
+A distribution here is a family: it knows its layout, and every method takes the parameters (B, P) that a policy gives
 for B states; `log_prob` and `score` also take parameters (S, 1, P) with K actions in each state, (S, K, A). The Fisher
-matrix of the family in its own parameters is the M of F = J^T M J (seed 004, equation 36).
+matrix of the family in its own parameters is the M of F = J^T M J (the TRPO paper, appendix C.1). The two families are
+those of its appendix D.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 class Distribution(Protocol):
-    """What a policy's family of distributions can do. B states, P parameters a state, A action numbers."""
+    """What a policy's family of distributions can do. B states, P parameters per state, A numbers per action."""
 
-    network_size: int  # parameters that depend on the state: what a network has to give
+    network_size: int  # the parameters that depend on the state, which a network computes
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """What `sample` needs to draw one action for each place of `shape`: (*shape, K)."""
+        """The random numbers (*shape, K) with which `sample` draws one action for each place of `shape`."""
 
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
-        """Actions (B, A), from noise (B, K): the same noise gives the same action wherever the policy is the same."""
+        """Actions (B, A) from noise (B, K); the same parameters and noise give the same action."""
 
     def mode(self, parameters: Tensor) -> Tensor:
         """The likeliest actions (B, A)."""
@@ -35,7 +36,7 @@ class Distribution(Protocol):
         """log pi(a|s) (B,), in nats."""
 
     def score(self, parameters: Tensor, action: Tensor) -> Tensor:
-        """The gradient (B, P) of `log_prob` by the parameters."""
+        """The gradient (B, P) of `log_prob` with respect to the parameters."""
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
         """D_KL(old || new) (B,), in nats."""
@@ -48,7 +49,7 @@ class Distribution(Protocol):
 
 
 class DiagonalGaussian:
-    """Independent normal actions (seed 003, section 5). Parameters (B, 2A): means, then log standard deviations."""
+    """Independent normal actions. Parameters (B, 2A): means, then log standard deviations."""
 
     def __init__(self, size: int) -> None:
         self.network_size = size
@@ -95,10 +96,10 @@ class DiagonalGaussian:
 
 
 class Categorical:
-    """A product of independent categoricals, one a factor of the action (seed 004, section 1.6).
+    """A product of independent categoricals, one for each factor of the action.
 
-    Parameters (B, sum of sizes): the logits of each factor in turn. Actions (B, number of factors) int64.
-    Log-probabilities, KLs and entropies of the factors add; one factor is the ordinary categorical.
+    Parameters (B, sum of sizes): the logits of each factor in turn. Actions (B, number of factors) int64. The
+    log-probabilities, KLs and entropies of the factors add up; a single factor is the ordinary categorical.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -113,7 +114,7 @@ class Categorical:
         return torch.rand(*shape, len(self.sizes), generator=generator)
 
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
-        # Inverse transform: one uniform number a factor, so that the noise does not depend on the probabilities.
+        # Inverse transform: one uniform number per factor, so that the noise does not depend on the probabilities.
         factors = []
         for log_p, uniform in zip(self._log_probs(parameters), noise.split(1, dim=-1), strict=True):
             cumulative = log_p.exp().cumsum(-1)
@@ -126,12 +127,12 @@ class Categorical:
 
     def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor:
         factors = zip(self._log_probs(parameters), action.split(1, dim=-1), strict=True)
-        return torch.stack([_expanded(log_p, a).gather(-1, a).squeeze(-1) for log_p, a in factors]).sum(0)
+        return torch.stack([_expand(log_p, a).gather(-1, a).squeeze(-1) for log_p, a in factors]).sum(0)
 
     def score(self, parameters: Tensor, action: Tensor) -> Tensor:
         scores = []
         for log_p, a in zip(self._log_probs(parameters), action.split(1, dim=-1), strict=True):
-            minus_p = -_expanded(log_p, a).exp()
+            minus_p = -_expand(log_p, a).exp()
             scores.append(minus_p.scatter_add(-1, a, torch.ones_like(minus_p[..., :1])))  # one_hot(a) - p
         return torch.cat(scores, dim=-1)
 
@@ -150,6 +151,6 @@ class Categorical:
         return torch.cat(factors, dim=-1)
 
 
-def _expanded(log_p: Tensor, action: Tensor) -> Tensor:
-    """`log_p` (..., size) repeated for each of the actions (..., 1)."""
+def _expand(log_p: Tensor, action: Tensor) -> Tensor:
+    """Repeat `log_p` (..., size) for each of the actions (..., 1)."""
     return log_p.expand(*action.shape[:-1], -1)

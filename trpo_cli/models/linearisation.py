@@ -1,9 +1,9 @@
-"""How the outputs of a network move with its parameters: all that an update needs to know of it.
+"""How the outputs of a network move with its parameters, which is all that an update needs to know about it.
 
-Everything that learns here follows from J v and J^T u, with J the Jacobian of outputs by parameters. With a loss l of
-the outputs, J^T (dl / d outputs) is its gradient by the parameters; J^T M J v is the Fisher-vector product (seed 004,
-equation 36). `linearise` gives both for any module by automatic differentiation; `networks.py` has those of an MLP
-written out, without a graph to build at every step.
+Everything that learns here follows from J v and J^T u, where J is the Jacobian of the outputs with respect to the
+parameters. For a loss l of the outputs, J^T (dl / d outputs) is its gradient with respect to the parameters; J^T M J v
+is the Fisher-vector product (the TRPO paper, appendix C.1). `linearise` gives both for any module by automatic
+differentiation; `networks.py` has those of an MLP written out, without a graph to build at every step.
 
 Sizes: B inputs, P outputs, D parameters, in the order of `module.parameters()`.
 """
@@ -36,7 +36,10 @@ def outputs(module: nn.Module, theta: Tensor, inputs: Tensor) -> Tensor:
 
 
 def linearise(module: nn.Module, inputs: Tensor) -> Linearisation:
-    """By automatic differentiation, for any module. J v is the derivative of J^T u, which is linear in u, along v."""
+    """Linearise any module by automatic differentiation.
+
+    J^T u is linear in u, so J v is its derivative with respect to u along v.
+    """
     theta = flat(module).requires_grad_()
     with torch.enable_grad():
         output = outputs(module, theta, inputs)
@@ -56,8 +59,8 @@ def linearise(module: nn.Module, inputs: Tensor) -> Linearisation:
     return Linearisation(output.detach(), jvp, vjp)
 
 
-def joined(parts: list[Linearisation]) -> Linearisation:
-    """Of consecutive rows, as one."""
+def join(parts: list[Linearisation]) -> Linearisation:
+    """Make one linearisation of those of consecutive rows."""
     rows = [len(part.output) for part in parts]
     return Linearisation(
         output=torch.cat([part.output for part in parts]),
@@ -72,7 +75,7 @@ def flat(module: nn.Module) -> Tensor:
 
 
 def share_memory(module: nn.Module) -> Tensor:
-    """The parameters as one vector (D,) that they share their memory with: to write to it is to move the module."""
+    """Put the parameters into one vector (D,), and return it: to write to it is to move the module."""
     theta = flat(module)
     nn.utils.vector_to_parameters(theta, module.parameters())
     return theta

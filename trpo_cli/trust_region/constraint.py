@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def mean_kl(kl: Tensor, weight: Tensor) -> Tensor:
-    """The average over states drawn from the old policy (seed 004, equation 27). `kl` and `weight` (S,)."""
+    """The average over states drawn from the old policy (the TRPO paper, equation 12). `kl` and `weight` are (S,)."""
     return (kl.double() * weight.double()).mean()
 
 
 def max_kl(kl: Tensor, weight: Tensor) -> Tensor:
-    """The largest over the states at hand (seed 004, equation 25), whatever their weight."""
+    """The largest over the sampled states, whatever their weight (the TRPO paper, equation 11)."""
     return kl.double().max()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trpo_cli.trust_region.problem import MatVec
+from trpo_cli.trust_region.geometry import MatVec
 
 
 class Solution(NamedTuple):
@@ -19,10 +19,10 @@ class Solution(NamedTuple):
 
 
 def conjugate_gradient(product: MatVec, b: Tensor, iterations: int, tolerance: float) -> Solution:
-    """At most `iterations` steps of conjugate gradient from x = 0, for symmetric positive definite A.
+    """Take at most `iterations` steps of conjugate gradient from x = 0, for a symmetric positive definite A.
 
-    Stops early when the relative residual is at most `tolerance`, or when the curvature along a step is not positive:
-    then A is not positive definite to working precision, and x is what was reached before.
+    Stops early when the relative residual is at most `tolerance`, or when the curvature along a step is not positive.
+    In that case A is not positive definite to working precision, and x is what the steps before have reached.
     """
     x = torch.zeros_like(b)
     residual = b.clone()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trpo_cli.ranges import NonNegativeInt, Positive, Shrink
-from trpo_cli.trust_region.problem import Problem
+from trpo_cli.trust_region.problem import Evaluation, Problem
 
 Constraint = Callable[[Tensor, Tensor], Tensor]
 
@@ -39,38 +39,44 @@ class Direction:
 
 @dataclass(frozen=True)
 class Step:
-    """The outcome of a step; `theta` is None unless it was accepted."""
+    """The outcome of a step; `theta` and `evaluation` are None unless it was accepted."""
 
     outcome: Outcome
     length: float  # beta, of the last candidate
     theta: Tensor | None = None  # (D,)
+    evaluation: Evaluation | None = None  # of `theta`
     backtracks: int = 0
 
 
-def _judged(problem: Problem, theta: Tensor, length: float) -> Step:
+def _accept_if_finite(problem: Problem, theta: Tensor, length: float) -> Step:
     """Accept `theta` if it, the objective and the KL are finite."""
     with torch.no_grad():
-        finite = all(x.isfinite().all() for x in (theta, *problem.evaluate(theta)))
-    return Step(Outcome.ACCEPTED, length, theta) if finite else Step(Outcome.NON_FINITE_LOSS, length)
+        evaluation = problem.evaluate(theta)
+        if all(x.isfinite().all() for x in (theta, *evaluation)):
+            return Step(Outcome.ACCEPTED, length, theta, evaluation)
+    return Step(Outcome.NON_FINITE_LOSS, length)
 
 
 def full_length(direction: Direction, delta: float) -> float:
-    """beta = sqrt(2 delta / x^T A x): where the quadratic model of the KL reaches delta (seed 004, section 1.5.2)."""
+    """beta = sqrt(2 delta / x^T A x), where the quadratic model of the KL is delta (the TRPO paper, appendix C)."""
     return math.sqrt(2 * delta / direction.curvature)
 
 
 def fixed(problem: Problem, direction: Direction, delta: float, *, multiplier: Positive) -> Step:
     """theta + multiplier x: the natural gradient with a fixed multiplier, a baseline of the TRPO paper.
 
-    It knows no radius: `delta` has no say in it.
+    It has no radius, so `delta` does not matter.
     """
-    return _judged(problem, problem.theta_old + multiplier * direction.x, multiplier)
+    return _accept_if_finite(problem, problem.theta_old + multiplier * direction.x, multiplier)
 
 
 def normalised(problem: Problem, direction: Direction, delta: float) -> Step:
-    """theta + x sqrt(2 delta / x^T A x): seed 002's natural gradient, and with A = I its Euclidean ball."""
+    """theta + beta x, without a line search: the natural gradient, and with A = I a step to the Euclidean ball.
+
+    These are the solutions of equations 17 and 18 of the TRPO paper, whose objective is linear in theta.
+    """
     length = full_length(direction, delta)
-    return _judged(problem, problem.theta_old + length * direction.x, length)
+    return _accept_if_finite(problem, problem.theta_old + length * direction.x, length)
 
 
 def line_search(
@@ -84,23 +90,22 @@ def line_search(
 ) -> Step:
     """Shrink the full step until the surrogate improves and the constraint holds (the TRPO paper, appendix C).
 
-    Candidates are beta, shrink beta, shrink^2 beta, ...: `max_backtracks` of them after the first. The constraint is
-    tested on the true KL(old || new), never on its quadratic model.
+    The candidates have length beta, shrink beta, shrink^2 beta, ...: `max_backtracks` of them after the first. The
+    constraint is tested on the true KL(old || new), never on its quadratic model.
     """
     full = full_length(direction, delta)
     with torch.no_grad():
-        start = problem.evaluate(problem.theta_old).objective
         for backtracks in range(max_backtracks + 1):
             length = full * shrink**backtracks
             theta = problem.theta_old + length * direction.x
-            objective, kl_by_state = problem.evaluate(theta)
-            kl = constraint(kl_by_state, problem.weight)
-            if not all(x.isfinite().all() for x in (theta, objective, kl)):
+            evaluation = problem.evaluate(theta)
+            kl = constraint(evaluation.kl, problem.weight)
+            if not all(x.isfinite().all() for x in (theta, evaluation.objective, kl)):
                 outcome = Outcome.NON_FINITE_LOSS
-            elif not objective > start:
+            elif not evaluation.objective > problem.start:
                 outcome = Outcome.NO_IMPROVEMENT
             elif not kl.item() <= delta:
                 outcome = Outcome.CONSTRAINT_VIOLATED
             else:
-                return Step(Outcome.ACCEPTED, length, theta, backtracks)
+                return Step(Outcome.ACCEPTED, length, theta, evaluation, backtracks)
     return Step(outcome, length, backtracks=max_backtracks)

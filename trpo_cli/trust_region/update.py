@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from trpo_cli.trust_region.problem import MatVec, Problem
+from trpo_cli.trust_region.geometry import Geometry, MatVec
+from trpo_cli.trust_region.problem import Evaluation, Problem
 from trpo_cli.trust_region.solve import Solution, conjugate_gradient
 from trpo_cli.trust_region.step import Direction, Outcome, Step
 
-Metric = Callable[[Problem], MatVec]
+Metric = Callable[[Geometry], MatVec]
 StepRule = Callable[[Problem, Direction, float], Step]
 
 DAMPING_GROWTH = 10.0
@@ -30,15 +31,17 @@ SMALLEST_RAISED_DAMPING = 1e-3  # where raising starts when the damping was zero
 
 @dataclass(frozen=True)
 class Update:
-    """What one update did; `theta` is `problem.theta_old` itself unless the outcome is ACCEPTED."""
+    """What one update did; `theta` and `evaluation` are None unless the outcome is ACCEPTED."""
 
-    theta: Tensor  # (D,)
     outcome: Outcome
     metrics: dict[str, float | None]
+    theta: Tensor | None = None  # (D,)
+    evaluation: Evaluation | None = None  # of `theta`
 
 
 def update(
     problem: Problem,
+    geometry: Geometry,
     *,
     metric: Metric,
     step: StepRule,
@@ -48,50 +51,49 @@ def update(
     damping: float,
     damping_retries: int,
 ) -> Update:
-    """Solve the problem approximately (seed 004, section 1.5.1).
+    """Solve the problem approximately (the TRPO paper, appendix C).
 
-    A direction of bad curvature or a step that fails is tried again, at most `damping_retries` times, with ten times
-    the damping: more damping turns the direction towards the gradient and makes the solve better conditioned.
+    After a direction of bad curvature, or a step that fails, it tries again with ten times the damping, at most
+    `damping_retries` times: more damping turns the direction towards the gradient and conditions the solve better.
     """
-    value, gradient = problem.value_and_gradient()
-    if not math.isfinite(value):
-        return _rejected(problem, Outcome.NON_FINITE_LOSS)
+    if not problem.start.isfinite():
+        return _reject(Outcome.NON_FINITE_LOSS)
+    gradient = problem.gradient()
     if not gradient.isfinite().all():
-        return _rejected(problem, Outcome.NON_FINITE_GRADIENT)
+        return _reject(Outcome.NON_FINITE_GRADIENT)
     if not gradient.any():
-        return _rejected(problem, Outcome.ZERO_GRADIENT)
+        return _reject(Outcome.ZERO_GRADIENT)
 
-    product = metric(problem)
+    product = metric(geometry)
     for _ in range(damping_retries + 1):
-        solution, direction = _direction(product, gradient, damping, cg_iterations, cg_tolerance)
+        solution, direction = _find_direction(product, gradient, damping, cg_iterations, cg_tolerance)
         if math.isfinite(direction.curvature) and direction.curvature > 0:
             taken = step(problem, direction, delta)
         else:
             taken = Step(Outcome.BAD_CURVATURE, 0.0)
-        if taken.theta is not None:
+        if taken.outcome is Outcome.ACCEPTED:
             break
         damping = max(damping * DAMPING_GROWTH, SMALLEST_RAISED_DAMPING)
-    theta = problem.theta_old if taken.theta is None else taken.theta
-    return Update(theta, taken.outcome, _metrics(taken, solution, direction))
+    return Update(taken.outcome, _describe(taken, solution, direction), taken.theta, taken.evaluation)
 
 
-def _direction(
+def _find_direction(
     product: MatVec, gradient: Tensor, damping: float, cg_iterations: int, cg_tolerance: float
 ) -> tuple[Solution, Direction]:
-    """x with (A + damping I) x = g, and its curvature x^T A x: damping steadies the solve, it is no part of the KL."""
+    """Solve (A + damping I) x = g. The curvature x^T A x has no damping: the quadratic model of the KL has none."""
     solution = conjugate_gradient(lambda v: product(v) + damping * v, gradient, cg_iterations, cg_tolerance)
     x = solution.x
     return solution, Direction(x, slope=gradient.dot(x).item(), curvature=x.dot(product(x)).item())
 
 
-def _rejected(problem: Problem, outcome: Outcome) -> Update:
-    return Update(problem.theta_old, outcome, dict.fromkeys(METRICS))
+def _reject(outcome: Outcome) -> Update:
+    return Update(outcome, dict.fromkeys(METRICS))
 
 
 METRICS = ("cg_residual", "cg_iterations", "curvature", "step_length", "predicted_improvement", "backtracks")
 
 
-def _metrics(taken: Step, solution: Solution, direction: Direction) -> dict[str, float | None]:
+def _describe(taken: Step, solution: Solution, direction: Direction) -> dict[str, float | None]:
     return {
         "cg_residual": solution.residual,
         "cg_iterations": float(solution.iterations),

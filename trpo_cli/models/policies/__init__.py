@@ -1,4 +1,4 @@
-"""What samplers and algorithms ask of a policy."""
+"""What samplers and algorithms need from a policy."""
 
 from __future__ import annotations
 
@@ -25,14 +25,11 @@ Without noise the actions are the likeliest ones.
 class Policy(nn.Module, ABC):
     """Observation -> distribution over actions; the module's parameters are theta.
 
-    `trunk` maps observations (B, O) to the features (B, `trunk_size`) that a critic may share. A subclass has to say
-    `forward` alone; the others can be written again where they can be faster.
+    A subclass has to define `forward` alone; the other methods can be overridden by faster ones.
     """
 
     distribution: Distribution
     memory_size: int = 0  # numbers that it keeps from one step of an episode to the next
-    trunk: nn.Module
-    trunk_size: int
 
     @abstractmethod
     def forward(self, observation: Tensor) -> Tensor:
@@ -45,7 +42,7 @@ class Policy(nn.Module, ABC):
 
     @torch.no_grad()
     def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
-        """`infer` (B, P) with a theta of its own, of `thetas` (B, D), for each observation (B, O)."""
+        """`infer` (B, P), each observation (B, O) with the parameters in its row of `thetas` (B, D)."""
         each = torch.func.vmap(lambda theta, row: outputs(self, theta, row[None])[0])
         return each(thetas, observation)
 
@@ -72,6 +69,16 @@ class Policy(nn.Module, ABC):
     def linearise(self, observation: Tensor) -> Linearisation:
         """Distribution parameters, and their products with the Jacobian by theta."""
         return linearise(self, observation)
+
+
+class FeaturePolicy(Policy):
+    """A policy that computes features of the observation, which a critic can share."""
+
+    feature_size: int
+
+    @abstractmethod
+    def features(self, observation: Tensor) -> Tensor:
+        """Features (B, `feature_size`) of observations (B, O), with a graph."""
 
 
 def on_cpu(policy: Policy) -> Policy:

@@ -1,4 +1,4 @@
-"""Fully connected policies: seed 004, section 1.6; without hidden layers, the linear policy."""
+"""Fully connected policies (the TRPO paper, appendix D); without hidden layers, the linear policy."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from trpo_cli.data import ObservationSpec
 from trpo_cli.models.distributions import DiagonalGaussian, Distribution
 from trpo_cli.models.linearisation import Linearisation
 from trpo_cli.models.networks import MLP, Activation
-from trpo_cli.models.policies import Actor, Array, Policy
+from trpo_cli.models.policies import Actor, Array, FeaturePolicy
 from trpo_cli.ranges import Count, Finite, Positive
 
 
-class MLPPolicy(Policy):
+class MLPPolicy(FeaturePolicy):
     """Observation (B, O) -> distribution parameters (B, P).
 
-    For a Gaussian, the network gives the mean and the log standard deviation is a free vector; for categoricals it
-    gives the logits.
+    For a Gaussian the network computes the mean, and the log standard deviation is a free vector; for categoricals it
+    computes the logits.
     """
 
     def __init__(
@@ -35,17 +35,16 @@ class MLPPolicy(Policy):
         size = distribution.network_size
         self.vectors = observation.vectors
         self.network = MLP(observation.size, hidden_sizes, size, activation, output_gain)
-        self.trunk_size = self.network.trunk_size
+        self.feature_size = self.network.trunk_size
         self.log_std: nn.Parameter | None = None
         if isinstance(distribution, DiagonalGaussian):
             self.log_std = nn.Parameter(torch.full((size,), float(initial_log_std)))
 
-    @property
-    def trunk(self) -> nn.Module:  # type: ignore[override]
-        return self.network.trunk
-
     def forward(self, observation: Tensor) -> Tensor:
         return self._with_log_std(self.network(self.vectors(observation)))
+
+    def features(self, observation: Tensor) -> Tensor:
+        return self.network.trunk(self.vectors(observation))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def infer(self, observation: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One row of logits a state: the policy class in which the theory of finite Markov decision processes is exact."""
+"""A row of logits for each state, so that the theory of finite Markov decision processes holds exactly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trpo_cli.models.distributions import Categorical, Distribution
 from trpo_cli.models.linearisation import Linearisation
 from trpo_cli.models.policies import Policy
 
-SMALLEST = torch.finfo(torch.float64).tiny  # what a probability of zero is stored as
+SMALLEST = torch.finfo(torch.float64).tiny  # stands for a probability of zero
 
 
 class TabularPolicy(Policy):
@@ -26,14 +26,6 @@ class TabularPolicy(Policy):
             raise ConfigError("policy: tabular has a column for each action: it needs a Discrete action space")
         self.distribution = distribution
         self.logits = nn.Parameter(torch.zeros(observation.num_states, distribution.network_size, dtype=torch.float64))
-
-    @property
-    def trunk(self) -> nn.Module:  # type: ignore[override]
-        raise ConfigError("critic: shared reads the policy's hidden layers, and a tabular policy has none")
-
-    @property
-    def trunk_size(self) -> int:  # type: ignore[override]
-        raise ConfigError("critic: shared reads the policy's hidden layers, and a tabular policy has none")
 
     def forward(self, observation: Tensor) -> Tensor:
         return self.logits.index_select(0, observation.argmax(-1))
@@ -57,7 +49,7 @@ class TabularPolicy(Policy):
 
     @torch.no_grad()
     def set_table(self, table: Tensor) -> None:
-        """Make pi(a|s) = `table` (S, A), to rounding; a probability of zero becomes the smallest normal number.
+        """Make pi(a|s) = `table` (S, A), up to rounding; a probability of zero becomes the smallest normal number.
 
         Raises `ValueError` if a row is no distribution.
         """
