@@ -94,7 +94,7 @@ def test_a_newer_format_is_said_to_be_so(tmp_path: Path) -> None:
     path.write_bytes(empty("99"))
     checkpoint.save(tmp_path / STEP.format(1), {})
     for attempt in (lambda: checkpoint.load(path), lambda: checkpoint.load_newest(tmp_path)):
-        with pytest.raises(NewerCheckpointError, match=r"has format 99, this program reads up to 3; update trpo-cli$"):
+        with pytest.raises(NewerCheckpointError, match=r"has format 99; this program reads up to 3; update trpo-cli$"):
             attempt()
 
 
@@ -134,12 +134,12 @@ def test_a_fault_anywhere_in_a_save_loses_nothing(
     checkpoint.save(after, {"steps": 2})
     with monkeypatch.context() as context:
         fail(context, name, at, Killed() if killed else OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-        said = r"00002.safetensors: cannot be saved: No space left on device; the checkpoints before it are intact$"
+        said = r"00002.safetensors: cannot be saved: No space left on device; earlier checkpoints are intact$"
         with pytest.raises(Killed if killed else CheckpointError, match=None if killed else said):
             checkpoint.save(after, state())
     assert killed or len(list(tmp_path.iterdir())) == 2
-    checkpoint.sweep(tmp_path)
-    assert checkpoint.listed(tmp_path) == [before, after] == sorted(tmp_path.iterdir())
+    checkpoint.remove_temporary_files(tmp_path)
+    assert checkpoint.list_checkpoints(tmp_path) == [before, after] == sorted(tmp_path.iterdir())
     replaced = at == 1  # what fails then is the directory's sync
     assert exactly(checkpoint.load(before), {"steps": 1})
     assert checkpoint.load(after).keys() == (state().keys() if replaced else {"steps"})
@@ -155,9 +155,9 @@ def test_a_write_in_pieces_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_directory_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot be saved: No such file or directory; the checkpoints before"):
+    with pytest.raises(CheckpointError, match="cannot be saved: No such file or directory; earlier checkpoints"):
         checkpoint.save(tmp_path / "gone" / "step_1.safetensors", {})
-    checkpoint.sweep(tmp_path / "gone")
+    checkpoint.remove_temporary_files(tmp_path / "gone")
 
 
 def test_sweeping_and_saving_leave_strangers_files_alone(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_sweeping_and_saving_leave_strangers_files_alone(tmp_path: Path) -> None
         (tmp_path / name).write_text("")
     (tmp_path / f".{STEP.format(1)}.tmp").symlink_to(tmp_path / "mine")
     names = sorted(os.listdir(tmp_path))
-    checkpoint.sweep(tmp_path)
+    checkpoint.remove_temporary_files(tmp_path)
     assert sorted(os.listdir(tmp_path)) == names
     checkpoint.save(tmp_path / STEP.format(1), {})
     assert (tmp_path / "mine").read_text() == "mine"
@@ -185,8 +185,8 @@ def test_the_newest_whole_one_is_loaded_and_the_others_named(tmp_path: Path) -> 
     path, state, damaged = checkpoint.load_newest(tmp_path)
     assert (path.name, state) == ("step_20.safetensors", {"steps": 20})
     assert [str(error).split("/")[-1] for error in damaged.values()] == [
-        "step_101.safetensors: is no plain file, but a symbolic link",
-        "step_100.safetensors: is no whole checkpoint: it ends within its header",
+        "step_101.safetensors: is not a regular file, but a symbolic link",
+        "step_100.safetensors: is not a complete checkpoint: the file ends within its header",
     ]
 
 
@@ -196,7 +196,9 @@ def test_where_none_is_whole_each_is_named(tmp_path: Path) -> None:
             checkpoint.load_newest(directory)
     for steps in (1, 2):
         (tmp_path / STEP.format(steps)).write_text("junk, but long enough")
-    with pytest.raises(CheckpointError, match=r"holds no whole checkpoint\n.*02.safetensors: .*\n.*01.safetensors: "):
+    with pytest.raises(
+        CheckpointError, match=r"holds no complete checkpoint\n.*02.safetensors: .*\n.*01.safetensors: "
+    ):
         checkpoint.load_newest(tmp_path)
     with pytest.raises(CheckpointError, match="cannot be read: Not a directory"):
         checkpoint.load_newest(tmp_path / STEP.format(1))
@@ -213,10 +215,10 @@ def test_evaluation_passes_over_a_damaged_one_and_says_so(
         "checkpoint.every=1",
     )
     assert trpo_train("env=CartPole-v1", *small, "hydra.run.dir=run").status == 0
-    newest = checkpoint.listed(tmp_path / "run" / "checkpoints")[-1]
+    newest = checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
     with caplog.at_level(logging.WARNING, "trpo_cli"):
         done = trpo_eval("run", "--episodes", "1")
     assert done.status == 0, done.err
     assert "64 | CartPole-v1, run" in done.out
-    assert f"passed over a damaged checkpoint: {newest.relative_to(tmp_path)}: is no whole" in caplog.text
+    assert f"skipped a damaged checkpoint: {newest.relative_to(tmp_path)}: is not a complete" in caplog.text

@@ -227,7 +227,7 @@ MISTAKES = {
         "sampler.vectorization=fast",
     ): "sampler.vectorization: got 'fast'; it should be 'auto', 'native', 'sync' or 'async'",
     ("env=CartPole-v1", "sampler.vectorization=native"): (
-        "sampler.vectorization: native is not for CartPole-v1: no MuJoCo task of Gymnasium's"
+        "sampler.vectorization: native is not for CartPole-v1: it is not a MuJoCo task of Gymnasium"
     ),
     ("sampler.num_threads=0",): "sampler.num_threads: got 0; it should be greater than or equal to 1",
     ("sampler.num_envs=many",): "sampler.num_envs: got 'many'; it should be a valid integer",
@@ -352,8 +352,8 @@ MISTAKES = {
     ("env.kwargs=3",): "env.kwargs: got 3; it should be a valid dictionary, {NAME: VALUE}",
     ("logger=none",): "logger: no option 'none'; logger=null is none",
     ("logger.project=x",): "logger: has no keys before an option is chosen: logger=wandb",
-    ("hydra/launcher=joblib",): "hydra/launcher=joblib: this is no sweep; -m, --multirun makes it one",
-    ("hydra/sweeper=optuna",): "hydra/sweeper=optuna: this is no sweep; -m, --multirun makes it one",
+    ("hydra/launcher=joblib",): "hydra/launcher=joblib: applies to sweeps only; add -m (--multirun) to run one",
+    ("hydra/sweeper=optuna",): "hydra/sweeper=optuna: applies to sweeps only; add -m (--multirun) to run one",
     ("-m", "seed=0,1", "hydra.sweeper.n_trials=3"): "hydra.sweeper.n_trials: is of a search, with hydra/sweeper=optuna",
     ("-m", "hydra/sweeper/pruner=none"): "hydra/sweeper/pruner: is of a search, with -m hydra/sweeper=optuna",
     ("seed=${nowhere}",): "'${nowhere}' refers to no key",
@@ -418,7 +418,7 @@ def test_an_unknown_key_in_a_users_own_yaml_is_found_there(trpo_train: Command, 
 
 def test_a_jobs_mistake_is_looked_up_while_the_sweep_goes_on(trpo_train: Command) -> None:
     done = trpo_train("-m", "env=CartPole-v1", *SHORT, "algo=trpo,ppo", "algo.cg_iteration=5", "hydra.sweep.dir=none")
-    assert "did you mean 'algo.cg_iterations'?" in done.err  # of the first job, since no job can begin
+    assert "did you mean 'algo.cg_iterations'?" in done.err  # of the first job, since no job can start
     done = trpo_train("-m", "env=CartPole-v1", *SHORT, "algo=trpo,ppo", "algo.cg_iterations=5", "hydra.sweep.dir=sweep")
     assert "algo.cg_iterations: no such key" in done.out
     assert "1 of 2 jobs failed" in done.err
@@ -449,7 +449,7 @@ def test_a_task_without_a_gradient_is_no_fault(trpo_train: Command, tmp_path: Pa
 
 
 EVALUATIONS = (
-    (("nowhere",), "nowhere is no run directory: it has no config.yaml"),
+    (("nowhere",), "nowhere is not a run directory, since it has no config.yaml"),
     (("run", "--episodes", "0"), "argument --episodes: 0 is not at least 1"),
     (("run", "--episods", "3"), "unrecognized arguments: --episods 3; did you mean '--episodes'?"),
     ((), "the following arguments are required: RUN"),
@@ -477,7 +477,7 @@ PLACES = {
         "trpo-train",
         "resume=runs/abc",
     ): "resume: runs/abc holds no run: there is no config.yaml in it; did you mean 'runs/abd'?",
-    ("trpo-train", "resume=runs"): "there is no config.yaml in it; the newest below it is 'runs/abd'",
+    ("trpo-train", "resume=runs"): "there is no config.yaml in it; the newest run below it is 'runs/abd'",
     ("trpo-train", "resume=runs/abd/train.log"): "there is no config.yaml in it; did you mean 'runs/abd'?",
     ("trpo-train", "resume=runs/abd", "delta=1"): "delta: no such key; did you mean 'algo.delta'?",
     ("trpo-train", "resume=runs/abd", "algo.detla=1"): "algo.detla: no such key; did you mean 'algo.delta'?",
@@ -488,9 +488,9 @@ PLACES = {
         "-m",
         "seed=0,1",
         "hydra.sweep.dir=runs/abd",
-    ): "runs/abd holds a run: hydra.sweep.dir=DIR names another",
-    ("trpo-train", "-m", "seed=0,1", "sweep.resume=runs/abd"): "resume=runs/abd goes on with the run that it holds",
-    ("trpo-eval", "runs/abc"): "runs/abc is no run directory: it has no config.yaml; did you mean 'runs/abd'?",
+    ): "runs/abd holds a run; choose another directory with hydra.sweep.dir=DIR",
+    ("trpo-train", "-m", "seed=0,1", "sweep.resume=runs/abd"): "resume=runs/abd resumes the run in it",
+    ("trpo-eval", "runs/abc"): "runs/abc is not a run directory, since it has no config.yaml; did you mean 'runs/abd'?",
     ("trpo-eval", "runs/abd/checkpoints"): "it has no config.yaml; did you mean 'runs/abd'?",
     ("trpo-eval", ""): "argument RUN: is empty",
     ("trpo-eval", "runs/abd", "--episodes", "a"): "argument --episodes: 'a' is no whole number",

@@ -63,7 +63,7 @@ def test_every_changed_byte_is_found(place: Path, whole: bytes) -> None:
 @pytest.mark.parametrize("size", [0, 4, 50, -1])
 def test_truncation_is_found(place: Path, whole: bytes, size: int) -> None:
     place.write_bytes(whole[:size])
-    with pytest.raises(CheckpointError, match="is no whole checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a complete checkpoint"):
         checkpoint.load(place)
 
 
@@ -173,7 +173,7 @@ SIGNED = {
 @pytest.mark.parametrize("text", SIGNED.values(), ids=SIGNED)
 def test_a_signed_file_is_refused_for_what_it_says(place: Path, text: str) -> None:
     place.write_bytes(signed(text))
-    with pytest.raises(CheckpointError, match="is no whole checkpoint: "):
+    with pytest.raises(CheckpointError, match="is not a complete checkpoint: "):
         checkpoint.load(place)
 
 
@@ -208,7 +208,7 @@ def test_strange_files_are_refused_and_run_nothing(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "step_1.safetensors"
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="is no whole checkpoint: "):
+    with pytest.raises(CheckpointError, match="is not a complete checkpoint: "):
         checkpoint.load(path)
     assert os.listdir(tmp_path) == [path.name]
 
@@ -216,7 +216,7 @@ def test_strange_files_are_refused_and_run_nothing(
 def test_a_torch_archive_is_refused_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"trap": Trap()}, "step_1.safetensors")
-    with pytest.raises(CheckpointError, match="is no whole checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a complete checkpoint"):
         checkpoint.load(Path("step_1.safetensors"))
     assert os.listdir(tmp_path) == ["step_1.safetensors"]
 
@@ -228,13 +228,13 @@ def test_only_plain_files_of_a_plausible_size_are_opened(tmp_path: Path, monkeyp
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "huge").touch()
     os.truncate(tmp_path / "huge", checkpoint.LARGEST + 1)
-    with pytest.raises(CheckpointError, match="has 17,179,869,185 bytes, more than any checkpoint"):
+    with pytest.raises(CheckpointError, match="has 17,179,869,185 bytes, which is more than any checkpoint"):
         checkpoint.load(tmp_path / "huge")
     monkeypatch.setattr(checkpoint.os, "open", lambda *_: pytest.fail("opened"))
     for name, kind in (("link", "symbolic link"), ("directory", "directory"), ("pipe", "pipe")):
-        with pytest.raises(CheckpointError, match=f"{name}: is no plain file, but a {kind}"):
+        with pytest.raises(CheckpointError, match=f"{name}: is not a regular file, but a {kind}"):
             checkpoint.load(tmp_path / name)
-    with pytest.raises(CheckpointError, match="is no plain file, but a device"):
+    with pytest.raises(CheckpointError, match="is not a regular file, but a device"):
         checkpoint.load(Path("/dev/null"))
     with pytest.raises(CheckpointError, match="cannot be read: No such file or directory"):
         checkpoint.load(tmp_path / "missing")
@@ -244,7 +244,7 @@ def test_a_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     size = checkpoint.LARGEST_HEADER + 1
     (tmp_path / "bomb").write_bytes(size.to_bytes(8, "little"))
     os.truncate(tmp_path / "bomb", size + 8)
-    with pytest.raises(CheckpointError, match="header is larger than any"):
+    with pytest.raises(CheckpointError, match="header is larger than that of any"):
         checkpoint.load(tmp_path / "bomb")
 
 

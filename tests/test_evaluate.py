@@ -37,7 +37,7 @@ def test_one_broken_run_does_not_lose_the_others(trpo_eval: Command, sweep: Path
     lines = done.out.splitlines()[3:]
     assert [line.rpartition(" ")[2] for line in lines[2:]] == ["sweep/run0", "sweep/run1"]
     assert lines[0] == "|    failed | sweep/broken/checkpoints: holds no checkpoint"
-    assert lines[1] == "|    failed | sweep/early failed before it was a run: algo.delta: got -1"
+    assert lines[1] == "|    failed | sweep/early failed before its first step: algo.delta: got -1"
     assert trpo_eval("sweep/early").err == f"error: {lines[1][14:]}"
     assert trpo_eval("sweep/run0", "sweep/early", "--checkpoint", "7").out.count("\n|    failed | ") == 2
     first, second = json.loads((sweep.parent / "made" / "results.json").read_text())
@@ -57,7 +57,7 @@ def test_an_older_checkpoint(trpo_eval: Command, sweep: Path) -> None:
     assert newest.out == same.out
     assert " 512 | CartPole-v1, sweep/run0" in older.out
     assert trpo_eval("sweep/run0", "--checkpoint", "7").err == (
-        "error: sweep/run0/checkpoints: holds no checkpoint of step 7; there are: 512, 768, 1024"
+        "error: sweep/run0/checkpoints: holds no checkpoint of step 7; available steps: 512, 768, 1024"
     )
 
 

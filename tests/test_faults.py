@@ -104,7 +104,9 @@ def test_what_cannot_be_saved_is_reset(
         after_rows(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
         stopped = trpo_train(*opaque)
     assert stopped.status == 143
-    said = "a resume will not be exact, and resets the environments: Opaque.secret holds object, which is no plain data"
+    said = (
+        "a resume will not be exact, and resets the environments: Opaque.secret holds object, which is not plain data"
+    )
     assert stopped.err.count(said) == 1
     assert trpo_train("resume=run", "plugins=[probes]").status == 0
     assert "this resume is not exact: the environments were reset" in (tmp_path / "run" / "train.log").read_text()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import Command
 
-from trpo_cli.play.film import draws
+from trpo_cli.play.film import can_draw
 
 SMALL = ("total_steps=64", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0", "hydra.run.dir=run")
 PAINTED = ("plugins=[probes]", "env=gym", "env.id=Probe/Painted-v0", *SMALL)
@@ -49,14 +49,17 @@ def test_what_cannot_be_filmed_is_said(trpo_train: Command, trpo_eval: Command, 
     assert done.status == 1
     assert "Probe/Painted-v0 cannot be drawn: RuntimeError: no paint" in done.err
     (tmp_path / "old.mp4").write_bytes(b"mine")
-    for video, said in (("old.mp4", "old.mp4 is there already"), ("film.gif", "film.gif should end in .mp4")):
+    for video, said in (
+        ("old.mp4", "old.mp4 already exists"),
+        ("film.gif", "film.gif, but the name of a film ends in .mp4"),
+    ):
         done = trpo_eval(*PLAYED, "--video", video)
         assert said in done.err
         assert done.out == ""
     assert (tmp_path / "old.mp4").read_bytes() == b"mine"
     assert trpo_train(*PAINTED, "env.id=Probe/Constant-v0", "hydra.run.dir=blind").status == 0
     done = trpo_eval("blind", *PLAYED[1:], "--video", "new.mp4")
-    assert "Probe/Constant-v0 cannot be filmed: of render modes it offers none at all" in done.err
+    assert "Probe/Constant-v0 cannot be filmed: it needs render mode rgb_array, but offers none" in done.err
     assert "for one run, and these are 2" in trpo_eval("run", "blind", "--video", "new.mp4").err
     assert not list(tmp_path.glob("*new*"))
 
@@ -73,7 +76,7 @@ def test_without_a_display(
     done = trpo_eval("run", "--episodes", "1", "--video", "pole.mp4")
     assert done.status == 0, done.err
     assert min(frame.std() for frame in frames(tmp_path / "pole.mp4")[0]) > 10
-    if not (draws("egl") or draws("osmesa")):
+    if not (can_draw("egl") or can_draw("osmesa")):
         pytest.skip("MuJoCo can draw with neither EGL nor OSMesa here")
     assert trpo_train("env=Hopper-v4", *SMALL[:-1], "hydra.run.dir=hopper").status == 0
     done = trpo_eval("hopper", "--episodes", "1", "--max-steps", "8", "--video", "hopper.mp4")

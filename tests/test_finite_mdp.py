@@ -56,7 +56,7 @@ def problems(draw: st.DrawFn) -> tuple[FiniteMDP, Tensor, Tensor, float]:
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
     old, new = (random_table(rng, (num_states, num_actions)) for _ in range(2))
     mixture = draw(st.sampled_from([0.01, 0.5, 1.0]))
-    return FiniteMDP.of(env), old, old.lerp(new, mixture), draw(st.sampled_from([0.0, 0.5, 0.9, 0.99]))
+    return FiniteMDP.from_env(env), old, old.lerp(new, mixture), draw(st.sampled_from([0.0, 0.5, 0.9, 0.99]))
 
 
 def expected_advantage(values: Values, visitation: Tensor, table: Tensor) -> float:
@@ -67,7 +67,7 @@ def expected_advantage(values: Values, visitation: Tensor, table: Tensor) -> flo
 def test_a_chain_by_hand() -> None:
     """Two states; the first goes on to the second with 3/4, ends else; the second pays 4 and ends."""
     table = {0: {0: [(0.75, 1, 1.0, False), (0.25, 1, 3.0, True)]}, 1: {0: [(1.0, 1, 4.0, True)]}}
-    mdp = FiniteMDP.of(Model(table, [0.5, 0.5]))
+    mdp = FiniteMDP.from_env(Model(table, [0.5, 0.5]))
     values = mdp.evaluate(rows([1.0], [1.0]), 0.5)
     torch.testing.assert_close(mdp.reward, rows([1.5], [4.0]))
     torch.testing.assert_close(values.value, torch.tensor([1.5 + 0.5 * 0.75 * 4, 4.0], dtype=torch.float64))
@@ -78,12 +78,12 @@ def test_a_chain_by_hand() -> None:
 
 def test_the_model_is_read_in_double_precision() -> None:
     """A third of the time it goes on, and pays a tenth: neither is a float32."""
-    mdp = FiniteMDP.of(Model({0: {0: [(1 / 3, 0, 0.1, False), (2 / 3, 0, 0.1, True)]}}, [1.0]))
+    mdp = FiniteMDP.from_env(Model({0: {0: [(1 / 3, 0, 0.1, False), (2 / 3, 0, 0.1, True)]}}, [1.0]))
     assert mdp.evaluate(rows([1.0]), 0.9).eta == pytest.approx(0.1 / 0.7, rel=1e-14)
 
 
 def test_a_state_that_pays_forever() -> None:
-    mdp = FiniteMDP.of(Model({0: {0: [(1.0, 0, 2.0, False)], 1: [(1.0, 0, 3.0, False)]}}, [1.0]))
+    mdp = FiniteMDP.from_env(Model({0: {0: [(1.0, 0, 2.0, False)], 1: [(1.0, 0, 3.0, False)]}}, [1.0]))
     values = mdp.evaluate(rows([1.0, 0.0]), 0.9)
     assert values.eta == pytest.approx(20)
     assert values.visitation.item() == pytest.approx(10)
@@ -96,7 +96,7 @@ def test_the_tree_of_the_seminar() -> None:
         0: {0: [(1.0, 0, 1.0, True)], 1: [(1.0, 1, 0.0, False)]},
         1: {0: [(1.0, 1, 3.0, True)], 1: [(1.0, 1, 5.0, True)]},
     }
-    mdp = FiniteMDP.of(Model(table, [1.0, 0.0]))
+    mdp = FiniteMDP.from_env(Model(table, [1.0, 0.0]))
     old, new = mdp.evaluate(rows([0.0, 1.0], [0.5, 0.5]), 1.0), rows([0.5, 0.5], [0.25, 0.75])
     torch.testing.assert_close(old.advantage, rows([-3.0, 0.0], [-1.0, 1.0]))
     left = mdp.evaluate(new, 1.0)
@@ -107,13 +107,13 @@ def test_the_tree_of_the_seminar() -> None:
 
 def test_frozen_lake_and_cliff_walking_by_hand() -> None:
     """The lake without ice: the goal is six steps away. The cliff: thirteen steps, each costs one, at gamma = 1."""
-    lake = FiniteMDP.of(gymnasium.make("FrozenLake-v1", is_slippery=False))
+    lake = FiniteMDP.from_env(gymnasium.make("FrozenLake-v1", is_slippery=False))
     down, right, table = 1, 2, torch.zeros(16, 4, dtype=torch.float64)
     table[:, right] = 1
     for state in (0, 4, 9, 10):
         table[state] = torch.eye(4)[down]
     assert lake.evaluate(table, 0.9).eta == pytest.approx(0.9**5)
-    cliff = FiniteMDP.of(gymnasium.make("CliffWalking-v1"))
+    cliff = FiniteMDP.from_env(gymnasium.make("CliffWalking-v1"))
     up, right, down, table = 0, 1, 2, torch.zeros(48, 4, dtype=torch.float64)
     table[:36, right], table[36:, up] = 1, 1
     table[[11, 23, 35]] = torch.eye(4, dtype=torch.float64)[down]
@@ -123,7 +123,7 @@ def test_frozen_lake_and_cliff_walking_by_hand() -> None:
 @pytest.mark.parametrize("options", [{}, {"is_rainy": True}])
 def test_taxi_is_read(options: dict[str, Any]) -> None:
     env = gymnasium.make("Taxi-v4", **options)
-    mdp = FiniteMDP.of(env)
+    mdp = FiniteMDP.from_env(env)
     values = mdp.evaluate(torch.full((500, 6), 1 / 6, dtype=torch.float64), 0.99)
     assert mdp.reward.shape == (500, 6)
     assert values.visitation.sum() == pytest.approx(100, rel=0.05)  # a random driver hardly ever delivers
@@ -135,7 +135,7 @@ def test_agrees_with_episodes_that_were_played() -> None:
     gamma, episodes = 0.9, 4000
     env = gymnasium.make("RandomMDP-v0", num_states=3, num_actions=2, branching=2, termination=0.3, mdp_seed=4)
     table = rows([0.2, 0.8], [0.5, 0.5], [0.9, 0.1])
-    values = FiniteMDP.of(env).evaluate(table, gamma)
+    values = FiniteMDP.from_env(env).evaluate(table, gamma)
     rng = np.random.default_rng(0)
     played = np.zeros((episodes, 1 + 3))  # discounted return, discounted visits of each state
     env.reset(seed=0)
@@ -156,7 +156,7 @@ def test_agrees_with_episodes_that_were_played() -> None:
 @LIMITED
 @given(problems())
 def test_the_identities(problem: tuple[FiniteMDP, Tensor, Tensor, float]) -> None:
-    """Bellman's equation, E_pi A = 0, eta = rho . r_pi, and seed 004's (8)."""
+    """Bellman's equation, E_pi A = 0, eta = rho . r_pi, and equation 2 of the TRPO paper."""
     mdp, old, new, gamma = problem
     values, others = mdp.evaluate(old, gamma), mdp.evaluate(new, gamma)
     scale = values.action_value.abs().max().item() + others.action_value.abs().max().item()
@@ -170,7 +170,7 @@ def test_the_identities(problem: tuple[FiniteMDP, Tensor, Tensor, float]) -> Non
 @LIMITED
 @given(problems())
 def test_the_surrogate_is_the_return_to_first_order(problem: tuple[FiniteMDP, Tensor, Tensor, float]) -> None:
-    """The gradient by logits: through the linear solve for eta, rho and A held fixed for L (seed 004, after (9))."""
+    """The gradient by logits: through the linear solve for eta; rho and A held fixed for L (TRPO paper, equation 4)."""
     mdp, _, _, gamma = problem
     logits = torch.linspace(-1, 1, mdp.reward.numel(), dtype=torch.float64).view_as(mdp.reward).requires_grad_()
     values = mdp.evaluate(logits.softmax(-1), gamma)
@@ -198,7 +198,7 @@ def test_the_bounds(problem: tuple[FiniteMDP, Tensor, Tensor, float]) -> None:
 
 def test_episodes_without_an_end_are_refused_at_gamma_one() -> None:
     """The first action ends, the second loops: a policy that always loops has no return, unless gamma is below one."""
-    mdp = FiniteMDP.of(Model({0: {0: [(1.0, 0, 1.0, True)], 1: [(1 / 3, 0, 1.0, False)] * 3}}, [1.0]))
+    mdp = FiniteMDP.from_env(Model({0: {0: [(1.0, 0, 1.0, True)], 1: [(1 / 3, 0, 1.0, False)] * 3}}, [1.0]))
     assert mdp.evaluate(rows([0.25, 0.75]), 1.0).eta == pytest.approx(4)
     assert mdp.evaluate(rows([0.0, 1.0]), 0.5).eta == pytest.approx(2)
     for never in (0.0, 1e-12):
@@ -208,31 +208,31 @@ def test_episodes_without_an_end_are_refused_at_gamma_one() -> None:
 
 def test_what_has_no_model_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^env\.id: CartPole-v1 .* no `P`"):
-        FiniteMDP.of(gymnasium.make("CartPole-v1"))
+        FiniteMDP.from_env(gymnasium.make("CartPole-v1"))
     with pytest.raises(ConfigError, match="fickle_passenger"):
-        FiniteMDP.of(gymnasium.make("Taxi-v4", fickle_passenger=True))
+        FiniteMDP.from_env(gymnasium.make("Taxi-v4", fickle_passenger=True))
     env = Model({0: {0: [(1.0, 0, 0.0, True)]}}, [1.0])
     del env.initial_state_distrib
     with pytest.raises(ConfigError, match="no `initial_state_distrib`"):
-        FiniteMDP.of(env)
+        FiniteMDP.from_env(env)
 
 
 @pytest.mark.parametrize(
     ("transition", "start", "message"),
     [
-        ((0.9, 0, 0.0, True), [1.0], "do not add up to one"),
-        ((float("nan"), 0, 0.0, True), [1.0], "do not add up to one"),
+        ((0.9, 0, 0.0, True), [1.0], "do not sum to one"),
+        ((float("nan"), 0, 0.0, True), [1.0], "do not sum to one"),
         ((1.0, 1, 0.0, True), [1.0], "1 states"),
         ((1.0, 0, 0.0, True), [0.5, 0.5], "1 states"),
         ((1.0, 0, float("inf"), True), [1.0], "not finite"),
-        ((1.0, 0, 0.0, True), [0.5], "no distribution"),
+        ((1.0, 0, 0.0, True), [0.5], "not a probability distribution"),
     ],
 )
 def test_a_faulty_model_is_refused(
     transition: tuple[float, int, float, bool], start: list[float], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        FiniteMDP.of(Model({0: {0: [transition]}}, start))
+        FiniteMDP.from_env(Model({0: {0: [transition]}}, start))
 
 
 def test_the_random_process_keeps_gymnasiums_contract() -> None:

@@ -20,10 +20,10 @@ from conftest import Command, after_rows, built
 from exactness import exactly
 
 from trpo_cli.envs.environments import Environments
-from trpo_cli.envs.global_generators import drawn, states
+from trpo_cli.envs.global_generators import changed_states, current_states
 from trpo_cli.envs.make import Parallelism, Task
 from trpo_cli.errors import CheckpointError, ConfigError
-from trpo_cli.seeding import apart, seed_globals
+from trpo_cli.seeding import isolate_globals, seed_globals
 
 SMALL = ("sampler.num_envs=2", "sampler.steps_per_iteration=64", "total_steps=256", "checkpoint.every=1")
 CHANCE = ("plugins=[probes]", "env=Probe/Chance-v0", *SMALL, "eval.every=128", "eval.episodes=2")
@@ -65,19 +65,19 @@ def test_what_is_done_apart_leaves_no_trace() -> None:
     seed_globals(3, "a stream")
     expected = draw()
     seed_globals(3, "a stream")
-    with contextlib.suppress(ZeroDivisionError), apart(0, "another"):
+    with contextlib.suppress(ZeroDivisionError), isolate_globals(0, "another"):
         draw()
         raise ZeroDivisionError
     assert draw() == expected
 
 
 def test_which_generators_were_drawn_from() -> None:
-    before = states()
-    assert drawn(before) == {}
+    before = current_states()
+    assert changed_states(before) == {}
     np.random.normal(size=312)  # comes back to the same place among numbers drawn in advance
-    assert list(drawn(before)) == ["numpy.random"]
+    assert list(changed_states(before)) == ["numpy.random"]
     draw()
-    assert list(drawn(before)) == ["random", "numpy.random", "torch"]
+    assert list(changed_states(before)) == ["random", "numpy.random", "torch"]
 
 
 @BOTH
@@ -227,10 +227,10 @@ def noisy_state() -> Any:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda kept: kept.clear(), "lack their seed"),
+        (lambda kept: kept.clear(), "the seed or the states"),
         (lambda kept: kept.update(seed=-1), "a worker's seed is -1"),
         (lambda kept: kept.update(seed="0"), "a worker's seed is '0'"),
-        (lambda kept: kept.update(drawn=[]), "lack their seed or their states"),
+        (lambda kept: kept.update(drawn=[]), "the seed or the states"),
         (lambda kept: kept["drawn"].update(secrets={}), "generator 'secrets'"),
         (lambda kept: kept["drawn"].update(torch=np.zeros(5056, np.uint8)), "generator 'torch'"),
         (lambda kept: kept["drawn"].update(torch=b""), "generator 'torch'"),

@@ -23,7 +23,7 @@ from trpo_cli import report
 from trpo_cli.play import film
 from trpo_cli.run import checkpoint
 from trpo_cli.run.directory import Run
-from trpo_cli.run.signals import AtOnce, Interruptible, Stopped, StopRequest, unheard
+from trpo_cli.run.signals import ExitAtOnce, Interruptible, Stopped, StopRequest, block_signals
 from trpo_cli.sweep import stopping
 from trpo_cli.sweep.campaign import Campaign
 
@@ -76,7 +76,7 @@ def test_a_sweep_that_is_interrupted_stops_and_says_how_it_goes_on(
         calling(patch, owner, name, before)
         stopped = trpo_train(*SWEEP, f"sweep.report={owner is report}")
     assert stopped.status == 130, stopped.err
-    assert "stopped by SIGINT; go on from there:\n  trpo-train -m" in stopped.out
+    assert "stopped by SIGINT; to resume:\n  trpo-train -m" in stopped.out
     assert stopped.out.endswith("sweep.resume=sweep\n")
     assert [job["status"] for job in statuses(tmp_path / "sweep").values()].count("finished") == finished
     assert trpo_train(*SWEEP[:-1], "sweep.resume=sweep").status == 0
@@ -138,19 +138,19 @@ def test_a_search_that_is_interrupted_as_it_draws_values(
 def test_jobs_of_a_stopped_sweep_that_begin_late_end_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the queue of a launcher, say; those of the command that goes on are others."""
     monkeypatch.setenv(stopping.COMMAND, "")
-    stopping.name_command()
+    stopping.tag_command()
     stopping.refuse_stopped(tmp_path)
-    stopping.let_end(tmp_path, [], signal.SIGTERM)
+    stopping.stop_jobs(tmp_path, [], signal.SIGTERM)
     with pytest.raises(Stopped) as stopped:
         stopping.refuse_stopped(tmp_path)
     assert stopped.value.code == 143
-    stopping.name_command()
+    stopping.tag_command()
     stopping.refuse_stopped(tmp_path)
 
 
 def test_what_a_launcher_starts_does_not_hear_the_terminal() -> None:
     code = "import signal; print(*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
-    with unheard(stopping.FROM_TERMINALS):
+    with block_signals(stopping.FROM_TERMINALS):
         heard = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert {signal.SIGHUP, signal.SIGINT} <= {int(number) for number in heard.split()}
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGHUP, signal.SIGINT}
@@ -244,7 +244,7 @@ def test_a_film_that_is_interrupted_leaves_no_part(tmp_path: Path, monkeypatch: 
     import numpy as np
 
     frame = np.zeros((16, 16, 3), np.uint8)
-    with ending(monkeypatch) as ends, film.written(tmp_path / "film.mp4", frame, 30.0) as show:
+    with ending(monkeypatch) as ends, film.open_film(tmp_path / "film.mp4", frame, 30.0) as show:
         show(frame)
         send(signal.SIGTERM)
     assert ends == [143]
@@ -252,7 +252,7 @@ def test_a_film_that_is_interrupted_leaves_no_part(tmp_path: Path, monkeypatch: 
 
 
 def test_a_signal_that_comes_too_late_changes_no_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ending(monkeypatch) as ends, AtOnce() as guard:
+    with ending(monkeypatch) as ends, ExitAtOnce() as guard:
         guard.status = 0
         send()
     assert ends == [0]

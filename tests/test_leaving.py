@@ -87,8 +87,8 @@ def test_a_close_that_goes_wrong_is_told_once(
     envs.close()
     error = {"raise": "RuntimeError: not connected", "exit": "SystemExit: 3"}[how]
     assert caplog.messages == [
-        f"Probe/Leaving-v0 raised in its close: {error}; it is let go of all the same",  # of that which was looked at
-        f"Probe/Leaving-v0 raised in a close of environment 0: {error}; it is let go of all the same",
+        f"Probe/Leaving-v0 raised in its close: {error}; it is given up",  # of that which was looked at
+        f"Probe/Leaving-v0 raised in a close of environment 0: {error}; it is given up",
     ]
 
 
@@ -112,7 +112,7 @@ def test_a_worker_that_will_not_close_is_killed(
     assert time.monotonic() - start < 5
     assert gone(numbers, seconds=1)
     assert caplog.messages == [
-        "Probe/Leaving-v0: worker process 0 did not end within 0.5 s, and was killed; it is let go of all the same"
+        "Probe/Leaving-v0: worker process 0 did not end within 0.5 s, and was killed; it is given up"
     ]
 
 
@@ -127,7 +127,7 @@ def test_a_close_that_hangs_in_turn_is_interrupted(
     envs.close()
     assert time.monotonic() - start < 5
     assert caplog.messages == [
-        f"Probe/Leaving-v0 raised in {place}: Overdue: no end within 0.1 s; it is let go of all the same"
+        f"Probe/Leaving-v0 raised in {place}: CloseTimeout: it did not return within 0.1 s; it is given up"
         for place in ("its close", "a close of environment 0")
     ]
     assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)) == (before, (0.0, 0.0))

@@ -65,7 +65,7 @@ def test_a_mujoco_task_is_native_and_says_so() -> None:
 def test_a_cheap_step_is_taken_in_turn_and_a_dear_one_by_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trpo_cli.envs.make.cores", lambda: 2)
     made = task("CartPole-v1").make(range(2))
-    assert "stepped in turn (not native: no MuJoCo task of Gymnasium's; " in made.how
+    assert "stepped in turn (not native: it is not a MuJoCo task of Gymnasium; " in made.how
     made.envs.close()
     made = task("Probe/Slow-v0", seconds=2 * WORKERS_PAY).make(range(2))
     assert "in 2 worker processes" in made.how
@@ -85,7 +85,9 @@ def test_what_was_asked_for_is_said() -> None:
 
 
 def test_native_where_it_cannot_be_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"sampler.vectorization: native is not for CartPole-v1: no MuJoCo task"):
+    with pytest.raises(
+        ConfigError, match=r"sampler.vectorization: native is not for CartPole-v1: it is not a MuJoCo task"
+    ):
         task("CartPole-v1").make(range(2), Parallelism("native"))
 
 

@@ -13,7 +13,7 @@ from conftest import Command, built
 from trpo_cli import memory
 from trpo_cli.algos.trust_region import TrustRegion
 from trpo_cli.errors import ConfigError, TrainingError
-from trpo_cli.memory import enough_memory, refuse_batch, whole_memory
+from trpo_cli.memory import explain_out_of_memory, refuse_oversized_batch, total_memory
 
 CARTPOLE = ("env=CartPole-v1", "sampler.num_envs=2", "sampler.vectorization=sync", "eval.every=0")
 HUGE = 10**15  # elements
@@ -33,10 +33,10 @@ def test_so_is_one_of_a_vine() -> None:
 
 
 def test_what_is_refused_takes_more_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "whole_memory", lambda: 5.0 * 2**30)
-    refuse_batch(5 * 2**20, 1024)
+    monkeypatch.setattr(memory, "total_memory", lambda: 5.0 * 2**30)
+    refuse_oversized_batch(5 * 2**20, 1024)
     with pytest.raises(ConfigError, match=r"6,291,456 steps takes at least 6 GiB, .* has 5\.0 GiB; 1,000,000 or fewer"):
-        refuse_batch(6 * 2**20, 1024)
+        refuse_oversized_batch(6 * 2**20, 1024)
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_how_much_there_is(
     (tmp_path / "meminfo").write_text("MemTotal:   2 kB\nMemFree:   7 kB\nSwapTotal:   1 kB\n")
     for name, limit in zip(("max", "swap.max"), limits or (), strict=False):
         (tmp_path / f"memory.{name}").write_text(f"{limit}\n")
-    monkeypatch.setattr(memory, "MACHINE", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "CONTAINER", tmp_path)
-    assert whole_memory() == whole
-    monkeypatch.setattr(memory, "MACHINE", tmp_path / "nowhere")
-    assert whole_memory() == (whole if whole == 1024 else np.inf)
+    monkeypatch.setattr(memory, "MACHINE_FILE", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CONTAINER_FOLDER", tmp_path)
+    assert total_memory() == whole
+    monkeypatch.setattr(memory, "MACHINE_FILE", tmp_path / "nowhere")
+    assert total_memory() == (whole if whole == 1024 else np.inf)
 
 
 @pytest.mark.parametrize("ask", [lambda: np.empty(HUGE), lambda: torch.empty(HUGE)])
@@ -64,7 +64,7 @@ def test_an_update_without_memory_is_an_error_of_two_lines(
     done = trpo_train(*CARTPOLE, "sampler.steps_per_iteration=64", "total_steps=64", "hydra.run.dir=run")
     assert done.status == 1
     assert done.err.splitlines()[-2].startswith("error: out of memory: ")
-    assert done.err.splitlines()[-1].startswith("how much is needed depends on sampler.steps_per_iteration, ")
+    assert done.err.splitlines()[-1].startswith("reduce sampler.steps_per_iteration, ")
     assert "ended early: out of memory" in (tmp_path / "run" / "train.log").read_text()
 
 
@@ -78,9 +78,9 @@ def test_networks_without_memory_are_an_error(trpo_train: Command) -> None:
 
 
 def test_other_errors_are_left_alone() -> None:
-    with pytest.raises(RuntimeError, match="shapes differ"), enough_memory():
+    with pytest.raises(RuntimeError, match="shapes differ"), explain_out_of_memory():
         raise RuntimeError("shapes differ")
-    with pytest.raises(TrainingError, match="out of memory: CUDA out of memory"), enough_memory():
+    with pytest.raises(TrainingError, match="out of memory: CUDA out of memory"), explain_out_of_memory():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore.")
-    with pytest.raises(TrainingError, match=r"^out of memory\n"), enough_memory():
+    with pytest.raises(TrainingError, match=r"^out of memory\n"), explain_out_of_memory():
         raise MemoryError

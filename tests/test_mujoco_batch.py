@@ -14,7 +14,7 @@ import pytest
 from conftest import quiet_make
 
 from trpo_cli.envs.mujoco import contact_forces
-from trpo_cli.envs.mujoco.batch import MujocoBatch, not_exact
+from trpo_cli.envs.mujoco.batch import MujocoBatch, batch_obstacle
 from trpo_cli.envs.mujoco.tasks import TASKS
 
 FAMILIES = (
@@ -132,7 +132,7 @@ def test_sensors_that_ask_for_contact_forces_are_left_to_gymnasium(tmp_path: Pat
     )
     spec.compile()
     (tmp_path / "sensing.xml").write_text(spec.to_xml())
-    assert "sensors" in str(not_exact(quiet_make("Humanoid-v5", xml_file=str(tmp_path / "sensing.xml"))))
+    assert "sensors" in str(batch_obstacle(quiet_make("Humanoid-v5", xml_file=str(tmp_path / "sensing.xml"))))
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
@@ -142,14 +142,14 @@ def test_threads_change_nothing(num_threads: int) -> None:
 
 def test_contacts_are_gymnasiums_without_the_plugin_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where MuJoCo is another than the plugin was tried with."""
-    monkeypatch.setattr(contact_forces, "feeling", lambda env: None)
+    monkeypatch.setattr(contact_forces, "model_with_plugin", lambda env: None)
     compare("Humanoid-v4", steps=100)
     compare("Ant-v5", steps=100)
 
 
 def test_the_plugin_is_for_the_mujoco_it_was_tried_with(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contact_forces.mujoco, "__version__", "5.0.0")
-    assert contact_forces._registered.__wrapped__() is None
+    assert contact_forces._register_plugin.__wrapped__() is None
 
 
 def test_contacts_are_felt() -> None:
@@ -174,10 +174,10 @@ class Disguised(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def test_what_is_not_exact_is_not_native() -> None:
-    assert not_exact(quiet_make("Hopper-v4")) is None
-    assert "no MuJoCo task" in str(not_exact(quiet_make("CartPole-v1")))
-    assert "wrapped in Disguised" in str(not_exact(Disguised(quiet_make("Hopper-v4"))))
-    assert "render_mode=rgb_array" in str(not_exact(quiet_make("Hopper-v4", render_mode="rgb_array")))
+    assert batch_obstacle(quiet_make("Hopper-v4")) is None
+    assert "not a MuJoCo task" in str(batch_obstacle(quiet_make("CartPole-v1")))
+    assert "wrapped in Disguised" in str(batch_obstacle(Disguised(quiet_make("Hopper-v4"))))
+    assert "render_mode=rgb_array" in str(batch_obstacle(quiet_make("Hopper-v4", render_mode="rgb_array")))
     sleepy = quiet_make("Hopper-v4")
     sleepy.unwrapped.model.opt.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP  # type: ignore[attr-defined]
-    assert "sleep" in str(not_exact(sleepy))
+    assert "sleep" in str(batch_obstacle(sleepy))

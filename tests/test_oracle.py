@@ -66,11 +66,11 @@ def policy_of(parts: Parts) -> Tensor:
 
 def found(parts: Parts, batch: Batch, other: Tensor) -> Found:
     algorithm: Any = parts.algorithm
-    problem = algorithm.problem(batch)
+    problem, geometry = algorithm.problem(batch), algorithm.geometry(batch)
     eye = torch.eye(STATES * ACTIONS, dtype=torch.float64)
-    dense = [torch.stack([product(v) for v in eye]) for product in (gauss_newton(problem), empirical(problem))]
+    dense = [torch.stack([product(v) for v in eye]) for product in (gauss_newton(geometry), empirical(geometry))]
     difference = problem.objective(other) - problem.objective(problem.theta_old)
-    return Found(difference.double(), problem.value_and_gradient()[1], *dense)
+    return Found(difference.double(), problem.gradient(), *dense)
 
 
 def exact() -> tuple[Found, Values]:

@@ -267,7 +267,7 @@ def test_links_are_not_followed(trpo_report: Command, tmp_path: Path) -> None:
     (tmp_path / "runs" / "linked").mkdir()
     (tmp_path / "runs" / "linked" / "metrics.csv").symlink_to(tmp_path / "secret" / "metrics.csv")
     done = trpo_report("runs", "--out", "out")
-    assert "runs/linked is broken: metrics.csv is a link, and is left alone" in done.out
+    assert "runs/linked is broken: metrics.csv is a link; for safety, a run" in done.out
     assert [row["directory"] for row in rows_of(tmp_path / "out" / "runs.csv")] == ["runs/linked", "runs/own"]
 
 
@@ -361,7 +361,7 @@ def test_what_is_no_run_is_said_to_be_none(trpo_report: Command, tmp_path: Path)
     (tmp_path / "empty" / "metrics.csv").write_text("nonsense\n")
     done = trpo_report("empty", "--out", "out")
     assert done.status == 1
-    assert "empty: broken; it is no run directory: it has no config.yaml" in done.err
+    assert "empty: broken; it is not a run directory, since it has no config.yaml" in done.err
     assert not (tmp_path / "out").exists()
 
 

@@ -13,7 +13,7 @@ from test_learning import METHODS
 from trpo_cli.report.content import Options, content
 from trpo_cli.report.published import published
 from trpo_cli.report.runs import find
-from trpo_cli.statistics import FEWEST, bounds, difference, estimate, holm, known
+from trpo_cli.statistics import FEWEST, bounds, difference, estimate, estimate_from_summary, holm
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "runs" / "reference"
@@ -90,7 +90,7 @@ def held_against(task: str, algo: str, ours: np.ndarray) -> tuple[str, float | N
     best = max((n for n in published(task) if n.compares(algo, 1_000_000)), key=lambda n: n.value, default=None)
     if best is None:
         return "-", None
-    test = difference(estimate([ours]), known(best.value, best.spread, best.seeds or 1))
+    test = difference(estimate([ours]), estimate_from_summary(best.value, best.spread, best.seeds or 1))
     assert test.p_value() is None or test.value > 0, "the text says that no mean is below the published number"
     deviation = "" if best.spread is None else f" ± {best.spread}"
     return f"{best.value}{deviation} {best.source}", test.p_value()

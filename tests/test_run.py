@@ -83,10 +83,10 @@ def test_the_configuration_reads_back(tmp_path: Path) -> None:
     [
         ("!!python/object/apply:os.system [touch hacked]", "there is no such tag"),
         ("!!python/name:os.system", "there is no such tag"),
-        ("env: &a [1]\npolicy: *a\nseed: 0\nchoices: {}", "it has aliases"),
+        ("env: &a [1]\npolicy: *a\nseed: 0\nchoices: {}", "it has YAML aliases"),
         ("env: " + "[" * 5000, "nested too deeply"),
         ("env: " + "[" * 300 + "]" * 300, "nested too deeply"),
-        ("env: {null: 2}", "the key None is no name"),
+        ("env: {null: 2}", "the key None is not a name"),
         ("env: !!set {a}", "it holds a set"),
         ("seed: 0\n" + "#" * 1_000_001, "too large"),
         ("just text", "is not the configuration of a run"),
@@ -107,7 +107,7 @@ def test_pipes_and_links_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     (tmp_path / "checkpoints").mkdir()
     os.mkfifo(tmp_path / "checkpoints" / "step_1.safetensors")
-    with pytest.raises(RunDirectoryError, match=r"step_1.safetensors is no plain file"):
+    with pytest.raises(RunDirectoryError, match=r"step_1.safetensors is not a regular file"):
         read_config(tmp_path)
     (tmp_path / "checkpoints" / "step_1.safetensors").unlink()
     (tmp_path / "checkpoints" / "step_1.safetensors").symlink_to("/dev/zero")

@@ -26,7 +26,7 @@ from trpo_cli.run.layout import SWEEP
 from trpo_cli.run.state import State
 from trpo_cli.sweep import results
 from trpo_cli.sweep.job import Job
-from trpo_cli.sweep.space import Space, space
+from trpo_cli.sweep.space import Space, make_space
 from trpo_cli.sweep.trials import WAYS_OUT, Options, Trials
 
 SMALL = ("env=CartPole-v1", "total_steps=128", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
@@ -57,7 +57,7 @@ def test_a_search_from_the_first_trial_to_the_best(trpo_train: Command, tmp_path
         assert config["algo"]["cg_iterations"] == int(row["algo.cg_iterations"])
         assert config["seed"] == 3
     best = max(table, key=lambda row: float(row["final_training_return"]))
-    command = shlex.split(done.out.rpartition("the best:  ")[2])
+    command = shlex.split(done.out.rpartition("best trial:  ")[2])
     assert command[0] == "trpo-train"
     assert {f"algo.delta={best['algo.delta']}", SMALL[0]} < set(command)
     again = trpo_train(*command[1:], "seed=3", "hydra.run.dir=again")
@@ -87,7 +87,7 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(
     for name, written in before.items():
         assert (tmp_path / "parts" / name / "summary.json").stat().st_mtime_ns == written
     other = trpo_train(*search, "hydra.sweeper.seeds=[3,6]", "sweep.resume=parts")
-    assert "parts holds another search, its seeds: [3, 5]; given: [3, 6]" in other.err
+    assert "parts holds another search, with seeds [3, 5] instead of [3, 6]" in other.err
 
 
 def test_a_trial_that_cannot_run_fails_alone(trpo_train: Command, tmp_path: Path) -> None:
@@ -99,17 +99,20 @@ def test_a_trial_that_cannot_run_fails_alone(trpo_train: Command, tmp_path: Path
     assert "algo.gamma: got 7" in done.out
     hopeless = trpo_train(*SEARCH, "algo.gamma=7,8", "hydra.sweeper.n_trials=1", "hydra.sweep.dir=none")
     assert hopeless.status == 1
-    assert "no trial came to a number" in hopeless.err
+    assert "no trial has a result" in hopeless.err
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ((), "nothing to search: no key has several values"),
-        ((DELTA, "seed=0,1"), "seed: hydra.sweeper.seeds=[0,1,2] are the seeds"),
-        ((DELTA, "seed=0"), "seed: hydra.sweeper.seeds=[0,1,2] are the seeds"),
+        ((), "nothing to search: give a key several values"),
+        ((DELTA, "seed=0,1"), "seed: cannot be searched; hydra.sweeper.seeds=[0,1,2] sets the seeds"),
+        ((DELTA, "seed=0"), "seed: cannot be searched; hydra.sweeper.seeds=[0,1,2] sets the seeds"),
         ((DELTA, "hydra.sweeper.metric=final_return"), "hydra.sweeper.metric: got 'final_return'; it should be"),
-        ((DELTA, "hydra.sweeper.metric=final_evaluation_return"), "eval.every=0 leaves no final_evaluation_return"),
+        (
+            (DELTA, "hydra.sweeper.metric=final_evaluation_return"),
+            "final_evaluation_return needs evaluations, but eval.every=0",
+        ),
         ((DELTA, "hydra.sweeper.seeds=[1,1]"), "hydra.sweeper.seeds: got [1, 1]"),
         ((DELTA, "hydra.sweeper.n_trails=9"), "n_trails: no such key; did you mean 'hydra.sweeper.n_trials'?"),
         ((DELTA, "hydra/sweeper/sampler=tpu"), "no option 'tpu'; did you mean 'tpe'?"),
@@ -118,10 +121,13 @@ def test_a_trial_that_cannot_run_fails_alone(trpo_train: Command, tmp_path: Path
             (DELTA, "hydra.sweeper.sampler.n_startup_trials=few"),
             "hydra.sweeper.sampler.n_startup_trials: got 'few'; it should be a valid integer",
         ),
-        (("algo.cg_iterations=interval(2,9)",), "algo.cg_iterations: 10 is a whole number: tag(int,interval(2,9))"),
-        (("algo.delta=tag(lg,interval(1,2))",), "algo.delta: no tag 'lg'; did you mean 'log'?"),
+        (
+            ("algo.cg_iterations=interval(2,9)",),
+            "algo.cg_iterations: 10 is a whole number; write tag(int,interval(2,9))",
+        ),
+        (("algo.delta=tag(lg,interval(1,2))",), "algo.delta: unknown tag 'lg'; did you mean 'log'?"),
         (("algo.delta=tag(log,interval(0,1))",), "algo.delta: tag(log,interval(0,1)): "),
-        (("algo.delta=tag(log,choice(1,2))",), "choices have no scale and no order"),
+        (("algo.delta=tag(log,choice(1,2))",), "choices take no tags and cannot be shuffled"),
     ],
 )
 def test_mistakes_are_said_before_any_work(
@@ -136,18 +142,18 @@ def test_mistakes_are_said_before_any_work(
 def test_without_optuna_the_extra_is_named(trpo_train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "optuna" else found(name))
-    assert "hydra/sweeper=optuna needs it: pip install 'trpo-cli[optuna]'" in trpo_train(*SEARCH, DELTA).err
+    assert "hydra/sweeper=optuna needs Optuna: pip install 'trpo-cli[optuna]'" in trpo_train(*SEARCH, DELTA).err
 
 
 def test_an_interval_is_for_a_search(trpo_train: Command) -> None:
-    assert "algo.delta: an interval has no end of values; hydra/sweeper=optuna" in trpo_train("-m", DELTA).err
+    assert "algo.delta: an interval has infinitely many values; hydra/sweeper=optuna" in trpo_train("-m", DELTA).err
 
 
 def test_a_preset_holds_a_space_and_the_best_of_it_is_one_run(trpo_train: Command, tmp_path: Path) -> None:
     preset = ("experiment=search/trust_region", *SMALL)
     done = trpo_train("-m", "hydra/sweeper=optuna", *preset, "hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=[0]")
     assert done.status == 0, done.err
-    best = trpo_train(*shlex.split(done.out.rpartition("the best:  ")[2])[1:], "hydra.run.dir=best")
+    best = trpo_train(*shlex.split(done.out.rpartition("best trial:  ")[2])[1:], "hydra.run.dir=best")
     assert best.status == 0, best.err
     assert (tmp_path / "best" / "summary.json").is_file()
 
@@ -156,16 +162,16 @@ def test_a_dry_run_says_the_space_and_builds_a_sample(trpo_train: Command, tmp_p
     done = trpo_train(*SEARCH, *SPACE, "sweep.dry_run=true")
     assert done.status == 0, done.err
     assert "algo.delta: from 0.003 to 0.1, log scale" in done.out
-    assert "20 trials of 3 seeds, 60 jobs at most" in done.out
+    assert "20 trials of 3 seeds, at most 60 jobs" in done.out
     wrong = trpo_train(*SEARCH, "algo.gamma=interval(2,3)", "sweep.dry_run=true")
-    assert "a sample cannot begin" in wrong.err
+    assert "a sample cannot start" in wrong.err
     assert list(tmp_path.iterdir()) == []
 
 
 def described(*texts: str, **defaults: Any) -> tuple[Space, dict[str, Any] | None]:
     """The space of these overrides of a configuration, and its default."""
     config = OmegaConf.create({"a": None, "hydra": {"runtime": {"choices": {"algo": "npg"}}}, **defaults})
-    found = space(OverridesParser.create().parse_overrides(list(texts)), config)
+    found = make_space(OverridesParser.create().parse_overrides(list(texts)), config)
     return found, found.default(config)
 
 
@@ -262,7 +268,7 @@ def test_the_hopeless_are_pruned_between_seeds(tmp_path: Path) -> None:
 def test_what_is_minimised_and_over_which_seeds(tmp_path: Path) -> None:
     trials, _ = searched(tmp_path / "s", lambda a, seed: a * (seed + 1), direction="minimize", over_seeds="median")
     assert trials.study.best_value == 2 * min(trial.params["a"] for trial in trials.all())
-    assert results.best(trials) == f"trpo-train a={trials.study.best_trial.params['a']}"
+    assert results.best_command(trials) == f"trpo-train a={trials.study.best_trial.params['a']}"
 
 
 def test_a_seed_that_fails_ends_its_trial(tmp_path: Path) -> None:
@@ -290,7 +296,7 @@ def test_a_search_without_the_end_of_an_episode_says_why(trpo_train: Command) ->
     done = trpo_train(*search, "env=Pendulum-v1", *sizes)
     assert done.status == 1
     assert f"trial_000  no episode ended in 512 steps, so there is no final_training_return; {WAYS_OUT}\n" in done.out
-    assert "error: no trial came to a number. The first: no episode ended in 512 steps, so there is no" in done.err
+    assert "error: no trial has a result. The first failed: no episode ended in 512 steps, so there is no" in done.err
 
 
 def test_a_search_killed_anywhere_asks_and_runs_the_same(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_native_batch_goes_on_bit_for_bit(env_id: str, kwargs: dict[str, Any])
 
 @pytest.mark.parametrize("env_id", ["Humanoid-v4", "Ant-v5"])
 def test_a_batch_that_keeps_its_data_goes_on_too(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contact_forces, "feeling", lambda env: None)
+    monkeypatch.setattr(contact_forces, "model_with_plugin", lambda env: None)
     check_native(env_id, {})
 
 
@@ -396,7 +396,7 @@ def test_bodies_that_sleep_and_plugins_are_refused(monkeypatch: pytest.MonkeyPat
     assert obstacle(env) is None
     env.unwrapped.model.opt.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP
     assert "sleep" in str(obstacle(env))
-    env.unwrapped.model = contact_forces.feeling(env.unwrapped)
+    env.unwrapped.model = contact_forces.model_with_plugin(env.unwrapped)
     assert "plugins" in str(obstacle(env))
 
 

@@ -19,18 +19,18 @@ from trpo_cli.statistics import (
     Floats,
     Statistic,
     are_enough,
+    bin_means,
     bounds,
     combination,
     difference,
     estimate,
+    estimate_from_summary,
     holm,
-    improvement,
-    known,
+    improvement_probability,
     mean_improvement,
     profile,
     profile_interval,
     steps_to,
-    stretches,
     trailing_mean,
 )
 
@@ -102,17 +102,17 @@ def test_the_interval_is_that_of_scipy(statistic: Statistic) -> None:
     np.testing.assert_allclose(gain.interval(), expected.confidence_interval())
     alone = stats.ttest_1samp(one, 0.5)
     np.testing.assert_allclose(estimate([one]).interval(), alone.confidence_interval())
-    assert difference(estimate([one]), known(0.5)).p_value() == pytest.approx(alone.pvalue)
+    assert difference(estimate([one]), estimate_from_summary(0.5)).p_value() == pytest.approx(alone.pvalue)
 
 
 def test_what_is_published_is_known_by_its_deviation() -> None:
     one = np.array([3.0, 4.0, 6.0, 5.0, 9.0])
     expected = stats.ttest_ind_from_stats(one.mean(), one.std(ddof=1), 5, 2.5, 1.5, 10, equal_var=False)
-    assert difference(estimate([one]), known(2.5, 1.5, 10)).p_value() == pytest.approx(expected.pvalue)
+    assert difference(estimate([one]), estimate_from_summary(2.5, 1.5, 10)).p_value() == pytest.approx(expected.pvalue)
 
 
 def test_where_nothing_varies_there_is_no_test() -> None:
-    gain = difference(estimate([np.full(5, 1000.0)]), known(1000.0))
+    gain = difference(estimate([np.full(5, 1000.0)]), estimate_from_summary(1000.0))
     assert gain.p_value() is None
     np.testing.assert_array_equal(gain.interval(), (0, 0))
 
@@ -183,7 +183,7 @@ def improvements(sizes: tuple[int, int], gap: float, draws: int, seed: int = 5) 
     """The probability that a normal value is above another whose mean is lower by the gap, drawn often."""
     generator = np.random.default_rng(seed)
     pairs = [(generator.normal(gap, 1, sizes[0]), generator.normal(0, 1, sizes[1])) for _ in range(draws)]
-    return [improvement(one, other) for one, other in pairs]
+    return [improvement_probability(one, other) for one, other in pairs]
 
 
 def chance(gap: float) -> float:
@@ -193,11 +193,11 @@ def chance(gap: float) -> float:
 def test_the_probability_of_improvement_counts_pairs() -> None:
     one, other = np.array([1.0, 2.0, 5.0, 5.0, 9.0]), np.array([2.0, 3.0, 4.0, 0.0, 1.0])
     expected = stats.mannwhitneyu(one, other).statistic / 25
-    assert improvement(one, other)[0] == pytest.approx(expected)
-    found, low, high = improvement(other + 100, one)
+    assert improvement_probability(one, other)[0] == pytest.approx(expected)
+    found, low, high = improvement_probability(other + 100, one)
     assert (found, high) == (1, 1)
     assert 0.5 < low < 0.7, "five runs that are all above five others do not decide that it is always so"
-    assert improvement(one, one)[0] == 0.5
+    assert improvement_probability(one, one)[0] == 0.5
 
 
 @pytest.mark.parametrize("sizes", [(5, 5), (5, 10)])
@@ -223,7 +223,7 @@ def test_differences_cover_whatever_the_deviations(sizes: tuple[int, int]) -> No
         for statistic, least in ((MEAN, 0.94), (IQM, 0.91)):
             gain = difference(estimate([one], statistic), estimate([other], statistic))
             assert covered(*gain.interval(), 1.0) >= least
-        pairs = [improvement(one[:, draw], other[:, draw]) for draw in range(2000)]
+        pairs = [improvement_probability(one[:, draw], other[:, draw]) for draw in range(2000)]
         _, low, high = np.array(pairs).T
         truth = float(stats.norm.cdf(1 / math.hypot(1, width)))
         assert covered(low, high, truth) >= 0.91
@@ -258,4 +258,4 @@ def test_the_first_step_at_the_threshold_counts() -> None:
 
 def test_means_over_stretches() -> None:
     x, y = np.array([1.0, 2, 3, 7]), np.array([1.0, np.nan, 3, 5])
-    np.testing.assert_array_equal(stretches(x, y, np.array([0.0, 2, 4, 6, 8])), [1, 3, np.nan, 5])
+    np.testing.assert_array_equal(bin_means(x, y, np.array([0.0, 2, 4, 6, 8])), [1, 3, np.nan, 5])

@@ -75,7 +75,7 @@ def test_self_normalisation_by_hand() -> None:
 
 @pytest.mark.parametrize(("surrogate", "unmoved"), [(self_normalised, True), (importance_sampled, False)])
 def test_a_number_added_to_q_changes_no_gradient(surrogate: Any, unmoved: bool) -> None:
-    """Only the self-normalised estimator needs no baseline (seed 004, below equation 33)."""
+    """Only the self-normalised estimator needs no baseline (the TRPO paper, equation 16)."""
     theta, every, action, generator = softmax_policy(3)
     q = torch.randn(action.shape, generator=generator, dtype=torch.float64)
     log_prob = every.gather(1, action)

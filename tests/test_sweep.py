@@ -27,7 +27,7 @@ from trpo_cli.run.lock import Lock
 from trpo_cli.run.signals import Stopped, StopRequest
 from trpo_cli.run.state import State, state
 from trpo_cli.sweep.campaign import Campaign
-from trpo_cli.sweep.job import Job, jobs, resumed
+from trpo_cli.sweep.job import Job, make_jobs, with_sweep_directory
 from trpo_cli.sweep.status import Status
 
 SMALL = ("env=CartPole-v1", "total_steps=256", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
@@ -102,16 +102,19 @@ def test_a_finished_job_of_another_configuration_is_no_success(trpo_train: Comma
 def test_a_sweep_is_never_mixed_with_another(trpo_train: Command, tmp_path: Path) -> None:
     assert trpo_train("-m", *SMALL, "seed=0", "hydra.sweep.dir=sweep").status == 0
     again = trpo_train("-m", *SMALL, "seed=1", "hydra.sweep.dir=sweep")
-    assert "sweep holds a sweep already: sweep.resume=sweep continues it" in again.err
+    assert "sweep already holds a sweep: sweep.resume=sweep continues it" in again.err
     lock = Lock(tmp_path / "sweep" / ".lock")
     assert "is being written to by process" in trpo_train("-m", *SMALL, "seed=1", "sweep.resume=sweep").err
     lock.release()
     alone = trpo_train(*SMALL, "sweep.dry_run=true")
-    assert alone.err.startswith("error: sweep.dry_run: this is no sweep; -m, --multirun makes it one")
+    assert alone.err.startswith("error: sweep.dry_run: applies to sweeps only; add -m (--multirun) to run one")
     assert not (tmp_path / "runs").exists()
     assert "sweep.dry_run: got 'no'" in trpo_train("-m", *SMALL, "sweep.dry_run=no").err
-    assert "subdir: the jobs of a sweep are named" in trpo_train("-m", *SMALL, "hydra.sweep.subdir=x").err
-    assert "max_batch_size: got -1; a number" in trpo_train("-m", *SMALL, "hydra.sweeper.max_batch_size=-1").err
+    assert (
+        "subdir: cannot be set, since the jobs of a sweep are named"
+        in trpo_train("-m", *SMALL, "hydra.sweep.subdir=x").err
+    )
+    assert "max_batch_size: got -1; give a number" in trpo_train("-m", *SMALL, "hydra.sweeper.max_batch_size=-1").err
     assert "total_steps: got 'nine'" in trpo_train("-m", *SMALL, "seed=0", "total_steps=nine", "sweep.resume=sweep").out
 
 
@@ -140,7 +143,7 @@ def test_jobs_that_were_cut_off_are_launched_again(
     monkeypatch.setattr(Campaign, "_launch", breaking)
     done = trpo_train("-m", *SMALL, "seed=0,1", "total_steps=320", "sweep.resume=sweep")
     assert done.status == 0, done.err
-    assert "jobs were cut off, and are launched again: RuntimeError: a worker was killed" in done.err
+    assert "relaunching jobs that were cut off: RuntimeError: a worker was killed" in done.err
     assert [job["env_steps"] for job in statuses(tmp_path / "sweep").values()] == [320, 320]
 
 
@@ -149,7 +152,7 @@ def test_a_job_that_another_process_is_at_is_no_success(trpo_train: Command, tmp
     done = trpo_train("-m", "experiment=large_batch", "seed=0", "hydra.sweep.dir=sweep")
     lock.release()
     assert done.status == 1
-    assert "1 of 1 jobs are not finished. To go on with them:\n  trpo-train -m" in done.err
+    assert "1 of 1 jobs have not finished. To resume them:\n  trpo-train -m" in done.err
 
 
 def test_who_launches_and_who_looks_on_write_one_after_the_other(tmp_path: Path) -> None:
@@ -158,7 +161,7 @@ def test_who_launches_and_who_looks_on_write_one_after_the_other(tmp_path: Path)
     ticks = itertools.count()
     status.state = lambda job: State("waiting", next(ticks))  # type: ignore[method-assign]
     with ThreadPoolExecutor(2) as pool:
-        for look in [pool.submit(status.look) for _ in range(50)]:
+        for look in [pool.submit(status.refresh) for _ in range(50)]:
             look.result()
 
 
@@ -167,12 +170,12 @@ def test_a_dry_run_builds_every_job_and_writes_nothing(trpo_train: Command, tmp_
     assert done.status == 1
     assert "waiting" in done.out
     assert "policy.hidden_sizes[0]: got [0]" in done.out
-    assert "1 of 2 jobs cannot begin" in done.err
+    assert "1 of 2 jobs cannot start" in done.err
     done = trpo_train("-m", *SMALL, "logger=wandb", "logger.mode=of", "sweep.dry_run=true")
     assert "logger.mode: got 'of'" in done.out
     done = trpo_train("-m", *SMALL, "seed=0,1", "sweep.dry_run=true")
     assert done.status == 0
-    assert "2 jobs can begin; nothing was run" in done.out
+    assert "2 jobs can start; nothing was run" in done.out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -182,13 +185,13 @@ def test_a_sweep_goes_on_with_its_command_alone(trpo_train: Command, tmp_path: P
     for words in (("-m", "sweep.resume=sweep"), ("-m", "total_steps=512", "sweep.resume=sweep")):
         refused = trpo_train(*words)
         assert refused.status == 1
-        assert f"which it is added to:\n  trpo-train -m {' '.join(SMALL)} seed=0 sweep.resume=" in refused.err
+        assert f"and add it to that:\n  trpo-train -m {' '.join(SMALL)} seed=0 sweep.resume=" in refused.err
     assert (tmp_path / "sweep" / SWEEP).read_bytes() == before
     for words in (("resume=sweep",), ("-m", "resume=sweep")):
         assert "holds a sweep: its command goes on with sweep.resume=sweep" in trpo_train(*words).err
     assert "did you mean 'sweep'?" in trpo_train("resume=swep").err
     dry = trpo_train("-m", *SMALL, "seed=0,1", "sweep.resume=sweep", "sweep.dry_run=true")
-    assert "1 jobs can begin, 1 are finished; nothing was run" in dry.out
+    assert "1 jobs can start, 1 are finished; nothing was run" in dry.out
 
 
 def test_mistakes_are_found_before_the_first_job(
@@ -203,14 +206,14 @@ def test_mistakes_are_found_before_the_first_job(
     hopeless = trpo_train("-m", *SMALL, "gamma=0.9,0.99", "hydra.sweep.dir=none")
     assert (hopeless.status, hopeless.out) == (1, "")
     assert "gamma: no such key; did you mean 'algo.gamma'?" in hopeless.err
-    assert "hydra.sweep.dir=DIR is where a sweep lies" in trpo_train("-m", *SMALL, "hydra.run.dir=x").err
-    assert "hydra.run.dir=DIR is where a run lies" in trpo_train(*SMALL, "hydra.sweep.dir=x").err
+    assert "a sweep takes hydra.sweep.dir=DIR" in trpo_train("-m", *SMALL, "hydra.run.dir=x").err
+    assert "a single run takes hydra.run.dir=DIR" in trpo_train(*SMALL, "hydra.sweep.dir=x").err
     assert {path.name for path in tmp_path.iterdir()} == {"sweep"}
 
 
 def test_names_are_those_of_the_overrides() -> None:
     def names(*combinations: list[str]) -> list[str]:
-        return [job.name for job in jobs(combinations, Path("sweep"))]
+        return [job.name for job in make_jobs(combinations, Path("sweep"))]
 
     constant = ["total_steps=9", "resume=auto", "hydra.sweep.dir=x", "experiment=large_batch"]
     assert names(["seed=0", "algo=trpo", *constant], ["seed=1", "algo=trpo", *constant]) == [
@@ -223,18 +226,21 @@ def test_names_are_those_of_the_overrides() -> None:
     assert odd != other
     assert odd.startswith("env.kwargs=_a_1_-")
     assert all(len(name) < 255 for name in names([f"policy.hidden_sizes=[{'8,' * 200}8]"]))
-    with pytest.raises(ConfigError, match="seed=0: this job comes 2 times"):
-        jobs([["seed=0"], ["seed=0"]], Path("sweep"))
+    with pytest.raises(ConfigError, match="seed=0: this job occurs 2 times"):
+        make_jobs([["seed=0"], ["seed=0"]], Path("sweep"))
 
 
 def test_where_a_resumed_sweep_lies(tmp_path: Path) -> None:
-    assert resumed(["-m", "seed=0,1"]) == ["-m", "seed=0,1"]
+    assert with_sweep_directory(["-m", "seed=0,1"]) == ["-m", "seed=0,1"]
     with pytest.raises(RunDirectoryError, match="holds no sweep"):
-        resumed([f"sweep.resume={tmp_path}"])
+        with_sweep_directory([f"sweep.resume={tmp_path}"])
     (tmp_path / SWEEP).touch()
-    assert resumed([f"sweep.resume={tmp_path}"]) == [f"sweep.resume='{tmp_path}'", f"hydra.sweep.dir='{tmp_path}'"]
-    with pytest.raises(ConfigError, match="says already where"):
-        resumed([f"sweep.resume={tmp_path}", "hydra.sweep.dir=x"])
+    assert with_sweep_directory([f"sweep.resume={tmp_path}"]) == [
+        f"sweep.resume='{tmp_path}'",
+        f"hydra.sweep.dir='{tmp_path}'",
+    ]
+    with pytest.raises(ConfigError, match="already says where"):
+        with_sweep_directory([f"sweep.resume={tmp_path}", "hydra.sweep.dir=x"])
 
 
 def test_the_state_of_a_run_is_read_from_its_files(tmp_path: Path) -> None:
@@ -348,7 +354,7 @@ def test_grids_of_a_preset_are_run_once_each(trpo_train: Command, tmp_path: Path
     assert listed() == sorted(f"algo={algo},env={task},seed={seed}" for algo, seed in cells for task in tasks)
     assert listed("env=Pendulum-v1", "seed=7") == [f"algo={algo},env=Pendulum-v1,seed=7" for algo in ("npg", "trpo")]
     done = trpo_train("-m", "hydra.sweeper.grids=[{seed: '1,1'}]", "hydra.sweep.dir=sweep", "sweep.dry_run=true")
-    assert "this job comes 2 times" in done.err
+    assert "this job occurs 2 times" in done.err
     for wrong in ("5", "[5]", "{seed: 1}"):
         done = trpo_train("-m", f"hydra.sweeper.grids={wrong}", "hydra.sweep.dir=sweep", "sweep.dry_run=true")
         assert "hydra.sweeper.grids: got" in done.err

@@ -54,7 +54,7 @@ def problems(draw: st.DrawFn) -> tuple[FiniteMDP, Tensor, float]:
         termination=draw(st.sampled_from([0.0, 0.1, 0.9])),
         mdp_seed=draw(st.integers(0, 1000)),
     )
-    mdp, rng = FiniteMDP.of(env), np.random.default_rng(draw(st.integers(0, 1000)))
+    mdp, rng = FiniteMDP.from_env(env), np.random.default_rng(draw(st.integers(0, 1000)))
     table = random_table(rng, tuple(mdp.reward.shape))
     if draw(st.booleans()):
         table[torch.from_numpy(rng.random(mdp.reward.shape) < 0.3)] = draw(st.sampled_from([0.0, 1e-300, 1e-30]))
@@ -166,7 +166,7 @@ def test_no_rival_does_better(problem: tuple[FiniteMDP, Tensor, float], exponent
 @pytest.mark.parametrize("gamma", [1e-6, 1e-3, 0.5, 0.99, 0.9999, 1 - 1e-7])
 def test_all_states_use_the_whole_radius(gamma: float) -> None:
     """States with something to gain share one KL, however small; all else being equal, gain is half quadratic."""
-    mdp = FiniteMDP.of(RandomMDP(termination=0.1))
+    mdp = FiniteMDP.from_env(RandomMDP(termination=0.1))
     old = uniform(mdp)
     values = mdp.evaluate(old, gamma)
     coefficient = values.penalty_coefficient(gamma)
@@ -264,7 +264,7 @@ def test_the_return_never_falls(improve: Improve, problem: tuple[FiniteMDP, Tens
 @IMPROVEMENTS
 def test_small_gamma_reaches_the_optimum(improve: Improve) -> None:
     """The bounds are then loose enough to learn by: within 1e-3 of what greedy policy iteration finds."""
-    gamma, mdp = 0.1, FiniteMDP.of(RandomMDP(num_states=6, num_actions=3))
+    gamma, mdp = 0.1, FiniteMDP.from_env(RandomMDP(num_states=6, num_actions=3))
     optimal, table = uniform(mdp), uniform(mdp)
     for _ in range(20):
         best = mdp.evaluate(optimal, gamma).action_value.argmax(-1)
@@ -277,7 +277,7 @@ def test_small_gamma_reaches_the_optimum(improve: Improve) -> None:
 @IMPROVEMENTS
 def test_an_optimal_policy_stays(improve: Improve) -> None:
     """All rewards are equal, so no action is better than another."""
-    mdp = FiniteMDP.of(RandomMDP(num_states=3, branching=2, termination=0.0))
+    mdp = FiniteMDP.from_env(RandomMDP(num_states=3, branching=2, termination=0.0))
     still = FiniteMDP(mdp.pair, mdp.successor, mdp.probability, torch.zeros_like(mdp.reward), mdp.start)
     table, penalty = improve(still.evaluate(uniform(mdp), 0.9), uniform(mdp), 0.9)
     assert torch.equal(table, uniform(mdp))
@@ -331,7 +331,7 @@ def test_spaces_without_a_table_are_refused() -> None:
 
 @pytest.mark.parametrize("algo", ["cpi", "monotone_pi"])
 def test_iterations_log_both_sides_of_the_bound(algo: str) -> None:
-    mdp = FiniteMDP.of(gymnasium.make("FrozenLake-v1"))
+    mdp = FiniteMDP.from_env(gymnasium.make("FrozenLake-v1"))
     parts = built(f"algo={algo}", "env=FrozenLake-v1")
     policy, algorithm, eta = parts.policy, parts.algorithm, mdp.evaluate(uniform(mdp), 0.9).eta
     assert isinstance(policy, TabularPolicy)

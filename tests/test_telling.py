@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import TESTS, Command
 
-from trpo_cli.run.layout import command
+from trpo_cli.shell import shell_command
 
 SHORT = ("total_steps=64", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
 
@@ -33,22 +33,22 @@ def test_a_command_has_its_path_where_a_shell_would_not_find_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = moved(tmp_path, monkeypatch)
-    assert command("tensorboard") == "'an env/bin/tensorboard'"
-    assert command("trpo-eval") == "trpo-eval"  # it is somewhere else
+    assert shell_command("tensorboard") == "'an env/bin/tensorboard'"
+    assert shell_command("trpo-eval") == "trpo-eval"  # it is somewhere else
     monkeypatch.setenv("PATH", str(installed))
-    assert command("tensorboard") == "tensorboard"
+    assert shell_command("tensorboard") == "tensorboard"
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "tensorboard").touch(mode=0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'others'}:{installed}")
-    assert command("tensorboard") == "'an env/bin/tensorboard'"
+    assert shell_command("tensorboard") == "'an env/bin/tensorboard'"
 
 
 def test_a_command_finds_what_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved(tmp_path, monkeypatch)
-    assert command("trpo-eval", ["mine"]) == "trpo-eval"
+    assert shell_command("trpo-eval", ["mine"]) == "trpo-eval"
     monkeypatch.setenv("PYTHONPATH", "my code:.")
-    assert command("trpo-eval", ["mine"]) == "PYTHONPATH='my code:.' trpo-eval"
-    assert command("trpo-eval") == "trpo-eval"
+    assert shell_command("trpo-eval", ["mine"]) == "PYTHONPATH='my code:.' trpo-eval"
+    assert shell_command("trpo-eval") == "trpo-eval"
 
 
 @pytest.mark.slow

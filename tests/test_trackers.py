@@ -44,7 +44,7 @@ def test_a_tracker_of_ones_own_gets_every_row(trpo_train: Command, tmp_path: Pat
 def test_one_that_fails_does_not_end_the_run(trpo_train: Command, tmp_path: Path) -> None:
     done = trpo_train(*SMALL, *OWN, "+logger.fails=write", "hydra.run.dir=run")
     assert done.status == 0
-    assert done.err.count("Recorder failed and gets no more rows, training goes on") == 1
+    assert done.err.count("Recorder failed and receives no more rows; training continues") == 1
     assert "the line is dead" in (tmp_path / "run" / "train.log").read_text()
     assert len(logged(tmp_path / "run")) == 10
     (reason,) = said("close")
@@ -56,7 +56,7 @@ def test_one_that_fails_does_not_end_the_run(trpo_train: Command, tmp_path: Path
     assert done.status == 0
     assert "the line is dead" in (tmp_path / "other" / "train.log").read_text()
     refused = trpo_train(*SMALL, *OWN, "+logger.fails=begin", "hydra.run.dir=third")
-    assert "error: logger: Recorder cannot begin: OSError: the line is dead" in refused.err
+    assert "error: logger: Recorder cannot start: OSError: the line is dead" in refused.err
     assert not (tmp_path / "third").exists()
 
 

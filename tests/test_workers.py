@@ -118,7 +118,7 @@ def test_a_worker_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) ->
     endless, env = functools.partial(time.sleep, 1000.0), gymnasium.make("Probe/Constant-v0")
     with pytest.raises(Failure) as failure:
         parent.Workers(endless, (env.observation_space, env.action_space), [0, 1], timeout=30.0)  # type: ignore[arg-type]
-    assert failure.value.what == ": worker process 0 did not make its environment within 0.3 s"
+    assert failure.value.summary == ": worker process 0 did not make its environment within 0.3 s"
     assert set(multiprocessing.active_children()) <= before
 
 
@@ -222,8 +222,8 @@ print(tempfile.gettempdir())
         assert len(first.split()) == 2  # workers
     else:
         assert first == (
-            f"sampler.vectorization: TMPDIR={long} is too long for the sockets of worker processes, and in {place} "
-            "nothing can be made: No such file or directory; give a shorter one, or take sync"
+            f"sampler.vectorization: TMPDIR={long} is too long for the sockets of worker processes, and {place} "
+            "is not writable: No such file or directory; set a shorter TMPDIR, or use sync"
         )
 
 

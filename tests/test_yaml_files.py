@@ -93,8 +93,8 @@ OPTIONS = {
     "- Mine": "a list of defaults leads back to the option that it is of",
     "- gym\n- _self_\nid: CartPole-v1\nstep_timeout: a": "env.step_timeout: got 'a'; it should be a valid number\n"
     "it stands in mine/env/Mine.yaml, line 5, column 1",
-    "- _self_": "env: its YAML has no id; 'defaults: [OPTION, _self_]' takes that of another option",
-    "- _self_\nid: A": "env: its YAML has no _target_; 'defaults: [OPTION, _self_]' takes that of another option",
+    "- _self_": "env: its YAML has no id; 'defaults: [OPTION, _self_]' inherits it from another option",
+    "- _self_\nid: A": "env: its YAML has no _target_; 'defaults: [OPTION, _self_]' inherits it from another option",
 }
 
 
@@ -122,7 +122,7 @@ def test_in_a_sweep_it_is_said_of_its_job(trpo_train: Command, tmp_path: Path) -
     (tmp_path / "mine" / "env" / "Mine.yaml").write_text("id: [1\n")
     done = trpo_train("-m", "--config-dir", "mine", "env=Mine,CartPole-v1", "sweep.dry_run=true")
     assert "mine/env/Mine.yaml, line 1, column 5: the bracket or quote" in done.out
-    assert "error: 1 of 2 jobs cannot begin" in done.err
+    assert "error: 1 of 2 jobs cannot start" in done.err
 
 
 def test_of_the_configuration_of_a_run(

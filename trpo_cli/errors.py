@@ -1,32 +1,32 @@
-"""What can go wrong in a way the user can mend: said in a few lines, without a traceback, with exit status 1."""
+"""Errors that the user can fix. Commands print their messages without a traceback and exit with status 1."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-TAKEN = "'defaults: [OPTION, _self_]' takes that of another option"
-"""What mends a YAML file that says too little."""
+INHERIT_HINT = "'defaults: [OPTION, _self_]' inherits it from another option"
+"""The hint for a YAML file that lacks keys."""
 
 
 class UserError(Exception):
-    """Base of every error whose message alone tells the user what to do."""
+    """Base class of errors whose message alone tells the user what to do."""
 
 
 class ConfigError(UserError):
-    """A key, value or combination of the configuration that does not fit."""
+    """An invalid key, value or combination in the configuration."""
 
 
 class UnknownNameError(ConfigError):
-    """A name that no key, group or option has: the help says which there are."""
+    """An unknown key, group or option; the help lists the known ones."""
 
 
 class EnvironmentFault(UserError):
-    """An environment returned something no learner can use, or raised."""
+    """An environment raised an error, or returned something that cannot be learned from."""
 
 
-class EnvironmentMisfit(UserError):
-    """An environment returned what it does not declare, and would do so again: no further try is of use."""
+class EnvironmentContractError(UserError):
+    """An environment returned something it does not declare, and would do so again, so retrying is useless."""
 
 
 class NoSnapshot(EnvironmentFault):
@@ -34,19 +34,19 @@ class NoSnapshot(EnvironmentFault):
 
 
 class TrainingError(UserError):
-    """Training cannot go on from here; the last checkpoint is intact."""
+    """Training cannot continue; the last checkpoint is intact."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is missing, damaged or of an unknown version."""
+    """A checkpoint is missing, damaged, or of an unknown version."""
 
 
 class NewerCheckpointError(CheckpointError):
-    """A checkpoint that a later version of this program wrote."""
+    """A later version of this program wrote the checkpoint."""
 
 
 class RunDirectoryError(UserError):
-    """A run directory that cannot be used as asked."""
+    """A run directory cannot be used in the requested way."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -54,7 +54,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
-def nearest(given: str, known: Iterable[str], above: str = "") -> str:
+def did_you_mean(given: str, known: Iterable[str], above: str = "") -> str:
     """`; did you mean 'x'?` for the known name closest to `given`, with what stands `above` it; nothing if none is."""
     names = {name.lower(): name for name in known if name != given}
     close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6)

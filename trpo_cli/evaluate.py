@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from trpo_cli.cli.command_line import Parser, path
-from trpo_cli.cli.failures import reported
+from trpo_cli.cli.failures import report_errors
 from trpo_cli.config.build import as_whole
 from trpo_cli.errors import UserError
 from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.play.film import film, prepare
 from trpo_cli.play.trained import Trained, load, run_directories
-from trpo_cli.run.layout import relative, staying
+from trpo_cli.shell import keep_working_directory, short_path
 
 HEADER = """\
 |    return | {:>20} |      std |  length | episodes |       steps | task, run
@@ -44,7 +44,7 @@ class Played:
         return (
             f"| {result.returns.mean():9.2f} | {span:>20} | {result.returns.std():8.2f} | "
             f"{result.lengths.mean():7.1f} | {len(result.returns):8} | {self.trained.env_steps:11,} | "
-            f"{self.trained.task.id}, {relative(self.directory)}"
+            f"{self.trained.task.id}, {short_path(self.directory)}"
         )
 
     def record(self) -> dict[str, Any]:
@@ -70,13 +70,13 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
     header = f"{head(arguments)}\n"
     for directory in directories:
         try:
-            with staying():
+            with keep_working_directory():
                 trained = load(directory, arguments.plugins, arguments.checkpoint)
                 result = evaluate(*trained[:3], plan, arguments.seed, arguments.sample)
         except UserError as error:
             if len(directories) == 1:
                 raise
-            place = str(relative(directory))
+            place = str(short_path(directory))
             said = str(error) if place in str(error) else f"{place}: {error}"
             row = f"| {'failed':>9} | {INDENTED.join(said.splitlines())}"
         else:
@@ -101,10 +101,10 @@ def screen(trained: Trained, arguments: argparse.Namespace) -> None:
     plan = Episodes(arguments.video_episodes, arguments.max_steps)
     result = film(trained, arguments.video.absolute(), plan, arguments.seed, arguments.sample)
     episodes = ", ".join(f"{r:.2f} in {n} steps" for r, n in zip(result.returns, result.lengths, strict=True))
-    print(f"filmed in {relative(arguments.video)}, returns: {episodes}")
+    print(f"filmed in {short_path(arguments.video)}, returns: {episodes}")
 
 
-@reported
+@report_errors
 def main() -> None:
     """The command `trpo-eval`."""
     arguments = parser().parse_args()

@@ -1,4 +1,4 @@
-"""What does not fit into memory: refused beforehand where that can be known, and else said in a sentence."""
+"""Refuses batches that cannot fit into memory, and explains errors when memory runs out."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ from pathlib import Path
 
 from trpo_cli.errors import ConfigError, TrainingError
 
-MACHINE = Path("/proc/meminfo")
-CONTAINER = Path("/sys/fs/cgroup")
-LACK = re.compile(r"(?:DefaultCPUAllocator: can't allocate|CUDA out of) memory[^\n]*")  # what torch says of it
+MACHINE_FILE = Path("/proc/meminfo")
+CONTAINER_FOLDER = Path("/sys/fs/cgroup")
+OUT_OF_MEMORY = re.compile(r"(?:DefaultCPUAllocator: can't allocate|CUDA out of) memory[^\n]*")  # messages of torch
 
 
 @contextlib.contextmanager
-def enough_memory() -> Iterator[None]:
-    """Raises `TrainingError` where memory is asked for that is not there."""
+def explain_out_of_memory() -> Iterator[None]:
+    """Raise `TrainingError` in place of errors of NumPy and torch when memory runs out."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        lack = LACK.search(str(error))
+        lack = OUT_OF_MEMORY.search(str(error))
         if lack is None and not isinstance(error, MemoryError):
             raise
-        said = lack[0] if lack else str(error)
+        detail = lack[0] if lack else str(error)
         raise TrainingError(
-            f"out of memory{f': {said}' if said else ''}\n"
-            "how much is needed depends on sampler.steps_per_iteration, sampler.num_envs, and the hidden_sizes of "
-            "policy and critic"
+            f"out of memory{f': {detail}' if detail else ''}\n"
+            "reduce sampler.steps_per_iteration, sampler.num_envs, or the hidden_sizes of policy and critic"
         ) from error
 
 
-def refuse_batch(steps: int, bytes_a_step: int) -> None:
-    """Raise `ConfigError` if a batch of so many steps, of so many bytes at least, can never fit."""
-    needed, there = steps * bytes_a_step, whole_memory()
+def refuse_oversized_batch(steps: int, bytes_a_step: int) -> None:
+    """Raise `ConfigError` if a batch of `steps` steps, of at least `bytes_a_step` bytes each, exceeds the memory."""
+    needed, there = steps * bytes_a_step, total_memory()
     if needed > there:
         most = 10 ** int(math.log10(there / bytes_a_step))
         raise ConfigError(
@@ -43,18 +42,18 @@ def refuse_batch(steps: int, bytes_a_step: int) -> None:
         )
 
 
-def whole_memory() -> float:
-    """Bytes of memory and swap of the machine, or of the container; infinite where the system does not say."""
-    return min(_of_machine(), _of_container())
+def total_memory() -> float:
+    """Bytes of memory and swap of the machine or the container, whichever is less; infinite if unknown."""
+    return min(_machine_memory(), _container_memory())
 
 
-def _of_machine() -> float:
+def _machine_memory() -> float:
     with contextlib.suppress(OSError):
-        return 1024.0 * sum(map(int, re.findall(r"^(?:MemTotal|SwapTotal): +(\d+) kB", MACHINE.read_text(), re.M)))
+        return 1024.0 * sum(map(int, re.findall(r"^(?:MemTotal|SwapTotal): +(\d+) kB", MACHINE_FILE.read_text(), re.M)))
     return math.inf
 
 
-def _of_container() -> float:
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number
-        return float(sum(int((CONTAINER / f"memory.{name}").read_text()) for name in ("max", "swap.max")))
+def _container_memory() -> float:
+    with contextlib.suppress(OSError, ValueError):  # "max" means no limit
+        return float(sum(int((CONTAINER_FOLDER / f"memory.{name}").read_text()) for name in ("max", "swap.max")))
     return math.inf

@@ -1,6 +1,6 @@
-"""The ranges a setting may lie in, as types: a signature is the schema of its configuration.
+"""Ranges of settings as types, so that signatures are the schema of the configuration.
 
-`build.py` checks every configured value against the annotation of the parameter that receives it.
+`config/build.py` checks every configured value against the annotation of the parameter that receives it.
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ UnitInterval = Annotated[float, Ge(0), Le(1)]
 Fraction = Annotated[float, Gt(0), Le(1)]
 Shrink = Annotated[float, Gt(0), Lt(1)]
 Count = Annotated[int, Ge(1)]
-Threads = Annotated[int, Ge(1), Le(1024)]  # more of them end a process
+Threads = Annotated[int, Ge(1), Le(1024)]  # more threads can crash the process
 NonNegativeInt = Annotated[int, Ge(0)]

@@ -1,9 +1,10 @@
 """Advantage estimators as pure functions of (T, N) tensors.
 
-Shared arguments, all (T, N): `reward` of the action at time t; `value` V(s_t); `next_value` V of the true successor,
-also where a time limit or the end of the batch cut the episode; `terminated` and `truncated`. After a termination
-nothing follows, so the successor counts 0; after a truncation the recursion stops, and the successor's value stands for
-what would have followed. Each returns the advantage (T, N); the return that the critic learns is advantage + value.
+All functions take tensors (T, N): `reward` of the action at time t; `value`, V(s_t); `next_value`, V of the true
+successor, even where a time limit or the end of the batch cut the episode off; `terminated` and `truncated`. After a
+termination nothing follows, so the successor's value counts as 0. After a truncation the recursion stops, and the
+successor's value stands for the rest of the episode. Each function returns the advantages (T, N); the returns that the
+critic learns are advantage + value.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def gae(
 def monte_carlo(
     reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, truncated: Tensor, gamma: UnitInterval
 ) -> Tensor:
-    """Reward-to-go minus baseline (seed 002): the discounted rewards up to the end of the episode, less V(s_t).
+    """Reward-to-go minus a baseline (Williams 1992): the discounted rewards until the end of the episode, less V(s_t).
 
-    An episode that was cut off is closed with the value of its successor. This is `gae` with lam = 1.
+    The value of the successor completes an episode that was cut off. This is `gae` with lam = 1.
     """
     return gae(reward, value, next_value, terminated, truncated, gamma, lam=1.0)
 
@@ -55,7 +56,10 @@ def n_step(
     *,
     n: Count,
 ) -> Tensor:
-    """sum_{k<n} gamma^k r_{t+k} + gamma^n V(s_{t+n}) - V(s_t) (seed 001), shortened where an episode or batch ends."""
+    """sum_{k<n} gamma^k r_{t+k} + gamma^n V(s_{t+n}) - V(s_t) (Mnih et al. 2016).
+
+    The sum is shorter where an episode or the batch ends.
+    """
     one_step = reward + gamma * next_value * ~terminated
     goes_on = ~(terminated | truncated)[:-1]
     target = one_step

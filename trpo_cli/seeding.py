@@ -1,4 +1,4 @@
-"""One seed, many independent streams: each named part of a run draws from its own generator."""
+"""Many independent streams from one seed: each named part of a run draws from its own generator."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ import numpy as np
 import torch
 
 
-def sequence(seed: int, stream: str) -> np.random.SeedSequence:
-    """The seed sequence of one named stream, for example `"environments"`."""
+def seed_sequence(seed: int, stream: str) -> np.random.SeedSequence:
+    """The seed sequence of a named stream, for example `"environments"`."""
     return np.random.SeedSequence([seed, zlib.crc32(stream.encode())])
 
 
 def torch_generator(seed: int, stream: str) -> torch.Generator:
-    """A CPU generator for one named stream."""
-    return torch.Generator().manual_seed(int(sequence(seed, stream).generate_state(1, np.uint64)[0] >> 1))
+    """A CPU generator for a named stream."""
+    return torch.Generator().manual_seed(int(seed_sequence(seed, stream).generate_state(1, np.uint64)[0] >> 1))
 
 
 def environment_seeds(seed: int, stream: str, count: int) -> list[int]:
     """One seed for each of `count` environments."""
-    return [int(word) for word in sequence(seed, stream).generate_state(count)]
+    return [int(word) for word in seed_sequence(seed, stream).generate_state(count)]
 
 
 def seed_globals(seed: int, stream: str) -> None:
-    """Seed the generators that all code of a process shares, for one named stream: torch's, NumPy's and Python's.
+    """Seed the global generators of torch, NumPy and Python for a named stream.
 
-    Nothing here draws from them but torch's initial parameters; an environment or plugin of the user's may.
+    This package draws only initial parameters from them; environments and plugins may draw more.
     """
-    of_torch, of_numpy, of_python = map(int, sequence(seed, stream).generate_state(3))
+    of_torch, of_numpy, of_python = map(int, seed_sequence(seed, stream).generate_state(3))
     torch.manual_seed(of_torch)
     np.random.seed(of_numpy)
     random.seed(of_python)
 
 
 @contextlib.contextmanager
-def apart(seed: int, stream: str) -> Iterator[None]:
-    """Within it, the global generators are those of one named stream; after it, they are where they were before."""
+def isolate_globals(seed: int, stream: str) -> Iterator[None]:
+    """Seed the global generators for a named stream; on exit, restore their previous states."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
         try:
@@ -52,7 +52,7 @@ def apart(seed: int, stream: str) -> Iterator[None]:
 
 
 def global_generators(device: str) -> dict[str, Any]:
-    """The state of what `seed_globals` seeds, and of torch's generator on `device`: plain data."""
+    """The states of the generators of `seed_globals` and of torch's generator on `device`, as plain data."""
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(legacy=False),
@@ -62,7 +62,7 @@ def global_generators(device: str) -> dict[str, Any]:
 
 
 def restore_global_generators(state: dict[str, Any], device: str) -> None:
-    """Put them into the state that `global_generators` gave. Raises one of many errors if it is no such state."""
+    """Restore what `global_generators` returned. Raises one of many errors if the state is invalid."""
     check_position(state["numpy"])
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
@@ -72,7 +72,7 @@ def restore_global_generators(state: dict[str, Any], device: str) -> None:
 
 
 def check_position(state: dict[str, Any]) -> None:
-    """Raises `ValueError` for a state whose position lies outside the numbers drawn in advance: NumPy reads there."""
+    """Raise `ValueError` if the position lies outside the buffer of drawn numbers, where NumPy would read."""
     position, size = 0, 0
     match state["bit_generator"]:
         case "MT19937":
@@ -80,4 +80,4 @@ def check_position(state: dict[str, Any]) -> None:
         case "Philox":
             position, size = state["buffer_pos"], 4
     if not 0 <= position <= size:
-        raise ValueError(f"a position of {position}")
+        raise ValueError(f"a position of {position} is outside the generator's buffer")

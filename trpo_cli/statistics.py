@@ -1,9 +1,9 @@
-"""Statistics over few runs or episodes: pure functions of NumPy arrays whose first axis they are.
+"""Statistics of few runs or episodes: pure functions of NumPy arrays whose first axis is the run or episode.
 
-Intervals of means are Student's, of their differences Welch's; of trimmed means Tukey and McLaughlin's (1963), of their
-differences Yuen's (1974). Resampling, of five or ten runs, would cover too little. The probability of improvement has
-Newcombe's interval (2006), its mean over tasks Zou and Donner's (2008). What is compared follows Agarwal et al. (2021),
-Deep Reinforcement Learning at the Edge of the Statistical Precipice.
+Intervals are Student's for means and Welch's for their differences, Tukey and McLaughlin's (1963) for trimmed means and
+Yuen's (1974) for their differences. Intervals from resampling five or ten runs would be too narrow. The interval of the
+probability of improvement is Newcombe's (2006), that of its mean over tasks Zou and Donner's (2008). The choice of
+statistics follows Agarwal et al. (2021), Deep Reinforcement Learning at the Edge of the Statistical Precipice.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-FEWEST = 5  # runs or episodes that an interval is made of: of fewer, one sees the smallest and the largest
-LEVELS = (0.025, 0.975)  # of a 95 % interval
-PROBABILITIES = np.linspace(0.0, 1.0, 2001)  # that an interval is searched among
+FEWEST = 5  # runs or episodes for an interval; for fewer, minimum and maximum replace it
+LEVELS = (0.025, 0.975)  # the quantiles of a 95 % interval
+PROBABILITIES = np.linspace(0.0, 1.0, 2001)  # candidates for the ends of an interval
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """A mean over the runs that leaves out a share of them, rounded down, at either end: (S, ...) -> (...)."""
+    """The mean over runs without a share of them, rounded down, at either end: (S, ...) -> (...)."""
 
     name: str
     trimmed: float
@@ -34,7 +34,7 @@ class Statistic:
         return np.asarray(np.sort(samples, axis=0)[cut : len(samples) - cut].mean(0))
 
     def cut(self, count: int) -> int:
-        """How many of so many runs are left out at either end."""
+        """How many of `count` runs are left out at either end."""
         return int(self.trimmed * count)
 
 
@@ -44,7 +44,7 @@ STATISTICS = {"mean": MEAN, "iqm": IQM}
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with the variance of its error, and the degrees of freedom of that: arrays of one shape."""
+    """An estimate with the variance of its error and its degrees of freedom, arrays of one shape."""
 
     value: Floats
     variance: Floats
@@ -58,7 +58,7 @@ class Estimate:
         return self.value - reach, self.value + reach
 
     def p_value(self) -> float | None:
-        """Of the hypothesis that the number, here a single one, is 0; None where nothing varies."""
+        """The two-sided p-value of the hypothesis that a scalar estimate is 0; None if its variance is 0."""
         from scipy.special import stdtr
 
         if not self.variance > 0:
@@ -66,14 +66,14 @@ class Estimate:
         return float(2 * stdtr(self.freedom, -abs(self.value) / np.sqrt(self.variance)))
 
 
-def known(value: float, deviation: float | None = None, count: int = 1) -> Estimate:
-    """The mean of so many numbers of which only that and their standard deviation are known; exact without one."""
+def estimate_from_summary(value: float, deviation: float | None = None, count: int = 1) -> Estimate:
+    """The mean of `count` numbers, from the mean itself and their standard deviation; exact without one."""
     variance = 0.0 if deviation is None else deviation**2 / count
     return Estimate(np.asarray(value), np.asarray(variance), np.asarray(max(1.0, count - 1.0)))
 
 
 def combination(weights: Sequence[float], parts: Sequence[Estimate]) -> Estimate:
-    """A weighted sum of independent estimates; its degrees of freedom are Welch's and Satterthwaite's."""
+    """A weighted sum of independent estimates, with the degrees of freedom of Welch and Satterthwaite."""
     value = sum(weight * part.value for weight, part in zip(weights, parts, strict=True))
     variances = [weight**2 * part.variance for weight, part in zip(weights, parts, strict=True)]
     variance = np.asarray(sum(variances))
@@ -83,21 +83,21 @@ def combination(weights: Sequence[float], parts: Sequence[Estimate]) -> Estimate
 
 
 def difference(one: Estimate, other: Estimate) -> Estimate:
-    """One less the other: Welch's, of two means."""
+    """`one` minus `other`; for two means, this is Welch's comparison."""
     return combination((1.0, -1.0), (one, other))
 
 
 def estimate(strata: Sequence[Floats], statistic: Statistic = MEAN) -> Estimate:
-    """The statistic of all runs together, strata of (S_m, ...) being those of one task each: two or more.
+    """The statistic of all runs together, given strata (S_m, ...) of two or more runs, one stratum for each task.
 
-    A trimmed mean varies as the mean does of the runs of which those beyond the cuts were moved to them.
+    The variance of a trimmed mean is that of the mean after runs beyond the cuts are moved to the cuts.
     """
     runs = np.sort(np.concatenate(strata), axis=0)
     count, cut = len(runs), statistic.cut(len(runs))
     left = count - 2 * cut
     means = [_mean(np.clip(stratum, runs[cut], runs[count - 1 - cut])) for stratum in strata]
     spread = combination([len(stratum) / left for stratum in strata], means)
-    few = (left - 1) / (count - 1)  # Yuen's correction; 1 of a mean
+    few = (left - 1) / (count - 1)  # Yuen's correction; 1 for a mean
     variance = spread.variance * left / (few * count)
     return Estimate(statistic(runs), variance, np.maximum(1.0, few * spread.freedom))
 
@@ -109,12 +109,12 @@ def _mean(samples: Floats) -> Estimate:
 
 
 def are_enough(strata: Sequence[Floats]) -> bool:
-    """Whether there are runs enough for an interval: two of each task, `FEWEST` in all."""
+    """Whether there are enough runs for an interval: two for each task, and `FEWEST` in total."""
     return min(map(len, strata)) > 1 and sum(map(len, strata)) >= FEWEST
 
 
 def bounds(strata: Sequence[Floats], statistic: Statistic = MEAN) -> tuple[Floats, Floats]:
-    """The 95 % interval of a statistic, strata of (S_m, ...) -> low (...), high (...); of too few runs, min and max."""
+    """The 95 % interval of a statistic, or the extremes of too few runs: strata (S_m, ...) -> low (...), high (...)."""
     if are_enough(strata):
         return estimate(strata, statistic).interval()
     runs = np.concatenate(strata)
@@ -127,9 +127,9 @@ def profile(scores: Floats, thresholds: Floats) -> Floats:
 
 
 def profile_interval(scores: Floats, thresholds: Floats) -> tuple[Floats, Floats]:
-    """The 95 % interval of each share of the profile, Clopper and Pearson's: (S,), (P,) -> low (P,), high (P,).
+    """The 95 % Clopper-Pearson interval of each share of the profile: (S,), (P,) -> low (P,), high (P,).
 
-    That of equal chances covers those of several tasks too, whose shares vary less (Hoeffding 1956).
+    It assumes equal probabilities, and also covers runs of several tasks, whose shares vary less (Hoeffding 1956).
     """
     from scipy.special import betaincinv
 
@@ -140,11 +140,11 @@ def profile_interval(scores: Floats, thresholds: Floats) -> tuple[Floats, Floats
     return low, high
 
 
-def improvement(one: Floats, other: Floats) -> tuple[float, float, float]:
-    """The probability that a run of one (S,) is above one of the other (T,), ties half, and its 95 % interval.
+def improvement_probability(one: Floats, other: Floats) -> tuple[float, float, float]:
+    """The probability that a run of `one` (S,) beats one of `other` (T,), ties counting half, and its 95 % interval.
 
-    Newcombe's fifth method, with the quantile of t as if both had as few runs as the one that has fewer. It has a width
-    even where all runs of one are above all of the other.
+    This is Newcombe's fifth method, with the quantile of Student's t for the smaller number of runs. The interval has a
+    positive width even if all runs of one are above all of the other.
     """
     from scipy.special import stdtrit
 
@@ -158,7 +158,7 @@ def improvement(one: Floats, other: Floats) -> tuple[float, float, float]:
 
 
 def mean_improvement(parts: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
-    """The mean over tasks of probabilities of improvement, and its interval, made of theirs (MOVER)."""
+    """The mean over tasks of probabilities of improvement, and its interval from theirs (MOVER)."""
     found, low, high = np.array(parts).T
     centre = float(found.mean())
     below, above = (float(np.linalg.norm(found - end)) / len(parts) for end in (low, high))
@@ -166,7 +166,7 @@ def mean_improvement(parts: Sequence[tuple[float, float, float]]) -> tuple[float
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """The p-values, each corrected for how many there are by Holm's steps; None, of no test, does not count."""
+    """The p-values after Holm's correction for multiple tests; None stands for no test."""
     tests = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0
@@ -177,7 +177,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def trailing_mean(values: Floats, width: int) -> Floats:
-    """Each value's mean with the `width` - 1 before it, as far as there are any: (I,) -> (I,)."""
+    """The mean of each value and up to `width` - 1 values before it: (I,) -> (I,)."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - width)
@@ -185,13 +185,13 @@ def trailing_mean(values: Floats, width: int) -> Floats:
 
 
 def steps_to(threshold: float, steps: Floats, values: Floats) -> float:
-    """The first of the steps (I,) where the value (I,) is at least the threshold; infinity if there is none."""
+    """The first of the steps (I,) at which the value (I,) reaches the threshold; infinity if none does."""
     reached = np.flatnonzero(values >= threshold)
     return float(steps[reached[0]]) if len(reached) else math.inf
 
 
-def stretches(x: Floats, y: Floats, edges: Floats) -> Floats:
-    """The mean of y (I,) over each of the stretches (edges[p], edges[p + 1]] of x (I,) -> (P,); NaN where none is."""
+def bin_means(x: Floats, y: Floats, edges: Floats) -> Floats:
+    """The mean of y (I,) in each bin (edges[p], edges[p + 1]] of x (I,) -> (P,); NaN for empty bins."""
     there = ~np.isnan(y)
     places = np.searchsorted(edges[1:-1], x[there])
     counts = np.bincount(places, minlength=len(edges) - 1)

@@ -1,7 +1,7 @@
-"""Estimators of the surrogate L(theta) from a batch: what an update of the policy makes larger.
+"""Estimators of the surrogate objective L(theta) from a batch, which policy updates maximise.
 
-Each takes `log_prob` (S, K), log pi_theta(a|s) of the batch's actions, and the batch; each returns a scalar: an
-estimate of the mean over states of E_{a ~ pi_theta} A(s, a), or in the last two a log-likelihood that stands for it.
+Each takes `log_prob` (S, K), log pi_theta(a|s) of the batch's actions, and the batch. Each returns a scalar estimate of
+the mean over states of E_{a ~ pi_theta} A(s, a); the last two return a log-likelihood that replaces it.
 """
 
 from __future__ import annotations
@@ -23,45 +23,48 @@ def _mean(batch: Batch, value: Tensor) -> Tensor:
 
 
 def importance_sampled(log_prob: Tensor, batch: Batch) -> Tensor:
-    """The mean of pi_theta / q times the advantage (seed 004, equation 31).
+    """The mean of pi_theta / q times the advantage (the TRPO paper, equation 14).
 
-    At theta_old its gradient is the policy gradient, the mean of grad log pi times the advantage where q = pi_old.
+    At theta_old, with q = pi_old, its gradient is the policy gradient, the mean of grad log pi times the advantage.
     """
     return _mean(batch, (log_prob - batch.log_q).exp() * batch.advantage)
 
 
 def clipped(log_prob: Tensor, batch: Batch, *, clip: Positive) -> Tensor:
-    """The mean of min(rho A, clip(rho, 1 - clip, 1 + clip) A), pessimistic (Schulman et al. 2017, equation 7)."""
+    """The mean of min(rho A, clip(rho, 1 - clip, 1 + clip) A) with rho = pi_theta / pi_old.
+
+    This pessimistic bound is the objective of PPO (Schulman et al. 2017, equation 7).
+    """
     ratio = (log_prob - batch.old_log_prob).exp()
     kept = ratio.clamp(1 - clip, 1 + clip)
     return _mean(batch, _old(batch) * torch.minimum(ratio * batch.advantage, kept * batch.advantage))
 
 
 def self_normalised(log_prob: Tensor, batch: Batch) -> Tensor:
-    """sum_k w_k A_k / sum_k w_k in each state, with w = pi_theta / q (seed 004, equation 33).
+    """sum_k w_k A_k / sum_k w_k in each state, with w = pi_theta / q (the TRPO paper, equation 16).
 
-    A number added to every A_k of a state changes no gradient, so no baseline is needed. With few actions the ratio of
-    the two sums is biased towards no improvement: at theta_old, by a factor 1 - 1/K where q = pi_old.
+    Adding a constant to all A_k of a state does not change the gradient, so no baseline is needed. With few actions,
+    the ratio of the sums underestimates the improvement: at theta_old, by the factor 1 - 1/K if q = pi_old.
     """
     share = (log_prob - batch.log_q).softmax(-1)
     return (batch.weight * (share * batch.advantage).sum(-1)).mean()
 
 
 def full_action_sum(log_prob: Tensor, batch: Batch) -> Tensor:
-    """sum_a pi_theta(a|s) A(s, a) in each state, over every action of a finite set (seed 004, equation 32)."""
+    """sum_a pi_theta(a|s) A(s, a) in each state, over all actions of a finite set (the TRPO paper, equation 15)."""
     return (batch.weight * (log_prob.exp() * batch.advantage).sum(-1)).mean()
 
 
 def log_likelihood(log_prob: Tensor, batch: Batch) -> Tensor:
-    """The mean of log pi_theta times the advantage: actor-critic (Mnih et al. 2016), good for one step."""
+    """The mean of log pi_theta times the advantage, as in actor-critic (Mnih et al. 2016); valid for a single step."""
     return _mean(batch, _old(batch) * log_prob * batch.advantage)
 
 
 def reward_weighted(log_prob: Tensor, batch: Batch, *, temperature: Positive) -> Tensor:
-    """The log-likelihood of the sampled actions, each weighing exp(advantage / temperature), weights of mean one.
+    """The log-likelihood of the sampled actions with weights exp(advantage / temperature), scaled to mean one.
 
-    Reward-weighted regression (Peters and Schaal 2007) where the critic is zero, and the advantage a return;
-    with a critic, advantage-weighted regression (Peng et al. 2019).
+    Without a critic, where the advantage is the return, this is reward-weighted regression (Peters and Schaal 2007);
+    with one, it is advantage-weighted regression (Peng et al. 2019).
     """
     merit = batch.advantage / temperature + batch.old_log_prob - batch.log_q
     share = merit.flatten().softmax(0).view_as(merit) * merit.numel()

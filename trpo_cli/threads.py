@@ -1,6 +1,6 @@
-"""How many threads numbers are crunched on: one, but for updates where the user wants more.
+"""The number of threads for computation: one, except in updates, if the user sets more.
 
-Sums split among threads round differently, so their number is a setting, and not how many cores there happen to be.
+Sums that are split among threads round differently, so the number is a setting and does not depend on the machine.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-WORTH_THREADS = 1024  # rows of a batch: with fewer, a second thread costs more than it brings
+WORTH_THREADS = 1024  # rows of a batch; for fewer, a second thread costs more than it gains
 _updates = 1
 
 
 def limit_threads(updates: int = 1) -> None:
-    """One thread for torch, but for so many in updates, and for numpy's BLAS, whose threads wait by spinning."""
+    """Limit torch to one thread, or `updates` in updates, and NumPy's BLAS, whose threads wait by spinning, to one."""
     global _updates
     _updates = updates
     torch.set_num_threads(1)
@@ -25,7 +25,7 @@ def limit_threads(updates: int = 1) -> None:
 
 @contextlib.contextmanager
 def threads_for(rows: int) -> Iterator[None]:
-    """Run torch for a while on the threads for updates, if so many rows are worth them."""
+    """Within this context, torch uses the threads for updates if a batch of `rows` rows is large enough."""
     before = torch.get_num_threads()
     torch.set_num_threads(_updates if rows >= WORTH_THREADS else 1)
     try:

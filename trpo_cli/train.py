@@ -25,20 +25,21 @@ from omegaconf import DictConfig
 from trpo_cli.cli.announcements import announce, farewell, hint_at_resume, resume_command
 from trpo_cli.cli.answers import answered
 from trpo_cli.cli.command_line import checked, opened, read
-from trpo_cli.cli.failures import discard_empty, reported, told_once
+from trpo_cli.cli.failures import discard_empty, exit_on_user_error, report_errors
 from trpo_cli.cli.resume import Plan, directed, planned
 from trpo_cli.cli.search_path import extended
 from trpo_cli.cli.whole_numbers import plainly, with_whole_numbers
 from trpo_cli.config.composed import Node, described
 from trpo_cli.config.groups import CONF
-from trpo_cli.errors import ConfigError, EnvironmentFault, EnvironmentMisfit, UserError
-from trpo_cli.memory import enough_memory
+from trpo_cli.errors import ConfigError, EnvironmentContractError, EnvironmentFault, UserError
+from trpo_cli.memory import explain_out_of_memory
 from trpo_cli.parts import Parts, Settings, build_parts, build_tracker, root_settings
 from trpo_cli.play.episodes import METRICS
-from trpo_cli.run.layout import fitting, relative, typed_in
+from trpo_cli.run.layout import report_mismatch
 from trpo_cli.run.progress import Progress
 from trpo_cli.run.signals import Stopped, StopRequest
-from trpo_cli.schedules import due
+from trpo_cli.schedules import is_due
+from trpo_cli.shell import short_path, started_in
 
 if TYPE_CHECKING:
     from trpo_cli.algos import Metrics
@@ -62,7 +63,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
     from trpo_cli.seeding import seed_globals
 
     log.setLevel(logging.INFO)
-    with Run(directory, in_sweep) as run, enough_memory():
+    with Run(directory, in_sweep) as run, explain_out_of_memory():
         plan = planned(directory, given, overrides)
         state = run.load() if plan.continues else None
         settings = root_settings({**plan.config, "plugins": given["plugins"]})
@@ -90,10 +91,10 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
 
 def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> bool:
     """Whether nothing is left to do; says so. Raises `ConfigError` if an unfinished run is given too few steps."""
-    if progress.env_steps < settings.total_steps or not (run.finished or settings.total_steps < plan.planned):
+    if progress.env_steps < settings.total_steps or not (run.is_finished or settings.total_steps < plan.planned):
         return False
-    place = relative(run.directory)
-    if not run.finished:
+    place = short_path(run.directory)
+    if not run.is_finished:
         raise ConfigError(f"total_steps: got {settings.total_steps:,}; {place} has {progress.env_steps:,} already")
     for warning in run.warnings:
         log.warning("%s", warning)
@@ -110,7 +111,7 @@ def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[st
     from trpo_cli.run.logger import Kept
     from trpo_cli.seeding import restore_global_generators
 
-    with fitting(run.directory):
+    with report_mismatch(run.directory):
         parts.load_state_dict(state)
         if state["environments"] is None:
             progress.inexact_resumes += 1
@@ -139,7 +140,7 @@ class Training:
     def finish(self) -> None:
         """Iterate to the end, and save.
 
-        Raises `Stopped` after a signal, `EnvironmentFault` after too many faults, and `EnvironmentMisfit` at once.
+        Raises `Stopped` after a signal, `EnvironmentFault` after too many faults, `EnvironmentContractError` at once.
         Whatever asks the environments for something, saving included, may find that they are broken.
         """
         due_now = not self.progress.iterations
@@ -156,12 +157,12 @@ class Training:
             except EnvironmentFault as fault:
                 self.survive(fault)
                 continue
-            except EnvironmentMisfit as misfit:
-                raise EnvironmentMisfit(f"{misfit}\n{self.intact}") from misfit
+            except EnvironmentContractError as misfit:
+                raise EnvironmentContractError(f"{misfit}\n{self.intact}") from misfit
             self.logger.write(env_steps, metrics)
             self.progress.note(env_steps, metrics, self.parts.algorithm.headline)
             every, iterations = self.settings.checkpoint.every, self.progress.iterations
-            due_now = self._over(self.progress.env_steps) or due(every, iterations - 1, iterations)
+            due_now = self._over(self.progress.env_steps) or is_due(every, iterations - 1, iterations)
 
     def recover(self) -> None:
         """Make new environments if they spoiled the last sample."""
@@ -200,7 +201,7 @@ class Training:
         """
         plan, nothing = self.settings.eval, dict.fromkeys(METRICS)
         every = plan.interval(self.settings.total_steps)
-        if not every or not (self._over(steps) or due(every, self.progress.env_steps, steps)):
+        if not every or not (self._over(steps) or is_due(every, self.progress.env_steps, steps)):
             return nothing
         try:
             return self.parts.evaluate(plan, self.settings.seed).metrics()
@@ -234,7 +235,7 @@ class Training:
 def _job(cfg: DictConfig) -> str | None:
     """A run by itself; or one of a sweep, which returns what went wrong, so that others follow."""
     command = HydraConfig.get()
-    with typed_in(Path(command.runtime.cwd)):
+    with started_in(Path(command.runtime.cwd)):
         return _begun(cfg, command)
 
 
@@ -248,7 +249,7 @@ def _begun(cfg: DictConfig, command: HydraConf) -> str | None:
         return _job_of_sweep(node, overrides, directory, watched=command.launcher._target_.endswith(HERE))
     from trpo_cli.sweep.job import refuse_sweep_keys
 
-    with told_once(), discard_empty(directory):
+    with exit_on_user_error(), discard_empty(directory):
         node = with_whole_numbers(described(cfg, command))
         refuse_sweep_keys(node.pop("sweep"), command.overrides.hydra)
         train(node, overrides, directory)
@@ -278,17 +279,17 @@ def _failure(node: Node, overrides: Sequence[str], directory: Path, watched: boo
     return None
 
 
-@reported
+@report_errors
 def main() -> None:
     """The command `trpo-train`."""
     said = read(sys.argv[1:])
     if not answered(said):
         checked(said.overrides, said.config_dir)
         from trpo_cli.sweep import register
-        from trpo_cli.sweep.job import resumed
+        from trpo_cli.sweep.job import with_sweep_directory
 
         overrides = plainly(opened(said.overrides), said)
-        sys.argv[1:] = [*said.options, *resumed(directed(overrides, said.multirun))]
+        sys.argv[1:] = [*said.options, *with_sweep_directory(directed(overrides, said.multirun))]
         with extended(said):
             register()
             _job()

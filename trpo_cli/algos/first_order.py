@@ -20,7 +20,7 @@ from trpo_cli.models.critics import PolicyAndValue, SharedCritic
 from trpo_cli.models.linearisation import share_memory
 from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import Count, Finite, NonNegative, Positive
-from trpo_cli.schedules import Decay, decayed
+from trpo_cli.schedules import Decay, decay_value
 from trpo_cli.surrogates import importance_sampled
 from trpo_cli.trust_region.constraint import mean_kl
 from trpo_cli.trust_region.problem import Evaluation
@@ -58,7 +58,7 @@ class FirstOrder(PolicyGradient):
         self.penalty = self.kl_penalty  # C as it is now
 
     def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
-        learning_rate = decayed(self.learning_rate, self.learning_rate_decay, progress)
+        learning_rate = decay_value(self.learning_rate, self.learning_rate_decay, progress)
         before = copy.deepcopy((self.theta, self.optimizer.state_dict()))
         outcome, epochs, reached = self._optimize(batch, learning_rate)
         metrics: Metrics = {"policy/epochs": float(epochs), "policy/learning_rate": learning_rate}

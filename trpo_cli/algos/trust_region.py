@@ -17,7 +17,7 @@ from trpo_cli.errors import ConfigError
 from trpo_cli.models.critics import SharedCritic
 from trpo_cli.models.linearisation import flat, outputs, share_memory
 from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positive
-from trpo_cli.schedules import Decay, decayed
+from trpo_cli.schedules import Decay, decay_value
 from trpo_cli.trust_region.geometry import Geometry, Scores
 from trpo_cli.trust_region.problem import Evaluation, Problem
 from trpo_cli.trust_region.update import Metric, StepRule, update
@@ -52,7 +52,7 @@ class TrustRegion(PolicyGradient):
             )
 
     def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
-        delta = decayed(self.delta, self.delta_decay, progress)
+        delta = decay_value(self.delta, self.delta_decay, progress)
         result = update(
             self.problem(batch),
             self.geometry(self._draw_states(batch)),

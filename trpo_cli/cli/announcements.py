@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from trpo_cli.cli.resume import Plan
 from trpo_cli.parts import INEXACT, Parts, Settings
-from trpo_cli.run.layout import command, quoted, relative
 from trpo_cli.run.progress import Progress
 from trpo_cli.run.signals import Stopped
+from trpo_cli.shell import shell_argument, shell_command, short_path
 
 if TYPE_CHECKING:
     from trpo_cli.run.directory import Run
@@ -57,12 +57,12 @@ def hint_at_resume(run: Run, settings: Settings, in_sweep: bool) -> Iterator[Non
 def resume_command(directory: Path, plugins: Sequence[str]) -> str:
     """The command that resumes a run."""
     again = [shlex.quote(f"plugins=[{','.join(plugins)}]")] if plugins else []
-    return " ".join([command("trpo-train", plugins), quoted("resume=", directory), *again])
+    return " ".join([shell_command("trpo-train", plugins), shell_argument("resume=", directory), *again])
 
 
 def farewell(parts: Parts, progress: Progress, settings: Settings, directory: Path) -> None:
     """Print what was reached, where it lies, and how to look at it."""
-    place, plugins, seconds = quoted("", directory), settings.plugins, progress.seconds
+    place, plugins, seconds = shell_argument("", directory), settings.plugins, progress.seconds
     reached = [
         f"{name} {value:.5g}"
         for name, value in (
@@ -76,7 +76,7 @@ def farewell(parts: Parts, progress: Progress, settings: Settings, directory: Pa
     if progress.final_training_return is None:
         reached.insert(0, f"no episode ended in {parts.environments.num_envs} environments side by side")
     print(f"{parts.task.id}: {', '.join(reached)} after {progress.env_steps:,} steps")
-    print(f"{seconds:.0f} s, {progress.env_steps / seconds:,.0f} steps a second; the run is in {relative(directory)}")
-    print(f"look at it:  {command('tensorboard')} --logdir {place}")
+    print(f"{seconds:.0f} s, {progress.env_steps / seconds:,.0f} steps a second; the run is in {short_path(directory)}")
+    print(f"look at it:  {shell_command('tensorboard')} --logdir {place}")
     allowed = f" --plugins {' '.join(plugins)}" if plugins else ""
-    print(f"play it:     {command('trpo-eval', plugins)} {place}{allowed}")
+    print(f"play it:     {shell_command('trpo-eval', plugins)} {place}{allowed}")

@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from trpo_cli import __version__
 from trpo_cli.config.groups import GROUPS, choices, roots
-from trpo_cli.errors import ConfigError, UnknownNameError, UserError, nearest
+from trpo_cli.errors import ConfigError, UnknownNameError, UserError, did_you_mean
 
 OPEN = "env.kwargs"  # a mapping whose keys are the environment's own
 NEEDED = ("algo", "env", "sampler", "policy", "critic")
@@ -76,7 +76,7 @@ class Parser(argparse.ArgumentParser):
     def nearest(self, option: str) -> str:
         """A hint at the option whose name, without dashes, is the nearest."""
         known = [text.lstrip("-") for action in self._actions for text in action.option_strings if text[:2] == "--"]
-        return nearest(option.lstrip("-"), known).replace("'", "'--", 1)
+        return did_you_mean(option.lstrip("-"), known).replace("'", "'--", 1)
 
 
 def parser() -> Parser:

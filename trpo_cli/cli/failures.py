@@ -1,4 +1,4 @@
-"""What the commands share: errors are said in a few lines, and leave nothing behind."""
+"""Error handling of the commands: short messages, and no empty directories left behind."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trpo_cli.cli.mistakes import explained, told
 from trpo_cli.errors import ConfigError, UserError
-from trpo_cli.memory import enough_memory
-from trpo_cli.run.layout import home, typed_in
+from trpo_cli.memory import explain_out_of_memory
 from trpo_cli.run.lock import LOCK, holder
-from trpo_cli.run.signals import AtOnce
+from trpo_cli.run.signals import ExitAtOnce
+from trpo_cli.shell import start_directory, started_in
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def reported(command: Callable[[], None]) -> Callable[[], None]:
-    """Run a command; an error the user can mend becomes a few lines on standard error and exit status 1.
+def report_errors(command: Callable[[], None]) -> Callable[[], None]:
+    """Decorate a command so that a user's error prints a few lines to standard error and exits with status 1.
 
-    Anything else is a fault of the program and keeps its traceback, as everything does under HYDRA_FULL_ERROR=1.
+    Any other error is a bug and keeps its traceback, as all errors do if HYDRA_FULL_ERROR=1 is set.
     """
 
     @functools.wraps(command)
     def main() -> None:
         if os.environ.get(FULL_ERROR, "0") != "0":
-            with typed_in(Path.cwd()):
+            with started_in(Path.cwd()):
                 return command()
-        os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, instead of printing them its own way
+        os.environ[FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them
         try:
-            with typed_in(Path.cwd()), enough_memory():
+            with started_in(Path.cwd()), explain_out_of_memory():
                 command()
         except UserError as error:
             sys.exit(told(error))
@@ -51,20 +51,20 @@ def reported(command: Callable[[], None]) -> Callable[[], None]:
         except ValueError as error:
             if "Config group override" not in str(error):
                 raise
-            sys.exit(told(ConfigError("a group takes the name of one of its options")))
+            sys.exit(told(ConfigError("the value of a config group must be the name of one of its options")))
         except OSError as error:
             sys.exit(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
         except KeyboardInterrupt:
             sys.exit(130)
         finally:
-            os.environ.pop(FULL_ERROR, None)  # an environment may have cleared it
+            os.environ.pop(FULL_ERROR, None)  # `None`, as an environment may have cleared it
 
     return main
 
 
 @contextlib.contextmanager
-def told_once() -> Iterator[None]:
-    """End the process with the message of a user's error, before Hydra prefixes one of its own."""
+def exit_on_user_error() -> Iterator[None]:
+    """Exit with the message of a user's error before Hydra adds its own prefix."""
     try:
         yield
     except UserError as error:
@@ -75,12 +75,12 @@ def told_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def discard_empty(directory: Path) -> Iterator[None]:
-    """On an error, or a signal before it trains, remove `directory` and its parents, as far as they are empty.
+    """On an error or a signal, remove `directory` and its parents if they are empty.
 
-    Hydra makes them before anything is checked.
+    Hydra creates them before anything is checked.
     """
     try:
-        with AtOnce(lambda by: _discard(directory)):
+        with ExitAtOnce(lambda by: _discard(directory)):
             yield
     except Exception:
         _discard(directory)
@@ -88,9 +88,9 @@ def discard_empty(directory: Path) -> Iterator[None]:
 
 
 def _discard(directory: Path) -> None:
-    """Remove it and its parents below `home()`, if nothing is in it but the lock of this process."""
-    with contextlib.suppress(OSError):  # the first that is not empty ends it
+    """Remove `directory` if it holds nothing but this process's lock, then empty parents in `start_directory()`."""
+    with contextlib.suppress(OSError):  # stops at the first directory that is not empty
         if [path.name for path in directory.iterdir()] == [LOCK] and holder(directory / LOCK) == os.getpid():
             (directory / LOCK).unlink()
-        for path in (directory, *(parent for parent in directory.parents if home() in parent.parents)):
+        for path in (directory, *(parent for parent in directory.parents if start_directory() in parent.parents)):
             path.rmdir()

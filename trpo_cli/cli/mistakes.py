@@ -23,8 +23,8 @@ from trpo_cli.cli.search_path import sketched
 from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, choices, parts, roots
 from trpo_cli.config.settings import flat
 from trpo_cli.config.yaml_files import standing
-from trpo_cli.errors import TAKEN, ConfigError, UnknownNameError, UserError, nearest
-from trpo_cli.run.layout import command, relative
+from trpo_cli.errors import INHERIT_HINT, ConfigError, UnknownNameError, UserError, did_you_mean
+from trpo_cli.shell import shell_command, short_path
 
 EXTRAS = {
     "hydra/launcher/joblib": "joblib",
@@ -56,7 +56,7 @@ def _key_stands(key: str) -> str:
         return ""
     name, chosen = key.rpartition(".")[2], _chosen()
     found = {path: place for path in _own_files() if (place := standing(path.read_bytes(), lambda text: text == name))}
-    return ", ".join(f"{relative(path)}{place}" for path, place in found.items() if path.stem in chosen)
+    return ", ".join(f"{short_path(path)}{place}" for path, place in found.items() if path.stem in chosen)
 
 
 def _own_files() -> list[Path]:
@@ -132,7 +132,7 @@ def _in_a_file(message: str, text: str, error: ConfigError) -> ConfigError:
         files = [] if message or any(text in word for word in _said().overrides) else _own_files()
     for path in files:
         if place := standing(path.read_bytes(), lambda value: text in value):
-            return type(error)(f"{relative(path)}{place}: {error}")
+            return type(error)(f"{short_path(path)}{place}: {error}")
     return error
 
 
@@ -143,7 +143,7 @@ def _no_reference(message: str) -> ConfigError:
         return _in_a_file("", "${", ConfigError(message))
     group, _, key = found[1].partition(".")
     if group in GROUPS and not any(f"${{{found[1]}" in text for text in _said().overrides):  # ours, of what they lack
-        return ConfigError(f"{group}: its YAML has no {key}; {TAKEN}")
+        return ConfigError(f"{group}: its YAML has no {key}; {INHERIT_HINT}")
     hint = _elsewhere(found[1].rpartition(".")[2])
     return _in_a_file("", f"${{{found[1]}", ConfigError(f"'${{{found[1]}}}' refers to no key{hint}"))
 
@@ -247,7 +247,7 @@ def _at_the_root(group: str, inner: str) -> UnknownNameError:
 
 def _not_installed(option: str) -> ConfigError:
     group, _, name = option.rpartition("/")
-    return ConfigError(f"{group}: {name} is not installed: {command('pip')} install 'trpo-cli[{EXTRAS[option]}]'")
+    return ConfigError(f"{group}: {name} is not installed: {shell_command('pip')} install 'trpo-cli[{EXTRAS[option]}]'")
 
 
 def _other_environments(name: str, known: Sequence[str]) -> str:
@@ -256,7 +256,7 @@ def _other_environments(name: str, known: Sequence[str]) -> str:
     if others := versions(name, known):
         return f"; there are {', '.join(others)}" if len(others) > 1 else f"; did you mean '{others[0]}'?"
     more = "any id that is registered with Gymnasium will do; plugins=[PACKAGE] imports a package that registers some"
-    return f"{nearest(name, known)}\n{more}"
+    return f"{did_you_mean(name, known)}\n{more}"
 
 
 def _no_part(group: str) -> ConfigError:
@@ -285,4 +285,4 @@ def _said() -> CommandLine:
 
 def _among(name: str, known: Sequence[str], above: str = "") -> str:
     """The nearest of the known names, with what stands `above` it, or all of them."""
-    return nearest(name, known, above) or f"; there are: {', '.join(known)}"
+    return did_you_mean(name, known, above) or f"; there are: {', '.join(known)}"

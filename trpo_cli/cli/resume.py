@@ -21,9 +21,10 @@ from omegaconf import OmegaConf
 from trpo_cli.cli.command_line import OPEN
 from trpo_cli.config.composed import Node
 from trpo_cli.config.settings import flat
-from trpo_cli.errors import ConfigError, RunDirectoryError, nearest
-from trpo_cli.run.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, home, near, quoted, read_config, relative
+from trpo_cli.errors import ConfigError, RunDirectoryError, did_you_mean
+from trpo_cli.run.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, read_config, suggest_run
 from trpo_cli.schedules import Falling
+from trpo_cli.shell import shell_argument, short_path, start_directory
 
 AUTO = "auto"
 MAY_CHANGE = (
@@ -69,7 +70,7 @@ def directed(overrides: Sequence[str], multirun: bool = False) -> list[str]:
         return list(overrides)
     if (Path(resume) / SWEEP).is_file():
         raise ConfigError(
-            f"resume: {resume} holds a sweep: its command goes on with {quoted('sweep.resume=', Path(resume))}"
+            f"resume: {resume} holds a sweep: its command goes on with {shell_argument('sweep.resume=', Path(resume))}"
         )
     if multirun:
         raise ConfigError(ONE_RUN)
@@ -77,7 +78,7 @@ def directed(overrides: Sequence[str], multirun: bool = False) -> list[str]:
         raise ConfigError(f"hydra.run.dir: resume={resume} says already where the run is")
     if not (Path(resume) / CONFIG).is_file():
         word = resume.lower() in ("auto", "true", "yes", "last", "latest", "newest")
-        hint = "; resume=auto goes on with the run of the same command line" if word else near(Path(resume))
+        hint = "; resume=auto goes on with the run of the same command line" if word else suggest_run(Path(resume))
         raise RunDirectoryError(f"resume: {resume} holds no run: there is no {CONFIG} in it{hint}")
     value = as_value(resume)
     others = [text for text in overrides if not _is_resume(text)]
@@ -157,25 +158,25 @@ def planned(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:
     was said contradicts the run that is there, or does not allow the code that it needs.
     """
     resume, given = given["resume"], {**given, "resume": None}
-    if resume not in (None, AUTO) and (home() / resume).resolve() != directory.resolve():
+    if resume not in (None, AUTO) and (start_directory() / resume).resolve() != directory.resolve():
         raise ConfigError(ONE_RUN)
     begun = (directory / CONFIG).exists()
     if not begun and resume not in (None, AUTO):
-        raise RunDirectoryError(f"resume: {relative(directory)} holds no run: it has no {CONFIG}")
+        raise RunDirectoryError(f"resume: {short_path(directory)} holds no run: it has no {CONFIG}")
     if not begun and (left := [name for name in (METRICS, CHECKPOINTS) if (directory / name).exists()]):
         raise RunDirectoryError(
-            f"{relative(directory)} holds {' and '.join(left)} of a run, whose {CONFIG} is gone: "
+            f"{short_path(directory)} holds {' and '.join(left)} of a run, whose {CONFIG} is gone: "
             "put that back, or begin elsewhere with hydra.run.dir=DIR"
         )
     if begun and resume is None:
         raise RunDirectoryError(
-            f"{relative(directory)} holds a run already: {quoted('resume=', directory)} continues it, "
+            f"{short_path(directory)} holds a run already: {shell_argument('resume=', directory)} continues it, "
             "and hydra.run.dir=DIR begins another"
         )
     if not begun and (directory / SWEEP).exists():
         raise RunDirectoryError(
-            f"{relative(directory)} holds a sweep: hydra.run.dir=DIR begins a run elsewhere, "
-            f"and with -m {quoted('sweep.resume=', directory)} continues the sweep"
+            f"{short_path(directory)} holds a sweep: hydra.run.dir=DIR begins a run elsewhere, "
+            f"and with -m {shell_argument('sweep.resume=', directory)} continues the sweep"
         )
     return _continued(directory, given, None if resume == AUTO else overrides) if begun else Plan(given, False)
 
@@ -209,8 +210,8 @@ def _contradiction(directory: Path, wrong: Sequence[str]) -> ConfigError:
     """What to say of so many differences."""
     more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
     return ConfigError(
-        "\n  ".join([f"{relative(directory)} holds a run that was configured otherwise:", *wrong[:SHOWN], *more])
-        + f"\n{quoted('resume=', directory)} alone continues it as it was; "
+        "\n  ".join([f"{short_path(directory)} holds a run that was configured otherwise:", *wrong[:SHOWN], *more])
+        + f"\n{shell_argument('resume=', directory)} alone continues it as it was; "
         + "without resume, hydra.run.dir=DIR begins another"
     )
 
@@ -243,7 +244,7 @@ def _refuse_unknown(saved: Node, key: str) -> None:
         if isinstance(node, Mapping) and name not in node:
             elsewhere = [known for known, _ in flat(saved) if known.endswith(f".{name}")]
             near = f"; did you mean {' or '.join(map(repr, elsewhere))}?" if elsewhere else ""
-            raise ConfigError(f"{key}: no such key{near or nearest(name, map(str, node), above)}")
+            raise ConfigError(f"{key}: no such key{near or did_you_mean(name, map(str, node), above)}")
         node, above = node[name] if isinstance(node, Mapping) else None, f"{above}{name}."
 
 

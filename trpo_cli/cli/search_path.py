@@ -26,7 +26,7 @@ from trpo_cli.config.groups import CONF, GROUPS
 from trpo_cli.config.plugins import configurations, import_plugins
 from trpo_cli.config.yaml_files import SLIPPED, option, slip
 from trpo_cli.errors import ConfigError, UserError
-from trpo_cli.run.layout import relative
+from trpo_cli.shell import short_path
 
 SCHEME = "gymnasium"
 GROUP = "env/"
@@ -52,10 +52,10 @@ class GymnasiumSource(ConfigSource):
     def is_config(self, config_path: str) -> bool:
         if not config_path.startswith(GROUP):
             return False
-        from trpo_cli.envs.registered import registered
+        from trpo_cli.envs.registered import is_registered
 
         self._import()
-        return registered(config_path.removeprefix(GROUP))
+        return is_registered(config_path.removeprefix(GROUP))
 
     def load_config(self, config_path: str) -> ConfigResult:
         config = OmegaConf.create({"defaults": ["/env/gym@_here_", "_self_"], "id": config_path.removeprefix(GROUP)})
@@ -64,10 +64,10 @@ class GymnasiumSource(ConfigSource):
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if results_filter is ObjectType.GROUP or not self.is_group(config_path):
             return []
-        from trpo_cli.envs.registered import ids
+        from trpo_cli.envs.registered import registered_ids
 
         self._import()
-        return ids()
+        return registered_ids()
 
     def _import(self) -> None:
         import_plugins([name for name in self.path.split(",") if name])
@@ -85,7 +85,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
             text, content = option(path.read_bytes())
             header = self._get_header_dict(text)
         except SLIPPED as error:
-            raise ConfigError(f"{relative(path)}{slip(error)}") from error
+            raise ConfigError(f"{short_path(path)}{slip(error)}") from error
         return ConfigResult(self.provider, self.full_path(), OmegaConf.create(content), header)
 
 

@@ -1,4 +1,4 @@
-"""Where the commands begin: before much is imported, so that a signal finds them ready at any instant."""
+"""The entry points of the commands. They handle signals before any slow import."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def report() -> None:
 
 
 def _run(module: str, name: str) -> None:
-    """Run the `main` of a module, as the command of that name.
+    """Run `main` of a module as the command `name`.
 
-    A signal that comes when it is done ends the process with the status it has then.
+    A signal that arrives once it is done does not change the exit status.
     """
     signal.signal(signal.SIGINT, _leave)
     import atexit
     import importlib
 
-    from trpo_cli.run.signals import AtOnce, ignore
+    from trpo_cli.run.signals import ExitAtOnce, ignore_signals
 
-    guard = AtOnce().__enter__()
-    atexit.register(ignore)  # what is registered first is called last
+    guard = ExitAtOnce().__enter__()
+    atexit.register(ignore_signals)  # registered first, so called last
     _open_streams()
     if os.path.basename(sys.argv[0]) != name:  # python -m
         sys.argv[0] = name
@@ -48,18 +48,18 @@ def _run(module: str, name: str) -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End the process as `AtOnce` does, which takes a while to import."""
+    """End the process as `ExitAtOnce` does, which is not imported yet."""
     os.write(2, b"stopped by SIGINT\n")
     os._exit(128 + number)
 
 
 def _open_streams() -> None:
-    """Standard streams that the shell has closed lead nowhere: a file opened next would be taken for one of them."""
+    """Open closed standard streams on /dev/null; otherwise the next file opened would take the place of one."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number, which is this
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, which is `number`
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  until the process ends
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  open until the process ends

@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails
 from trpo_cli.config.groups import CONF, options
 from trpo_cli.config.moved import current_target
 from trpo_cli.config.plugins import announced
-from trpo_cli.errors import TAKEN, ConfigError, UnknownNameError, UserError, nearest
+from trpo_cli.errors import INHERIT_HINT, ConfigError, UnknownNameError, UserError, did_you_mean
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -92,7 +92,7 @@ def _part(node: Any, path: str) -> Mapping[str, Any]:
             f"{path}: got {node!r}; a part is chosen from its group, with a slash: {path.replace('.', '/')}={name}"
         )
     if "_target_" not in node:
-        raise ConfigError(f"{path}: its YAML has no _target_; {TAKEN}")
+        raise ConfigError(f"{path}: its YAML has no _target_; {INHERIT_HINT}")
     return node
 
 
@@ -262,7 +262,7 @@ def _within(module: str, packages: Sequence[str]) -> bool:
 def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
     for key in given:
         if key not in known:
-            hint = nearest(str(key), known, prefix) or f"; known are: {', '.join(known) or 'none'}"
+            hint = did_you_mean(str(key), known, prefix) or f"; known are: {', '.join(known) or 'none'}"
             raise UnknownNameError(f"{prefix}{key}: no such key{hint}")
 
 

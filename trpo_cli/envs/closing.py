@@ -1,4 +1,4 @@
-"""Closing environments, even those whose `close` fails or hangs."""
+"""Closes environments, even if their `close` fails or hangs."""
 
 from __future__ import annotations
 
@@ -9,39 +9,41 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from trpo_cli.envs.failure import NOT_ITS_OWN, Failure, worded
+from trpo_cli.envs.failure import INTERRUPTS, Failure, describe_error
 
 log = logging.getLogger("trpo_cli")
-PATIENCE = 15.0  # seconds: more than worker processes get, which are killed then
-AGAIN = 1.0  # seconds, for the next that hangs
+PATIENCE = 15.0  # seconds, more than worker processes get before they are killed
+AGAIN = 1.0  # seconds until the next interruption, if it still hangs
 
 
-class Overdue(BaseException):
-    """A `close` that would not end. No `Exception`, which an environment may well catch to try once more."""
+class CloseTimeout(BaseException):
+    """A `close` did not return in time. Not an `Exception`, which the environment might catch."""
 
 
-def let_go(close: Callable[[], object], name: str, told: set[str]) -> None:
-    """Call `close`, of environments called `name`. What goes wrong in it ends nothing, and is logged unless it is in
-    `told` already. One that hangs is interrupted after a while."""
+def close_safely(close: Callable[[], object], name: str, logged: set[str]) -> None:
+    """Call `close` of the environments called `name`, and interrupt it after `PATIENCE` seconds.
+
+    Errors are not raised but logged, unless they are already in `logged`.
+    """
     try:
-        with _interrupted():
+        with _time_limit():
             close()
-    except NOT_ITS_OWN:
+    except INTERRUPTS:
         raise
     except BaseException as error:
-        failure = error if isinstance(error, Failure) else Failure(" raised in its close", f": {worded(error)}")
-        complaint = f"{name}{failure.what}{failure.more}"
-        if complaint not in told:
-            told.add(complaint)
-            log.warning("%s; it is let go of all the same", complaint)
+        failure = error if isinstance(error, Failure) else Failure(" raised in its close", f": {describe_error(error)}")
+        complaint = f"{name}{failure.summary}{failure.details}"
+        if complaint not in logged:
+            logged.add(complaint)
+            log.warning("%s; it is given up", complaint)
 
 
 @contextlib.contextmanager
-def _interrupted() -> Iterator[None]:
-    """Raise `Overdue` wherever the program is, once its patience is over. Only the main thread can be interrupted."""
+def _time_limit() -> Iterator[None]:
+    """Raise `CloseTimeout` after `PATIENCE` seconds, wherever the main thread is; other threads have no limit."""
 
     def interrupt(*_: Any) -> None:
-        raise Overdue(f"no end within {PATIENCE:g} s")
+        raise CloseTimeout(f"it did not return within {PATIENCE:g} s")
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -53,6 +55,6 @@ def _interrupted() -> Iterator[None]:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    finally:  # an alarm may have come in that very moment
+    finally:  # the alarm may have gone off just now
         signal.signal(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, *timer)

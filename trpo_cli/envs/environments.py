@@ -9,11 +9,11 @@ import numpy as np
 from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
-from trpo_cli.envs.failure import Failure, worded
-from trpo_cli.envs.fitting import misfit, same_table
+from trpo_cli.envs.failure import Failure, describe_error
 from trpo_cli.envs.make import FASTEST, Parallelism, Task
 from trpo_cli.envs.mujoco.batch import MujocoBatch
 from trpo_cli.envs.slots import Slots
+from trpo_cli.envs.snapshot_check import has_layout_of, mismatch
 from trpo_cli.envs.spaces import action_decoder, observation_encoder, odd_scale
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
 
@@ -65,7 +65,7 @@ class Environments:
 
         Ended environments show their last observation and must be restarted before the next step. Raises
         `EnvironmentFault` when an action, observation or reward is not finite, or the environment raises;
-        `EnvironmentMisfit` when it returns what it does not declare.
+        `EnvironmentContractError` when it returns what it does not declare.
         """
         self.steps += 1
         self._check_finite("action", action)
@@ -112,14 +112,14 @@ class Environments:
         Raises `CheckpointError` if it does not fit these environments; their state is not to be relied on then.
         """
         if type(state) is not dict or state.keys() != {"steps", "observation", "envs"}:
-            raise misfit("they are no state of environments")
-        if type(state["steps"]) is not int or not same_table(state["observation"], self.observation):
-            raise misfit(f"their observations are not {self.num_envs} times {self.spec.size} numbers")
+            raise mismatch("they are no state of environments")
+        if type(state["steps"]) is not int or not has_layout_of(state["observation"], self.observation):
+            raise mismatch(f"their observations are not {self.num_envs} times {self.spec.size} numbers")
         envs, one_by_one = state["envs"], not isinstance(self._envs, MujocoBatch)
         if type(envs) is not (list if one_by_one else dict):
-            raise misfit(f"they are {'' if one_by_one else 'not '}those of a MuJoCo batch; see sampler.vectorization")
+            raise mismatch(f"they are {'' if one_by_one else 'not '}those of a MuJoCo batch; see sampler.vectorization")
         if one_by_one and len(envs) != self.num_envs:
-            raise misfit(f"there are {len(envs)} of them, and {self.num_envs} here")
+            raise mismatch(f"there are {len(envs)} of them, and {self.num_envs} here")
         self._told(self._slots.load_state_dict, envs)
         self.steps, self.observation = state["steps"], state["observation"].copy()
 
@@ -179,8 +179,8 @@ class Environments:
 
     def _fault(self, error: Exception) -> UserError:
         if not isinstance(error, Failure):
-            error = Failure(" raised", f" of each environment: {worded(error)}")
-        return error.fault(self.task.id, self.steps)
+            error = Failure(" raised", f" of each environment: {describe_error(error)}")
+        return error.as_user_error(self.task.id, self.steps)
 
     def _check_finite(self, name: str, value: NDArray[Any]) -> None:
         if value.dtype.kind != "f" or (finite := np.abs(value) <= LARGEST).all():

@@ -1,41 +1,41 @@
-"""What goes wrong in an environment, as those who notice it can say it: they know neither the task nor the step."""
+"""Errors in environments, raised where neither the name of the task nor the step is known."""
 
 from __future__ import annotations
 
-from trpo_cli.errors import EnvironmentFault, EnvironmentMisfit, UserError
+from trpo_cli.errors import EnvironmentContractError, EnvironmentFault, UserError
 from trpo_cli.run.signals import Stopped
 
-NOT_ITS_OWN = (Stopped, KeyboardInterrupt)
-"""What the program raises wherever it is, inside an environment too. All else is the environment's, `sys.exit` too."""
+INTERRUPTS = (Stopped, KeyboardInterrupt)
+"""Raised by signals, even inside an environment. Anything else, even `SystemExit`, is an error of the environment."""
 
 
 class Failure(Exception):
-    """`what` went wrong, in words that the step follows, and `more` after it; plain text, for it crosses processes."""
+    """An error in an environment as plain text, which crosses processes: `summary`, the step, `details`."""
 
-    def __init__(self, what: str, more: str = "") -> None:
-        super().__init__(what, more)
-        self.what, self.more = what, more
+    def __init__(self, summary: str, details: str = "") -> None:
+        super().__init__(summary, details)
+        self.summary, self.details = summary, details
 
-    def fault(self, name: str, step: int) -> UserError:
-        """The same of the environment `name` at a step."""
-        return EnvironmentFault(f"{name}{self.what} at step {step}{self.more}")
-
-
-class Misfit(Failure):
-    """An environment returned what it does not declare: it is written that way, and would do so again."""
-
-    def fault(self, name: str, step: int) -> UserError:
-        return EnvironmentMisfit(f"{name}{self.what} at step {step}{self.more}")
+    def as_user_error(self, name: str, step: int) -> UserError:
+        """This error for the user, with the name of the environment and the step."""
+        return EnvironmentFault(f"{name}{self.summary} at step {step}{self.details}")
 
 
-def raised(index: int, error: BaseException, where: str = "") -> Failure:
-    """Environment `index` raised `error`. What is not its own is raised again."""
-    if isinstance(error, NOT_ITS_OWN):
+class ContractViolation(Failure):
+    """An environment returned something it does not declare. That is a mistake in its code and would happen again."""
+
+    def as_user_error(self, name: str, step: int) -> UserError:
+        return EnvironmentContractError(f"{name}{self.summary} at step {step}{self.details}")
+
+
+def as_failure(index: int, error: BaseException, where: str = "") -> Failure:
+    """A `Failure` for an `error` that environment `index` raised. Raises `INTERRUPTS` again."""
+    if isinstance(error, INTERRUPTS):
         raise error
-    return Failure(f" raised{where}", f" of environment {index}: {worded(error)}")
+    return Failure(f" raised{where}", f" of environment {index}: {describe_error(error)}")
 
 
-def worded(error: BaseException) -> str:
-    """The class of an error, and what it says if it says anything."""
+def describe_error(error: BaseException) -> str:
+    """The class of an error, and its message if it has one."""
     name, said = type(error).__name__, str(error)
     return f"{name}: {said}" if said else name

@@ -1,4 +1,4 @@
-"""Generators of random numbers, NumPy's and Python's, as plain data; also those that spaces draw from."""
+"""Random number generators of NumPy, Python and Gymnasium's spaces as plain data."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ALGORITHMS: dict[str, type[np.random.BitGenerator]] = {
 
 
 KINDS: tuple[type[Any], ...] = (np.random.Generator, np.random.RandomState, random.Random)
-PYTHON = "python"  # what stands for the name of an algorithm in the state of a `random.Random`
+PYTHON = "python"  # stands for the algorithm in the state of a `random.Random`
 
 
-def state_of(generator: Any) -> dict[str, Any]:
-    """The state of a generator, of one of `KINDS`."""
+def generator_state(generator: Any) -> dict[str, Any]:
+    """The state of a generator of one of `KINDS`."""
     match generator:
         case random.Random():
             return {"bit_generator": PYTHON, "state": generator.getstate()}
@@ -34,10 +34,10 @@ def state_of(generator: Any) -> dict[str, Any]:
     return state  # type: ignore[no-any-return]
 
 
-def restored(state: dict[str, Any], generator: Any) -> Any:
-    """`generator`, in this state; a new one if there was none, or one of another kind or algorithm.
+def restore_generator(state: dict[str, Any], generator: Any) -> Any:
+    """Return `generator` in this state, or a new one if it is None or of another kind or algorithm.
 
-    Raises `CheckpointError` if it is no such state.
+    Raises `CheckpointError` if the state is invalid.
     """
     try:
         if state["bit_generator"] == PYTHON:
@@ -46,7 +46,7 @@ def restored(state: dict[str, Any], generator: Any) -> Any:
             return generator
         algorithm = ALGORITHMS[state["bit_generator"]]
         check_position(state)
-        if "gauss" in state:  # of the old interface
+        if "gauss" in state:  # the legacy interface
             generator = generator if type(generator) is np.random.RandomState else np.random.RandomState()
             generator.set_state(state)
             return generator
@@ -54,12 +54,12 @@ def restored(state: dict[str, Any], generator: Any) -> Any:
             generator = np.random.Generator(algorithm())
         generator.bit_generator.state = state
     except (LookupError, TypeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"the state of a random generator does not fit: {error}") from error
+        raise CheckpointError(f"the state of a random generator is invalid: {error}") from error
     return generator
 
 
-def start_anew(generator: Any, sequence: np.random.SeedSequence) -> None:
-    """Seed a generator, one of NumPy's new ones as `numpy.random.default_rng(sequence)` does."""
+def reseed_generator(generator: Any, sequence: np.random.SeedSequence) -> None:
+    """Seed a generator; a `numpy.random.Generator` is seeded as `numpy.random.default_rng(sequence)` does it."""
     match generator:
         case random.Random():
             generator.seed(int(sequence.generate_state(1)[0]))
@@ -69,22 +69,22 @@ def start_anew(generator: Any, sequence: np.random.SeedSequence) -> None:
             generator.bit_generator.state = type(generator.bit_generator)(sequence).state
 
 
-def of_space(space: Space[Any]) -> list[Any]:
-    """The state of the generator of `space`, and of every space in it; None where nothing was drawn yet."""
-    drawn = (part._np_random for part in parts(space))
+def space_state(space: Space[Any]) -> list[Any]:
+    """The states of the generators of `space` and its subspaces; None for those that have not been used."""
+    drawn = (part._np_random for part in subspaces(space))
     return [None if generator is None else generator.bit_generator.state for generator in drawn]
 
 
 def restore_space(space: Space[Any], states: list[Any] | None = None) -> None:
-    """Put what `of_space` gave into a space made alike; None: nothing was drawn yet."""
-    inner = list(parts(space))
+    """Restore what `space_state` returned to a space made in the same way; None makes all generators unused."""
+    inner = list(subspaces(space))
     part: Any
     for part, state in zip(inner, states or [None] * len(inner), strict=True):
-        part._np_random = None if state is None else restored(state, part._np_random)
+        part._np_random = None if state is None else restore_generator(state, part._np_random)
 
 
-def parts(space: Space[Any]) -> Iterator[Space[Any]]:
-    """The space and all spaces in it, each of which has a generator of its own."""
+def subspaces(space: Space[Any]) -> Iterator[Space[Any]]:
+    """Yield the space and all spaces in it, each of which has its own generator."""
     yield space
     inner: list[Any] = []
     match space:
@@ -97,4 +97,4 @@ def parts(space: Space[Any]) -> Iterator[Space[Any]]:
         case spaces.Graph():
             inner = [part for part in (space.node_space, space.edge_space) if part is not None]
     for part in inner:
-        yield from parts(part)
+        yield from subspaces(part)

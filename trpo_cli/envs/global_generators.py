@@ -1,4 +1,4 @@
-"""The generators that all code of a process shares: in a worker process, they belong to its one environment's state."""
+"""The global generators of a process. In a worker process, they are part of the state of its only environment."""
 
 from __future__ import annotations
 
@@ -10,68 +10,70 @@ import numpy as np
 import torch
 
 from trpo_cli.envs import generators
-from trpo_cli.envs.fitting import misfit
+from trpo_cli.envs.snapshot_check import mismatch
 from trpo_cli.errors import CheckpointError
 from trpo_cli.seeding import seed_globals
 
 SHARED: dict[str, Any] = {"random": random._inst, "numpy.random": np.random.mtrand._rand}
 TORCH = "torch"
-EPISODES = "episodes of a worker process"  # a stream of random numbers
+EPISODES = "episodes of a worker process"  # the name of a stream of random numbers
 
 States = dict[str, Any]
-"""Plain data, by the module whose functions draw from the generator."""
+"""States as plain data, by the module whose functions draw from the generator."""
 
 
-def states() -> States:
-    """Of all of them."""
-    found = {name: generators.state_of(generator) for name, generator in SHARED.items()}
+def current_states() -> States:
+    """The states of all global generators."""
+    found = {name: generators.generator_state(generator) for name, generator in SHARED.items()}
     return found | {TORCH: torch.get_rng_state().numpy()}
 
 
-def drawn(before: States) -> States:
-    """The states, as they are now, of those that gave numbers since `before`."""
-    return {name: state for name, state in states().items() if pickle.dumps(state) != pickle.dumps(before[name])}
+def changed_states(before: States) -> States:
+    """The current states of the generators that have been used since `before`."""
+    return {
+        name: state for name, state in current_states().items() if pickle.dumps(state) != pickle.dumps(before[name])
+    }
 
 
-class Globals:
-    """Those of a worker process."""
+class WorkerGenerators:
+    """The global generators of a worker process."""
 
     def __init__(self, seed: int) -> None:
-        self.start_anew(seed)
+        self.reseed(seed)
 
-    def start_anew(self, seed: int) -> None:
-        """All that is drawn from now on follows from the seed."""
+    def reseed(self, seed: int) -> None:
+        """Seed all global generators."""
         seed_globals(seed, EPISODES)
-        self._seed, self._fresh = seed, states()
+        self._seed, self._fresh = seed, current_states()
 
     def save(self) -> dict[str, Any]:
-        """Their seed, and where those are that were drawn from."""
-        return {"seed": self._seed, "drawn": drawn(self._fresh)}
+        """The seed, and the states of the generators that have been used since."""
+        return {"seed": self._seed, "drawn": changed_states(self._fresh)}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Restore what `save` gave, which `check` has accepted."""
-        self.start_anew(state["seed"])
+        """Restore what `save` returned and `check` has accepted."""
+        self.reseed(state["seed"])
         for name, one in state["drawn"].items():
             if name == TORCH:
                 torch.set_rng_state(torch.from_numpy(one))
             else:
-                generators.restored(one, SHARED[name])
+                generators.restore_generator(one, SHARED[name])
 
 
 def check(state: Any) -> None:
-    """Raises `CheckpointError` unless `state` is of the kind that `Globals.save` gives."""
+    """Raise `CheckpointError` unless `WorkerGenerators.save` could have returned `state`."""
     if type(state) is not dict or state.keys() != {"seed", "drawn"} or type(state["drawn"]) is not dict:
-        raise misfit("a worker's global generators lack their seed or their states")
+        raise mismatch("the seed or the states of a worker's global generators are missing")
     if type(state["seed"]) is not int or state["seed"] < 0:
-        raise misfit(f"a worker's seed is {state['seed']!r}")
+        raise mismatch(f"a worker's seed is {state['seed']!r}")
     for name, one in state["drawn"].items():
         if not (_fits_torch(one) if name == TORCH else _fits(name, one)):
-            raise misfit(f"the state of a worker's generator {name!r}")
+            raise mismatch(f"the state of a worker's generator {name!r}")
 
 
 def _fits(name: Any, state: Any) -> bool:
     try:
-        return name in SHARED and type(generators.restored(state, None)) is type(SHARED[name])
+        return name in SHARED and type(generators.restore_generator(state, None)) is type(SHARED[name])
     except CheckpointError:
         return False
 

@@ -17,17 +17,17 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import VectorEnv
 
-from trpo_cli.envs.closing import let_go
-from trpo_cli.envs.failure import NOT_ITS_OWN, Failure, worded
+from trpo_cli.envs.closing import close_safely
+from trpo_cli.envs.failure import INTERRUPTS, Failure, describe_error
 from trpo_cli.envs.in_turn import InTurn
-from trpo_cli.envs.mujoco.batch import MujocoBatch, not_exact
-from trpo_cli.envs.registered import ids, registered, versions
+from trpo_cli.envs.mujoco.batch import MujocoBatch, batch_obstacle
+from trpo_cli.envs.registered import is_registered, registered_ids, versions
 from trpo_cli.envs.spaces import action_decoder, observation_encoder
 from trpo_cli.envs.watched import Watched
 from trpo_cli.envs.workers import Spaces, Workers
-from trpo_cli.errors import ConfigError, counted, nearest
+from trpo_cli.errors import ConfigError, counted, did_you_mean
 from trpo_cli.ranges import Count, Positive
-from trpo_cli.seeding import apart
+from trpo_cli.seeding import isolate_globals
 
 Vectorization = Literal["auto", "native", "sync", "async"]
 WORKERS_PAY = 200e-6  # seconds a step: below it, talking to a worker process costs more than the step (2 cores)
@@ -84,12 +84,12 @@ class Task:
 
         From its seed follows what a copy in a worker process draws from global generators, already as it is made.
         Raises `ConfigError` if the environment is unknown, cannot be made, or is not to be had natively, and
-        `EnvironmentFault` or `EnvironmentMisfit` if its steps are timed and go wrong.
+        `EnvironmentFault` or `EnvironmentContractError` if its steps are timed and go wrong.
         """
         how, make = self._planned(len(seeds), parallelism)
         return Vectorized(make(seeds), how, make)
 
-    @apart(0, "probe")
+    @isolate_globals(0, "probe")
     def _planned(self, num_envs: int, parallelism: Parallelism) -> tuple[str, Maker]:
         """How they are to run, found out with one that is made for that. Raises as `make` does."""
         with self.looked_at() as env:
@@ -109,7 +109,7 @@ class Task:
     ) -> tuple[Vectorization, str]:
         """How to run environments like `env`, which may be stepped to find out; and why so."""
         vectorization, _, in_process = parallelism
-        obstacle = not_exact(env)
+        obstacle = batch_obstacle(env)
         if obstacle is None and vectorization in ("auto", "native"):
             return "native", ""
         if vectorization == "native":
@@ -137,7 +137,7 @@ class Task:
 
     def let_go(self, close: Callable[[], object]) -> None:
         """Have environments closed. What goes wrong in that is told, once a run, and ends nothing."""
-        let_go(close, self.id, self.complaints)
+        close_safely(close, self.id, self.complaints)
 
     def _make_batch(self, num_threads: int, seeds: Sequence[int]) -> MujocoBatch:
         return MujocoBatch(self.make_one(), len(seeds), num_threads)
@@ -167,11 +167,11 @@ class Task:
         if ":" in self.id:  # Gymnasium would import the module
             module, _, name = self.id.partition(":")
             raise ConfigError(f"env.id: no package is named in an id; say plugins=[{module}] env.id={name}")
-        if spec is None and not registered(self.id):
-            others = versions(self.id, ids())
+        if spec is None and not is_registered(self.id):
+            others = versions(self.id, registered_ids())
             raise ConfigError(
                 f"env.id: no environment is registered as '{self.id}'"
-                + (f"; its versions are {', '.join(others)}" if others else nearest(self.id, ids()))
+                + (f"; its versions are {', '.join(others)}" if others else did_you_mean(self.id, registered_ids()))
                 + "\nOne of your own is registered by its package: plugins=[PACKAGE], or --plugins PACKAGE of trpo-eval"
             )
         try:
@@ -182,13 +182,13 @@ class Task:
                 return gymnasium.make(
                     spec or self.id, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
                 )
-        except NOT_ITS_OWN:
+        except INTERRUPTS:
             raise
         except BaseException as error:  # of a constructor that calls `sys.exit`, too
             if misnamed := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
                 raise ConfigError(self._no_argument(misnamed[1])) from error
             said = str(error).partition(" was raised from the environment creator")[0]
-            reason = said if said and isinstance(error, Exception) else worded(error)
+            reason = said if said and isinstance(error, Exception) else describe_error(error)
             raise ConfigError(f"env.id: {self.id} cannot be made with {self.kwargs}: {reason}") from error
 
     def _no_argument(self, name: str) -> str:
@@ -196,7 +196,7 @@ class Task:
         creator = load_env_creator(entry) if isinstance(entry, str) else entry
         named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
         known = [key for key, parameter in signature(creator).parameters.items() if parameter.kind in named]
-        hint = nearest(name, known) or f"; there are: {', '.join(known) or 'none'}"
+        hint = did_you_mean(name, known) or f"; there are: {', '.join(known) or 'none'}"
         return f"env.kwargs.{name}: no such argument of {self.id}{hint}"
 
     def _seconds_a_step(self, env: gymnasium.Env[Any, Any], steps: int = 30) -> float:
@@ -214,7 +214,7 @@ class Task:
                 times[-1] = time.perf_counter() - times[-1]
                 ended = terminated or truncated
         except Failure as failure:
-            raise failure.fault(self.id, len(times) - 1) from failure
+            raise failure.as_user_error(self.id, len(times) - 1) from failure
         return sorted(times[1:])[steps // 2]
 
 

@@ -14,10 +14,10 @@ from gymnasium.envs.toy_text.utils import categorical_sample
 
 
 class RandomMDP(gymnasium.Env[Any, Any]):
-    """Every action of every state leads to `branching` states, drawn without repetition, and pays a fixed reward.
+    """Every action in every state leads to one of `branching` random states and pays a fixed reward.
 
-    The probabilities are the gaps between uniform cuts of [0, 1], the rewards standard normal; an episode starts in
-    any state alike, and each step ends it with probability `termination`.
+    The probabilities are the gaps between uniform cuts of [0, 1], and the rewards are standard normal. Episodes start
+    in a uniformly random state; each step ends the episode with probability `termination`.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class RandomMDP(gymnasium.Env[Any, Any]):
         termination: float = 0.02,
         mdp_seed: int = 0,
     ) -> None:
-        """`mdp_seed` fixes the process, `reset(seed=...)` only what happens in it. Raises `ValueError` out of range."""
+        """`mdp_seed` determines the process, `reset(seed=...)` its episodes. Raises `ValueError` for bad arguments."""
         if not 1 <= branching <= num_states:
-            raise ValueError(f"branching: got {branching}; from 1 to num_states = {num_states} successors are possible")
+            raise ValueError(f"branching: got {branching}; it must be from 1 to num_states = {num_states}")
         if num_actions < 1:
-            raise ValueError(f"num_actions: got {num_actions}; at least one is needed")
+            raise ValueError(f"num_actions: got {num_actions}; it must be at least 1")
         if not 0 <= termination <= 1:
-            raise ValueError(f"termination: got {termination}; it is a probability")
+            raise ValueError(f"termination: got {termination}; it must be a probability, from 0 to 1")
         self.observation_space, self.action_space = spaces.Discrete(num_states), spaces.Discrete(num_actions)
         self.initial_state_distrib = np.full(num_states, 1 / num_states)
         rng = np.random.default_rng(mdp_seed)
@@ -60,7 +60,7 @@ class RandomMDP(gymnasium.Env[Any, Any]):
 def _transitions(
     rng: np.random.Generator, num_states: int, branching: int, termination: float
 ) -> list[tuple[float, int, float, bool]]:
-    """Those of one state and action: (probability, successor, reward, done)."""
+    """The transitions of one state and action: (probability, successor, reward, done)."""
     successors = rng.choice(num_states, size=branching, replace=False)
     cuts = np.sort(rng.random(branching - 1))
     probabilities = np.diff(cuts, prepend=0.0, append=1.0)

@@ -1,4 +1,4 @@
-"""Which environments there are: those of Gymnasium, ours, and those of packages that announce themselves."""
+"""The ids of environments: those of Gymnasium, this package, and plugins that announce themselves."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from trpo_cli.envs import random_mdp  # noqa: F401  registers RandomMDP-v0
 VERSIONED = re.compile(r"(.+)-v(\d+)")
 
 
-def registered(id: str) -> bool:
-    """Whether an environment has this id. Packages that announce themselves are imported if nobody else knows it.
+def is_registered(id: str) -> bool:
+    """Whether an environment has this id. If it is unknown, packages that announce themselves are imported first.
 
-    Raises `ConfigError` if one of them cannot be imported.
+    Raises `ConfigError` if such a package cannot be imported.
     """
     if id not in gymnasium.registry:
         import_plugins(announced())
     return id in gymnasium.registry
 
 
-def ids() -> list[str]:
-    """Every id, but for the old MuJoCo tasks that Gymnasium keeps to say that they are gone."""
+def registered_ids() -> list[str]:
+    """All ids, without those of the old MuJoCo tasks that Gymnasium keeps only to report their removal."""
     return sorted(
         id
         for id, spec in gymnasium.registry.items()
@@ -33,7 +33,7 @@ def ids() -> list[str]:
 
 
 def versions(id: str, known: Iterable[str]) -> list[str]:
-    """The known ids that differ from this one in their version alone, or that lack one here; oldest first."""
+    """The known ids with the name of `id`, which may lack a version; oldest version first."""
     split = VERSIONED.fullmatch(id)
     name = split[1] if split else id
     found = [other for other in map(VERSIONED.fullmatch, known) if other and other[1].lower() == name.lower()]

@@ -1,15 +1,14 @@
-"""Exact save and restore of an environment in the middle of an episode, wrappers and generators included.
+"""Saves and restores an environment exactly, in the middle of an episode, including wrappers and generators.
 
-The state of an environment is every attribute of its instance and of each wrapper around it that is plain data; what
-`gymnasium.make` was told (spaces, spec, arguments) is no state. An attribute of any other kind could hold state that
-nobody sees from here, so it is an obstacle: an environment is restored exactly or not at all. Two ways out: the
-environments of Gymnasium's that wrap MuJoCo are known here, and an environment may hide what it likes if it offers
-`clone_state` and `restore_state`, as Atari's do. Of its spaces the generators are state, for it may draw from them.
-State outside the instance (variables of a module, spaces of the class) is not found; of global generators see
-`global_generators.py`.
+The state of an environment consists of the attributes of its instance and of its wrappers, as far as they are plain
+data. The spaces, spec and arguments of `gymnasium.make` are not state, except for the generators of the spaces, from
+which the environment may draw. An attribute of any other type could hide state, so the environment cannot be saved: it
+is restored exactly or not at all. There are two exceptions: Gymnasium's MuJoCo environments, whose attributes are known
+here, and environments that offer `clone_state` and `restore_state`, as those of Atari do. State outside the instance,
+such as variables of a module or spaces of the class, is not found; for global generators see `global_generators.py`.
 
-A snapshot is made of plain data alone (of `clone_state`, whatever that gives), shares no memory with the environment,
-can be restored any number of times, and into any environment made with the same arguments.
+A snapshot consists of plain data (and whatever `clone_state` returns) and shares no memory with the environment. It can
+be restored any number of times, to any environment made with the same arguments.
 """
 
 from __future__ import annotations
@@ -43,54 +42,54 @@ CONSTANTS = {
     "gymnasium.envs.toy_text.": {"P"},
     "gymnasium.envs.mujoco.": {"model", "mujoco_renderer"},
     "trpo_cli.envs.random_mdp": {"P", "initial_state_distrib"},
-    "trpo_cli.envs.watched": {"index", "declared", "simulator"},
+    "trpo_cli.envs.watched": {"index", "contract", "simulator"},
 }
-"""What environments known here never change, by the package of the class."""
+"""Attributes that known environments never change, by the package of their class."""
 DEQUE, GENERATOR, SPACE, SIMULATION, CLONE = "__deque__", "__generator__", "__space__", "__simulation__", "__clone__"
 SIMULATION_FIELDS = sorted(DATA_FIELDS)
 
 
 def save(env: Env) -> Snapshot:
-    """The whole state of `env`. Raises `NoSnapshot` if it has attributes of a kind that cannot be saved."""
+    """The complete state of `env`. Raises `NoSnapshot` if the type of an attribute cannot be saved."""
     return [_save_layer(layer) for layer in layers(env)]
 
 
 def restore(env: Env, snapshot: Snapshot) -> None:
-    """Put `env` into the state in which `save` found it, or another environment made with the same arguments."""
+    """Restore a snapshot of `env`, or of another environment made with the same arguments."""
     for layer, saved in zip(layers(env), snapshot, strict=True):
         own = vars(layer)
         for name in own.keys() - saved.keys() - constants(layer.__class__):
             if isinstance(own[name], gymnasium.Space):
                 generators.restore_space(own[name])
             elif CLONE not in saved and not _is_code(own[name]):
-                del own[name]  # it came into being after the snapshot
+                del own[name]  # created after the snapshot
         for name, value in saved.items():
             if name == CLONE:
                 layer.restore_state(value)
             else:
-                own[name] = value if type(value) in SCALARS else restored(value, own.get(name))
+                own[name] = value if type(value) in SCALARS else restore_value(value, own.get(name))
 
 
 def reseed(env: Env, seed: int) -> None:
-    """Start every generator of `env` anew, `np_random` as `reset(seed=seed)` does; all else stays.
+    """Seed every generator of `env`, `np_random` as `reset(seed=seed)` does; everything else stays the same.
 
-    What draws random numbers behind `clone_state`, such as Atari's sticky actions, is out of reach and goes on.
+    Generators hidden behind `clone_state`, such as that of Atari's sticky actions, cannot be seeded.
     """
     found = [env.unwrapped.np_random]
     for layer in layers(env):
         found += [g for g in vars(layer).values() if type(g) in generators.KINDS and g not in found]
     for layer in layers(env):
         spaces = (value for value in vars(layer).values() if isinstance(value, gymnasium.Space))
-        parts = (part for space in spaces for part in generators.parts(space))
+        parts = (part for space in spaces for part in generators.subspaces(space))
         found += [part._np_random for part in parts if part._np_random is not None]
     for stream, generator in enumerate(found):
         sequence = np.random.SeedSequence(seed, spawn_key=(stream,) if stream else ())
-        generators.start_anew(generator, sequence)
+        generators.reseed_generator(generator, sequence)
     env.unwrapped._np_random_seed = seed
 
 
 def seed_spaces(env: Env, seed: int) -> None:
-    """Seed what an environment draws from its own spaces, which a reset leaves to chance."""
+    """Seed the spaces of an environment, which `reset` does not seed."""
     for layer in layers(env):
         for value in vars(layer).values():
             if isinstance(value, gymnasium.Space):
@@ -98,7 +97,7 @@ def seed_spaces(env: Env, seed: int) -> None:
 
 
 def obstacle(env: Env) -> str | None:
-    """Why `env`, which has been reset, cannot be saved and restored exactly, in a few words; None if it can."""
+    """Why `env`, which has been reset, cannot be saved and restored exactly; None if it can."""
     settings: Any = env.unwrapped
     if env.render_mode is not None:
         return f"render_mode={env.render_mode}"
@@ -114,7 +113,7 @@ def obstacle(env: Env) -> str | None:
 
 
 def layers(env: Any) -> Iterator[Any]:
-    """The wrappers, outermost first, then the environment itself."""
+    """Yield the wrappers, outermost first, then the environment itself."""
     while isinstance(env, gymnasium.Wrapper):
         yield env
         env = env.env
@@ -122,7 +121,7 @@ def layers(env: Any) -> Iterator[Any]:
 
 
 def _save_layer(layer: Any) -> dict[str, Any]:
-    """Its attributes. Those of unknown kinds are left to `clone_state` if there is one."""
+    """The attributes of a layer. Those of unknown types are left to `clone_state`, if there is one."""
     clones = (
         not isinstance(layer, gymnasium.Wrapper) and hasattr(layer, "clone_state") and hasattr(layer, "restore_state")
     )
@@ -131,14 +130,14 @@ def _save_layer(layer: Any) -> dict[str, Any]:
         if type(value) in SCALARS:
             saved[name] = value
         elif isinstance(value, gymnasium.Space):
-            if any(states := generators.of_space(value)):
+            if any(states := generators.space_state(value)):
                 saved[name] = {SPACE: states}
         elif name not in fixed and not _is_code(value):
             try:
-                saved[name] = _saved(value)
+                saved[name] = _save_value(value)
             except TypeError as kind:
                 if not clones:
-                    raise NoSnapshot(f"{type(layer).__name__}.{name} holds {kind}, which is no plain data") from None
+                    raise NoSnapshot(f"{type(layer).__name__}.{name} holds {kind}, which is not plain data") from None
     if clones:
         rng = {"include_rng": True} if "include_rng" in signature(layer.clone_state).parameters else {}
         saved[CLONE] = layer.clone_state(**rng)
@@ -147,80 +146,80 @@ def _save_layer(layer: Any) -> dict[str, Any]:
 
 @functools.cache
 def constants(layer: type) -> frozenset[str]:
-    """The names of attributes of a class of layers that are no state."""
+    """The names of attributes of a class of layers that are not state."""
     known = [names for package, names in CONSTANTS.items() if layer.__module__.startswith(package)]
     return frozenset(ARGUMENTS.union({"env"} if issubclass(layer, gymnasium.Wrapper) else (), *known))
 
 
 def _is_code(value: Any) -> bool:
-    """Specs, and functions without variables of their own; those of Gymnasium's wrappers have only constants."""
+    """Whether `value` is a spec or a function without state; functions of Gymnasium's wrappers have none."""
     if isinstance(value, FunctionType):
         return value.__closure__ is None or value.__module__.startswith("gymnasium.wrappers.")
     return isinstance(value, EnvSpec)
 
 
-def _saved(value: Any) -> Any:
-    """An attribute's value. Raises `TypeError`, naming the kind, if it is no data."""
+def _save_value(value: Any) -> Any:
+    """The value of an attribute as data. Raises `TypeError`, naming the type, if that is impossible."""
     match value:
         case _ if type(value) in generators.KINDS:
-            return {GENERATOR: generators.state_of(value)}
+            return {GENERATOR: generators.generator_state(value)}
         case mujoco.MjData():
-            # All but contacts and constraints, which every step makes anew; what is derived from the state is a
-            # substep behind it, so that it could not be computed again. Integers are indices, constant or made anew
-            # too: from a stranger's file, the engine would read and write wherever they point.
+            # Contacts and constraints are left out, since every step computes them. Quantities derived from the state
+            # are kept, since they lag a substep behind it and cannot be recomputed. Integers are left out: they are
+            # constant or recomputed indices, and with those of an untrusted file the engine could access any memory.
             arrays = ((name, getattr(value, name)) for name in SIMULATION_FIELDS)
             kept = {name: a.copy() for name, a in arrays if isinstance(a, np.ndarray) and a.dtype.kind not in "iu"}
             return {SIMULATION: kept, "time": value.time}
         case _:
-            return copied(value)
+            return copy_plain(value)
 
 
-def copied(value: Any) -> Any:
-    """A copy of plain data; raises `TypeError`, naming the kind, of any other."""
+def copy_plain(value: Any) -> Any:
+    """A copy of plain data. Raises `TypeError`, naming the type, for anything else."""
     kind = type(value)
     if kind in SCALARS:
         return value
     if kind is np.ndarray and not value.dtype.hasobject and value.dtype.names is None:
         return value.copy(order="K")
     if kind is list:
-        return [copied(item) for item in value]
+        return [copy_plain(item) for item in value]
     if kind is tuple:
-        return tuple([copied(item) for item in value])
+        return tuple([copy_plain(item) for item in value])
     if kind is dict:
-        return {copied(key): copied(item) for key, item in value.items()}
+        return {copy_plain(key): copy_plain(item) for key, item in value.items()}
     if kind is deque:
-        return {DEQUE: [copied(item) for item in value], "maxlen": value.maxlen}
+        return {DEQUE: [copy_plain(item) for item in value], "maxlen": value.maxlen}
     raise TypeError(kind.__name__)
 
 
-def restored(saved: Any, present: Any = None) -> Any:
-    """A copy of what was `saved`; a generator or a simulation is the `present` one, since others may refer to it."""
+def restore_value(saved: Any, present: Any = None) -> Any:
+    """A copy of a `saved` value. Generators and simulations are restored in place, since they may be shared."""
     match saved:
         case {"__generator__": state}:
-            return generators.restored(state, present)
+            return generators.restore_generator(state, present)
         case {"__simulation__": fields, "time": time}:
             for name, array in fields.items():
                 getattr(present, name)[...] = array
             present.time = time
-            present.warning.number[:] = 0  # those of the future it comes from
+            present.warning.number[:] = 0  # warnings after the snapshot
             return present
         case {"__space__": states}:
             generators.restore_space(present, states)
             return present
         case {"__deque__": items, "maxlen": maxlen}:
-            return deque(map(restored, items), maxlen)
+            return deque(map(restore_value, items), maxlen)
         case dict():
-            return {key: restored(item) for key, item in saved.items()}
+            return {key: restore_value(item) for key, item in saved.items()}
         case list():
-            return [restored(item) for item in saved]
+            return [restore_value(item) for item in saved]
         case tuple():
-            return tuple([restored(item) for item in saved])
+            return tuple([restore_value(item) for item in saved])
         case _:
             return saved.copy() if type(saved) is np.ndarray else saved
 
 
 def _shared_memory(env: Env) -> str | None:
-    """Two attributes that would no longer be one after a restore, in words. Gymnasium's wrappers do not mind."""
+    """Name two attributes whose shared memory a restore would separate, which is harmless in Gymnasium's wrappers."""
     spans = sorted(
         (*span, f"{type(layer).__name__}.{name}")
         for layer in layers(env)
@@ -234,7 +233,7 @@ def _shared_memory(env: Env) -> str | None:
 
 
 def _spans(value: Any) -> Iterator[tuple[int, int]]:
-    """The addresses [start, end) of every array and container in an attribute's value."""
+    """Yield the addresses [start, end) of every array and container in the value of an attribute."""
     match value:
         case np.ndarray():
             if value.size:

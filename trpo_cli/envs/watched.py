@@ -1,4 +1,4 @@
-"""A single environment that says its number when something goes wrong in it."""
+"""A wrapper that checks a single environment and reports its number when something goes wrong."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.mujoco import MujocoEnv
 
-from trpo_cli.envs.declared import Declared
-from trpo_cli.envs.failure import raised
-from trpo_cli.envs.mujoco.stability import WARNINGS, unstable
+from trpo_cli.envs.contract import Contract
+from trpo_cli.envs.failure import as_failure
+from trpo_cli.envs.mujoco.stability import WARNINGS, instability
 from trpo_cli.envs.snapshot import seed_spaces
 
 
 class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Environment number `index` of several. `reset`, `step` and `close` raise a `Failure` and nothing else.
+    """Environment number `index` of several. `reset`, `step` and `close` raise nothing but `Failure`.
 
-    What it returns is as declared, and infos, which nobody reads, are left out.
+    What they return matches the declared spaces. Infos, which nothing reads, are dropped.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], index: int) -> None:
         super().__init__(env)
-        self.index, self.declared = index, Declared(env.observation_space, index)
+        self.index, self.contract = index, Contract(env.observation_space, index)
         self.simulator: Any = env.unwrapped if isinstance(env.unwrapped, MujocoEnv) else None
 
     def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
@@ -30,20 +30,20 @@ class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
                 seed_spaces(self.env, seed)
             returned = self.env.reset(seed=seed, **kwargs)
         except BaseException as error:
-            raise self.declared.unpacked(error) or raised(self.index, error, " in a reset") from error
-        return self.declared.reset(returned), {}
+            raise self.contract.explain_unpacking(error) or as_failure(self.index, error, " in a reset") from error
+        return self.contract.check_reset(returned), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         try:
             returned = self.env.step(action)
         except BaseException as error:
-            raise self.declared.unpacked(error) or raised(self.index, error) from error
+            raise self.contract.explain_unpacking(error) or as_failure(self.index, error) from error
         if self.simulator is not None and (counts := self.simulator.data.warning.number[WARNINGS]).any():
-            raise unstable(self.index, counts)
-        return self.declared.step(returned)
+            raise instability(self.index, counts)
+        return self.contract.check_step(returned)
 
     def close(self) -> None:
         try:
             self.env.close()
         except BaseException as error:
-            raise raised(self.index, error, " in a close") from error
+            raise as_failure(self.index, error, " in a close") from error

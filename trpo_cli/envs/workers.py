@@ -1,6 +1,6 @@
-"""Environments in worker processes, one each: faults named, none waited for without end, none left behind.
+"""Environments in worker processes, one in each, with timeouts, clear errors, and no processes left behind.
 
-The parent's side; `worker.py` is the child's.
+This is the side of the parent; `worker.py` is that of the child.
 """
 
 from __future__ import annotations
@@ -26,58 +26,61 @@ from gymnasium.vector.utils import CloudpickleWrapper, batch_space, iterate
 from numpy.typing import NDArray
 
 from trpo_cli.envs.failure import Failure
-from trpo_cli.envs.worker import CLOSED, GRACE, table, work
+from trpo_cli.envs.worker import CLOSED, GRACE, shared_array, work
 from trpo_cli.errors import ConfigError
-from trpo_cli.run.signals import SIGNALS, unheard
+from trpo_cli.run.signals import SIGNALS, block_signals
 
 Env = gymnasium.Env[Any, Any]
 Array = NDArray[Any]
 Spaces = tuple[gymnasium.Space[Any], gymnasium.Space[Any]]  # of observations and actions
-LONGEST_FOLDER = 72  # bytes: a socket's path has 103 on some systems, 31 of which are its name and its folder's
+LONGEST_FOLDER = 72  # bytes; a socket's path is limited to 103 on some systems, and 31 are added here
 SHORT_FOLDER = "/tmp"
-START = 300.0  # seconds to make an environment: imports may take long
-CLOSE = 10.0  # seconds to close them all
+START = 300.0  # seconds to make an environment, including imports
+CLOSE = 10.0  # seconds to close all environments
 
 
 class Workers(VectorEnv[Any, Any, Any]):
-    """A vector environment that never resets by itself: `reset(options={"reset_mask": mask})` does. No infos.
+    """A vector environment without autoreset, to be reset by `reset(options={"reset_mask": mask})`, and without infos.
 
-    Whatever is asked of it raises a `Failure` when a worker has died, does not answer in time, or its environment
-    raises; then it can only be closed.
+    Every method raises `Failure` if a worker has died, does not answer in time, or its environment raises; after that,
+    the environments can only be closed.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012  Gymnasium's way to say it
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012  as in Gymnasium
 
     def __init__(self, make: Callable[[], Env], spaces: Spaces, seeds: Sequence[int], timeout: float) -> None:
-        """`make` is called in each worker, after its global generators were seeded with one of `seeds`.
+        """Start one worker for each of `seeds`, which seeds its global generators before it calls `make`.
 
-        `spaces` are those of what it makes. `timeout` in seconds, of an answer.
+        `spaces` are those of the environments. `timeout` is the time limit of an answer in seconds.
         """
         self.num_envs, self.timeout = len(seeds), timeout
-        num_envs, made = len(seeds), pickle.dumps(CloudpickleWrapper(make))  # read in the worker: it may import modules
+        num_envs, made = (
+            len(seeds),
+            pickle.dumps(CloudpickleWrapper(make)),
+        )  # unpickled in the worker, as it may import modules
         self.single_observation_space, self.single_action_space = spaces
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         context = multiprocessing.get_context("forkserver")
         shape, kind = self.observation_space.shape or (), np.dtype(self.observation_space.dtype)
         memory = context.RawArray(ctypes.c_byte, max(1, int(np.prod(shape)) * kind.itemsize))
-        self.observations = table(memory, shape, kind)
+        self.observations = shared_array(memory, shape, kind)
         self._pipes: list[Any] = []
         self._processes: list[Any] = []
-        self._busy = set(range(num_envs))  # those that owe an answer
-        # The workers hear no signal but SIGKILL, which is not what the interpreter would send them at its end.
-        self._end = Finalize(self, _end, (self._processes, self._pipes, self._busy), exitpriority=10)
+        self._busy = set(range(num_envs))  # workers that have not answered yet
+        # At exit, the interpreter would send SIGTERM, which the workers ignore.
+        self._end = Finalize(self, _end_workers, (self._processes, self._pipes, self._busy), exitpriority=10)
         _start_server()
         for index, seed in enumerate(seeds):
             pipe, far = context.Pipe()
             arguments = (index, seed, made, far, memory, shape, kind)
-            process = context.Process(target=work, args=arguments)  # a daemon may have no processes of its own
+            process = context.Process(target=work, args=arguments)  # no daemon, which could not start processes
             process.start()
             far.close()
             self._pipes.append(pipe)
             self._processes.append(process)
         try:
-            self._hear(range(num_envs), START, "did not make its environment")
+            self._receive(range(num_envs), START, "did not make its environment")
         except Exception:
             self.close()
             raise
@@ -85,7 +88,7 @@ class Workers(VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Reset all, or those of `options["reset_mask"]` (N,) bool; the observations (N, ...) of all."""
+        """Reset all environments or those in `options["reset_mask"]` (N,) bool; return all observations (N, ...)."""
         if isinstance(seed, int):
             seed = range(seed, seed + self.num_envs)
         others = None if options is None else {key: value for key, value in options.items() if key != "reset_mask"}
@@ -95,34 +98,34 @@ class Workers(VectorEnv[Any, Any, Any]):
         return self.observations, {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Of actions (N, ...): observation (N, ...), reward (N,), terminated (N,) and truncated (N,) bool."""
+        """Take actions (N, ...); return observations (N, ...), rewards (N,), terminated and truncated (N,) bool."""
         each = {row: (action,) for row, action in enumerate(iterate(self.action_space, actions))}
         reward, terminated, truncated = zip(*self._ask("step", each), strict=True)
         return self.observations, np.array(reward), np.array(terminated), np.array(truncated), {}
 
     def snapshot_obstacle(self) -> str:
-        """Why single ones cannot be saved and restored: that would take a message each time."""
+        """Why single environments cannot be saved and restored often: each time would take a message."""
         return "they run in worker processes"
 
     def obstacle(self) -> str | None:
-        """Why they cannot be saved and restored exactly from a file, in a few words; None if they can."""
+        """Why one of them cannot be restored exactly from a file; None if all can."""
         return next(filter(None, self._ask("obstacle")), None)
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """The whole states of all environments, as `Slots.state_dict` gives them."""
+        """The complete states of all environments, in the format of `Slots.state_dict`."""
         return self._ask("save")
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        """Restore what `state_dict` gave, of these or of `Slots`. Raises `CheckpointError` if it does not fit."""
+        """Restore what `state_dict` of `Workers` or `Slots` returned. Raises `CheckpointError` if it does not match."""
         self._ask("load", {row: (one,) for row, one in enumerate(state)})
 
     def close_extras(self, **kwargs: Any) -> None:
-        """End the workers, those that hang by force. Raises the first `Failure` in that."""
+        """End the workers, and kill those that hang. Raises the first `Failure`."""
         for failure in self._end() or ():
             raise failure
 
     def _ask(self, request: str, arguments: dict[int, tuple[Any, ...]] | None = None) -> list[Any]:
-        """The answers of the workers asked, all of them by default."""
+        """Send a request to the workers in `arguments`, by default all of them; return their answers."""
         asked = dict.fromkeys(range(self.num_envs), ()) if arguments is None else arguments
         for row, argument in asked.items():
             self._busy.add(row)
@@ -130,14 +133,14 @@ class Workers(VectorEnv[Any, Any, Any]):
                 self._pipes[row].send((request, argument))
             except OSError as error:
                 raise self._death(row) from error
-        return self._hear(asked, self.timeout, "gave no answer")
+        return self._receive(asked, self.timeout, "gave no answer")
 
-    def _hear(self, rows: Iterable[int], timeout: float, late: str) -> list[Any]:
-        """The answers of `rows`; `late` says what one of them failed to do if `timeout` seconds pass."""
+    def _receive(self, rows: Iterable[int], timeout: float, late: str) -> list[Any]:
+        """The answers of the workers `rows`. `late` says what a worker failed to do within `timeout` seconds."""
         deadline, answers = time.monotonic() + timeout, []
         for row in rows:
             try:
-                if not self._pipes[row].poll(_left(deadline)):
+                if not self._pipes[row].poll(_seconds_until(deadline)):
                     raise Failure(f": worker process {row} {late} within {timeout:g} s")
                 answers.append(self._pipes[row].recv())
                 self._busy.discard(row)
@@ -156,41 +159,41 @@ class Workers(VectorEnv[Any, Any, Any]):
 
 
 def _start_server() -> None:
-    """The process that workers are forked from. It has imported what they need, and has no threads that a fork loses.
+    """Start the process that workers are forked from, which imports what they need and has no threads.
 
-    A signal to the whole process group would end it, and all workers with it: it is born deaf.
+    Signals are blocked in it, since one to the process group would end it together with all workers.
     """
     _keep_sockets_short()
-    context = type(multiprocessing.get_context()).__module__  # a worker is told how this process would start others
+    context = type(multiprocessing.get_context()).__module__  # a worker receives the default start method
     multiprocessing.get_context("forkserver").set_forkserver_preload(["trpo_cli.envs.make", context])
-    with unheard(SIGNALS):
+    with block_signals(SIGNALS):
         forkserver.ensure_running()
 
 
 def _keep_sockets_short() -> None:
-    """Have multiprocessing, and nobody else, use a shorter folder if the names of its sockets would be too long.
+    """Let multiprocessing alone use a shorter temporary folder if the paths of its sockets would be too long.
 
-    Raises `ConfigError` if there is none.
+    Raises `ConfigError` if that is impossible.
     """
     folder = tempfile.gettempdir()
     if len(os.fsencode(folder)) <= LONGEST_FOLDER:
         return
     tempfile.tempdir = SHORT_FOLDER
     try:
-        util.get_temp_dir()  # which it remembers
+        util.get_temp_dir()  # multiprocessing remembers it
     except OSError as error:
         raise ConfigError(
-            f"sampler.vectorization: TMPDIR={folder} is too long for the sockets of worker processes, and in "
-            f"{SHORT_FOLDER} nothing can be made: {error.strerror}; give a shorter one, or take sync"
+            f"sampler.vectorization: TMPDIR={folder} is too long for the sockets of worker processes, and "
+            f"{SHORT_FOLDER} is not writable: {error.strerror}; set a shorter TMPDIR, or use sync"
         ) from error
     finally:
         tempfile.tempdir = folder
 
 
-def _end(processes: list[Any], pipes: list[Connection], busy: set[int]) -> list[Failure]:
-    """Have all environments closed and the workers ended, those that take too long by force; what went wrong.
+def _end_workers(processes: list[Any], pipes: list[Connection], busy: set[int]) -> list[Failure]:
+    """Close all environments and end the workers, killing those that take too long; return what went wrong.
 
-    The `busy` ones may never hear of it. They get less time, and why is known already.
+    `busy` workers may hang, so they get less time, and their failures are known already.
     """
     start, failures = time.monotonic(), []
     try:
@@ -199,8 +202,8 @@ def _end(processes: list[Any], pipes: list[Connection], busy: set[int]) -> list[
                 pipe.send(("close", ()))
         for row, (process, pipe) in enumerate(zip(processes, pipes, strict=False)):
             deadline = start + (GRACE if row in busy else CLOSE)
-            failures += _last_words(pipe, deadline)
-            process.join(_left(deadline))
+            failures += _final_failure(pipe, deadline)
+            process.join(_seconds_until(deadline))
             if process.is_alive() and row not in busy:
                 failures.append(Failure(f": worker process {row} did not end within {CLOSE:g} s, and was killed"))
     finally:
@@ -211,10 +214,10 @@ def _end(processes: list[Any], pipes: list[Connection], busy: set[int]) -> list[
     return failures
 
 
-def _last_words(pipe: Connection, deadline: float) -> list[Failure]:
-    """What a worker says to its end, if that is not as it should be; answers that nobody took come before."""
+def _final_failure(pipe: Connection, deadline: float) -> list[Failure]:
+    """The failure that a worker reports on closing, if any. Answers that nobody has read are skipped."""
     with contextlib.suppress(EOFError, OSError):
-        while pipe.poll(_left(deadline)):
+        while pipe.poll(_seconds_until(deadline)):
             answer = pipe.recv()
             if isinstance(answer, Failure):
                 return [answer]
@@ -224,7 +227,7 @@ def _last_words(pipe: Connection, deadline: float) -> list[Failure]:
 
 
 def _kill(process: Any) -> None:
-    """End it by force, if it has not ended, and the processes of its environment, if it did not end well."""
+    """Kill a worker that has not ended, and the processes of its environment unless it ended normally."""
     if process.exitcode != 0:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -233,5 +236,5 @@ def _kill(process: Any) -> None:
         process.join(GRACE)
 
 
-def _left(deadline: float) -> float:
+def _seconds_until(deadline: float) -> float:
     return max(0.0, deadline - time.monotonic())

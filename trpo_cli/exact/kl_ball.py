@@ -1,13 +1,13 @@
-"""The step of monotone policy iteration, solved exactly: maximise sum_s rho_s E_pi A(s, .) - C max_s KL(old_s || pi_s).
+"""The exact step of monotone policy iteration: maximise sum_s rho_s E_pi A(s, .) - C max_s KL(old_s || pi_s).
 
-For a given radius, the largest KL that is allowed, every state is a problem of its own. With gap(a) = max A - A(a),
-its solution is pi(a) = lambda old(a) / (t + gap(a)): lambda, the multiplier of the constraint, makes that a
-distribution, and t > 0 makes its KL equal to the radius. What a state gains grows with the radius at the rate lambda,
-which falls, so the best radius is where sum_s rho_s lambda_s = C. The left sides of both equations are decreasing: one
-root finder solves them.
+This is algorithm 1 of the TRPO paper. Given a radius, the largest KL allowed, the states are independent problems. With
+gap(a) = max A - A(a), the solution in a state is pi(a) = lambda old(a) / (t + gap(a)), where the multiplier lambda of
+the constraint normalises pi, and t > 0 makes the KL equal to the radius. The gain of a state grows with the radius at
+the rate lambda, which decreases, so the best radius solves sum_s rho_s lambda_s = C. The left sides of both equations
+are decreasing, so one root finder solves them.
 
-An action that the old policy never takes has no part in the KL. If it is the best one, the KL stays below some bound as
-t goes to zero; what is left of the radius then pays for moving a share of all probability to that action.
+Actions that the old policy never takes do not contribute to the KL. If such an action is the best, the KL stays bounded
+as t goes to zero; the rest of the radius is then used to move probability from all other actions to that one.
 
 C may be so large that x = pi / old - 1 is tiny. KLs are therefore computed from x, and x from differences of gaps:
 x(a) = (E_pi gap - gap(a)) / (t + gap(a)).
@@ -21,17 +21,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NEVER = 1e-100  # a smaller probability of the old policy counts as zero
-SMALLEST_T = 1e-190  # stands for t = 0: t times the smallest probability is still a normal number
+NEVER = 1e-100  # smaller probabilities of the old policy count as zero
+SMALLEST_T = 1e-190  # stands for t = 0; times the smallest probability, it is still a normal number
 SMALLEST_RADIUS = 1e-200  # nats
-SMALL = 0.01  # below it, |pi / old - 1| is computed without subtracting from one, and its logarithm from a series
-MAX_EVALUATIONS = 200  # bisection alone would need some 60
+SMALL = 0.01  # smaller |pi / old - 1| are computed without cancellation, and logarithms from a series
+MAX_EVALUATIONS = 200  # bisection alone needs about 60
 
 
 def kl_divergence(old: Tensor, new: Tensor) -> Tensor:
-    """KL(old || new) (S,) in nats, of tables (S, A); accurate however little they differ.
+    """KL(old || new) (S,) in nats between tables (S, A), accurate even if they differ very little.
 
-    It is the sum of old log(old / new) - old + new over the actions, in which every term is >= 0.
+    It is computed as the sum over actions of old log(old / new) - old + new, whose terms are all >= 0.
     """
     taken = old >= torch.finfo(old.dtype).tiny
     divisor = old.where(taken, 1.0)
@@ -49,7 +49,7 @@ def penalised_argmax(old: Tensor, advantage: Tensor, visitation: Tensor, coeffic
     best = advantage.max(-1, keepdim=True)
     gap = (best.values - advantage).where(taken, 0.0)
     scale = gap.amax(-1)
-    movable = scale > 0  # elsewhere nothing is better than what the old policy does
+    movable = scale > 0  # in all other states, the old policy is already optimal
     scale, gap = scale[movable], gap[movable] / scale[movable, None]
     states = _States(old[movable].where(taken[movable], 0.0), gap.where(taken[movable], 1.0), best.indices[movable])
     weight = visitation[movable] * scale
@@ -57,7 +57,7 @@ def penalised_argmax(old: Tensor, advantage: Tensor, visitation: Tensor, coeffic
     smallest = torch.full_like(largest, SMALLEST_RADIUS)
 
     def rate(radius: Tensor) -> tuple[Tensor, Tensor]:
-        """sum_s rho_s lambda_s, and its elasticity in the radius."""
+        """sum_s rho_s lambda_s, and its elasticity with respect to the radius."""
         solution = states.within(radius)
         multiplier = weight * solution.multiplier
         total = multiplier.sum()
@@ -70,13 +70,13 @@ def penalised_argmax(old: Tensor, advantage: Tensor, visitation: Tensor, coeffic
     table = old.clone()
     table[movable] = states.within(radius).table + old[movable].where(~taken[movable], 0.0)
     gain = (visitation @ ((table - old) * advantage).sum(-1)).item()
-    # The best step may be smaller than the spacing of doubles; what is left of it after rounding need not be worth it.
+    # The best step may be smaller than the spacing of doubles, and its rounded version need not be an improvement.
     return table if gain > coefficient * kl_divergence(old, table).max() else old.clone()
 
 
 @dataclass(frozen=True)
 class _Solution:
-    """The best tables within a radius of the old ones."""
+    """The best policy within a radius around the old one."""
 
     table: Tensor  # (S, A)
     multiplier: Tensor  # lambda (S,)
@@ -95,10 +95,10 @@ class _Tilted:
 
 
 class _States:
-    """S states in which something can be gained."""
+    """The S states in which the old policy can be improved."""
 
     def __init__(self, old: Tensor, gap: Tensor, best: Tensor) -> None:
-        """`old` (S, A); `gap` (S, A) in units of the largest, and 1 where `old` is zero; `best` action (S, 1)."""
+        """`old` (S, A); `gap` (S, A), relative to the largest, and 1 where `old` is zero; the `best` action (S, 1)."""
         self.old, self.gap, self.best = old, gap, best
         self.mean_gap = (old * gap).sum(-1)
         self.deviation = (old * (gap - self.mean_gap[:, None]).square()).sum(-1).sqrt()
@@ -110,7 +110,7 @@ class _States:
         bound = self.limit.kl > radius
         t[bound] = self._solve(self.old[bound], self.gap[bound], self.deviation[bound], radius)
         tilted = _tilted(self.old, self.gap, t)
-        rest = (self.limit.kl - radius).clamp(max=0.0)  # what the radius leaves at t = 0 moves mass to the best action
+        rest = (self.limit.kl - radius).clamp(max=0.0)  # the rest of the radius at t = 0 moves mass to the best action
         multiplier = rest.exp() / tilted.normaliser
         decay = torch.where(bound, 1 + 1 / tilted.square, 1.0)
         kept = self.old * tilted.ratio * rest.exp()[:, None]
@@ -119,7 +119,7 @@ class _States:
 
     @staticmethod
     def _solve(old: Tensor, gap: Tensor, deviation: Tensor, radius: Tensor) -> Tensor:
-        """t (S,) at which KL(old || pi) is `radius`: the quadratic model of the KL says deviation / sqrt(2 radius)."""
+        """t (S,) at which KL(old || pi) is `radius`; under its quadratic model, that is deviation / sqrt(2 radius)."""
 
         def kl(t: Tensor) -> tuple[Tensor, Tensor]:
             tilted = _tilted(old, gap, t)
@@ -142,9 +142,9 @@ def _tilted(old: Tensor, gap: Tensor, t: Tensor) -> _Tilted:
 
 
 def _excess(x: Tensor, ratio: Tensor) -> Tensor:
-    """x - log(ratio) >= 0 for `ratio` = 1 + x, exact to rounding; infinite where `ratio` is 0.
+    """x - log(ratio) >= 0 for `ratio` = 1 + x, exact up to rounding; infinite where `ratio` is 0.
 
-    With r = x / (2 + x), log(1 + x) is 2 artanh(r): its series in r^2 is used where x is small.
+    log(1 + x) is 2 artanh(r) with r = x / (2 + x), whose series in r^2 is used for small x.
     """
     r = x / (2 + x)
     y = r * r
@@ -155,10 +155,10 @@ def _excess(x: Tensor, ratio: Tensor) -> Tensor:
 def _root(
     function: Callable[[Tensor], tuple[Tensor, Tensor]], target: Tensor, start: Tensor, low: Tensor, high: Tensor
 ) -> Tensor:
-    """Where a positive decreasing function is `target`, elementwise: Newton on log value by log x, or else bisection.
+    """Where a positive decreasing function equals `target`, elementwise, by Newton steps in logarithms or bisection.
 
-    `function` gives value and elasticity, d log value / d log x; `low` and `high` enclose the root. Raises
-    `ArithmeticError` if it is not found.
+    `function` returns the value and its elasticity d log value / d log x; `low` and `high` enclose the root. Raises
+    `ArithmeticError` if the iteration does not converge.
     """
     x, done = start.clamp(low, high), torch.zeros_like(start, dtype=torch.bool)
     for _ in range(MAX_EVALUATIONS):
@@ -167,11 +167,11 @@ def _root(
         low, high = torch.where(error > 0, x, low), torch.where(error < 0, x, high)
         newton = x * (-error / elasticity).exp()
         hit = (error.abs() < 1e-14) | (high - low < 1e-15 * high)
-        close = (newton / x - 1).abs() < 1e-8  # and Newton's error after the step is the square of that
+        close = (newton / x - 1).abs() < 1e-8  # the error after this Newton step is about its square
         inside = (newton > low) & (newton < high)
         step = torch.where(close | inside, newton, low.sqrt() * high.sqrt())
         x = torch.where(done | hit, x, step)
         done = done | hit | close
         if done.all():
             return x
-    raise ArithmeticError(f"no root of a decreasing function after {MAX_EVALUATIONS} evaluations")
+    raise ArithmeticError(f"the root finder did not converge in {MAX_EVALUATIONS} evaluations")

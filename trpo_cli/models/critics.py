@@ -16,7 +16,7 @@ from trpo_cli.models.linearisation import Linearisation, linearise, share_memory
 from trpo_cli.models.networks import MLP, Activation, orthogonal
 from trpo_cli.models.policies import FeaturePolicy, Policy
 from trpo_cli.ranges import Count, NonNegative, Positive
-from trpo_cli.schedules import Decay, decayed
+from trpo_cli.schedules import Decay, decay_value
 
 EPSILON = 1e-6  # keeps equal returns from dividing by zero
 RATE = 0.05  # the weight of the newest batch in the moving averages
@@ -120,7 +120,7 @@ class MLPCritic(Critic):
     @torch.no_grad()
     def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
         before = copy.deepcopy(self.state_dict())
-        learning_rate = decayed(self.learning_rate, self.learning_rate_decay, progress)
+        learning_rate = decay_value(self.learning_rate, self.learning_rate_decay, progress)
         theta = share_memory(self.network)
         self._standardise(return_)
         network = self.network.passes(min(self.minibatch_size, len(return_)))

@@ -69,11 +69,11 @@ def evaluate(
 
     Every environment plays its fixed share of the episodes, so short ones are not counted more often than long ones.
     """
-    from trpo_cli.seeding import apart, environment_seeds
+    from trpo_cli.seeding import environment_seeds, isolate_globals
 
     num_envs = min(plan.episodes, MAX_PARALLEL)
     seeds = environment_seeds(seed, STREAM, num_envs)
-    with apart(seed, STREAM), contextlib.closing(_made(task, seeds, parallelism)) as envs:
+    with isolate_globals(seed, STREAM), contextlib.closing(_made(task, seeds, parallelism)) as envs:
         return play(envs, policy, normalizer, plan, seed, sample)
 
 

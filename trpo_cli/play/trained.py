@@ -1,4 +1,4 @@
-"""What trpo-train left in a run directory, ready to play."""
+"""Loads a trained policy from a run directory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trpo_cli.errors import CheckpointError, RunDirectoryError
-from trpo_cli.run.layout import CHECKPOINTS, CONFIG, LOG, fitting, read_config, staying
+from trpo_cli.run.layout import CHECKPOINTS, CONFIG, LOG, read_config, report_mismatch
 from trpo_cli.run.state import failure
+from trpo_cli.shell import keep_working_directory
 
-if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
+if TYPE_CHECKING:  # torch takes a second to import, and `--help` does not need it
     from trpo_cli.envs.make import Task
     from trpo_cli.envs.normalize import ObservationNormalizer
     from trpo_cli.models.policies import Policy
@@ -22,7 +23,7 @@ log = logging.getLogger("trpo_cli")
 
 
 class Trained(NamedTuple):
-    """The policy of one checkpoint, its task, and the observation statistics, frozen."""
+    """The policy of a checkpoint, its task, and the fixed observation statistics."""
 
     task: Task
     policy: Policy
@@ -31,28 +32,28 @@ class Trained(NamedTuple):
 
 
 def run_directories(folders: Sequence[Path]) -> Iterator[Path]:
-    """Each folder that is a run, and the runs below each that is not, once; what is neither `load` refuses.
+    """Yield each folder that is a run, and the runs below each that is not, without repetition.
 
-    What failed before it was a run counts as one: it left a log alone.
+    A folder that is neither is yielded too, for `load` to refuse, as is a failed run that has left only a log.
     """
     seen = set()
     for folder in folders:
-        for directory in ([] if (folder / CONFIG).exists() else _below(folder)) or [folder]:
+        for directory in ([] if (folder / CONFIG).exists() else _runs_below(folder)) or [folder]:
             if directory.resolve() not in seen:
                 seen.add(directory.resolve())
                 yield directory
 
 
-def _below(folder: Path) -> list[Path]:
+def _runs_below(folder: Path) -> list[Path]:
     failed = {path.parent for path in folder.rglob(LOG) if failure(path.parent)}
     return sorted(failed | {path.parent for path in folder.rglob(CHECKPOINTS)})
 
 
 def load(directory: Path, plugins: Sequence[str], step: int | None = None) -> Trained:
-    """The checkpoint after `step` environment steps, by default the newest that is whole.
+    """Load the checkpoint after `step` environment steps, by default the newest undamaged one.
 
-    Raises `RunDirectoryError` or `CheckpointError` if there is nothing whole to load, `ConfigError` if the run needs
-    code that `plugins` does not allow.
+    Raises `RunDirectoryError` or `CheckpointError` if there is none, and `ConfigError` if the run needs code that
+    `plugins` does not allow.
     """
     from trpo_cli.config.build import build
     from trpo_cli.config.plugins import import_plugins
@@ -62,19 +63,19 @@ def load(directory: Path, plugins: Sequence[str], step: int | None = None) -> Tr
     from trpo_cli.models.policies import Policy
 
     if not (directory / CONFIG).exists() and (reason := failure(directory)):
-        raise RunDirectoryError(f"{directory} failed before it was a run: {reason}")
+        raise RunDirectoryError(f"{directory} failed before its first step: {reason}")
     node = read_config(directory)
     import_plugins(plugins)
     task = build(node["env"], "env", Task, plugins)
-    with staying(), contextlib.closing(Environments(task, 1, [0])) as probe:
+    with keep_working_directory(), contextlib.closing(Environments(task, 1, [0])) as probe:
         spec, distribution = probe.spec, probe.distribution
         policy = build(node["policy"], "policy", Policy, plugins, observation=spec, distribution=distribution)
     normalizer = ObservationNormalizer(spec, task.normalize_observation, task.observation_clip)
-    found = _found(directory / CHECKPOINTS, step)
+    found = _load_checkpoint(directory / CHECKPOINTS, step)
     for error in found.damaged.values():
-        log.warning("passed over a damaged checkpoint: %s", error)
+        log.warning("skipped a damaged checkpoint: %s", error)
     state = found.state
-    with fitting(directory):
+    with report_mismatch(directory):
         policy.load_state_dict(state["policy"])
         normalizer.load_state_dict(with_own_scales(state)["normalizer"])
         return Trained(task, policy, normalizer, int(state["sampler"]["env_steps"]))
@@ -86,12 +87,14 @@ def with_own_scales(state: dict[str, Any]) -> dict[str, Any]:
     return {**{name: inner[name] for name in ("normalizer", "reward_scaler") if name in inner}, **state}
 
 
-def _found(folder: Path, step: int | None) -> Loaded:
+def _load_checkpoint(folder: Path, step: int | None) -> Loaded:
     from trpo_cli.run import checkpoint
 
     if step is None:
         return checkpoint.load_newest(folder)
-    kept = {int(path.stem.removeprefix("step_")): path for path in checkpoint.listed(folder)}
+    kept = {int(path.stem.removeprefix("step_")): path for path in checkpoint.list_checkpoints(folder)}
     if step not in kept:
-        raise CheckpointError(f"{folder}: holds no checkpoint of step {step}; there are: {', '.join(map(str, kept))}")
+        raise CheckpointError(
+            f"{folder}: holds no checkpoint of step {step}; available steps: {', '.join(map(str, kept))}"
+        )
     return checkpoint.Loaded(kept[step], checkpoint.load(kept[step]), {})

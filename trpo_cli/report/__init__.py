@@ -12,7 +12,7 @@ from typing import Any
 
 from trpo_cli import __version__
 from trpo_cli.cli.command_line import Parser, path
-from trpo_cli.cli.failures import reported
+from trpo_cli.cli.failures import report_errors
 from trpo_cli.errors import RunDirectoryError, UserError, counted
 from trpo_cli.report.archive import archive
 from trpo_cli.report.content import HEADLINE, Content, Options, content
@@ -23,7 +23,7 @@ from trpo_cli.report.references import EVERY_TASK
 from trpo_cli.report.runs import archives, find, refuse_absent
 from trpo_cli.report.tables import escape
 from trpo_cli.run import durable
-from trpo_cli.run.layout import relative
+from trpo_cli.shell import short_path
 from trpo_cli.statistics import STATISTICS
 
 PAGE, MARKDOWN = "report.html", "results.md"
@@ -62,7 +62,7 @@ def report(
         written = write(told, out, origin(folders))
     except OSError as error:
         raise RunDirectoryError(f"--out: {out} cannot be written: {error.strerror}") from error
-    print(f"\nwritten to {relative(out)}: {', '.join(written)}")
+    print(f"\nwritten to {short_path(out)}: {', '.join(written)}")
 
 
 def passing_over(folders: Sequence[Path]) -> list[str]:
@@ -74,7 +74,7 @@ def passing_over(folders: Sequence[Path]) -> list[str]:
 
 def origin(folders: Sequence[Path]) -> str:
     """What the page was made from, when, and by which version. No other file says so, so that they stay the same."""
-    places = ", ".join(str(relative(folder)) for folder in folders)
+    places = ", ".join(str(short_path(folder)) for folder in folders)
     return f"Made from {places} on {datetime.now():%Y-%m-%d %H:%M} by trpo-cli {__version__}."
 
 
@@ -164,7 +164,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@reported
+@report_errors
 def main() -> None:
     """The command `trpo-report`."""
     given = vars(parse_arguments())

@@ -29,7 +29,7 @@ from trpo_cli.report.runs import (
     read_summary,
 )
 from trpo_cli.run import durable
-from trpo_cli.run.layout import CONFIG, HEADLINE, METRICS, SUMMARY, WHOLE, plain
+from trpo_cli.run.layout import ALL_ROWS, CONFIG, HEADLINE, METRICS, SUMMARY, directory_name
 
 ROWS = 100  # of metrics.csv that are kept
 
@@ -49,7 +49,7 @@ def archive(records: Sequence[RunRecord], directory: Path) -> tuple[int, int]:
     new: dict[Path, RunRecord] = {}
     for group in group_runs([r for r in without_duplicates([*there, *records]) if r.rows]):
         home = next((run.directory.parent for run in group.runs if run.directory in taken), None)
-        home = home or directory / plain(group.task) / plain(group.label)
+        home = home or directory / directory_name(group.task) / directory_name(group.label)
         for record in (run for run in group.runs if run.status == "finished" and run.directory not in taken):
             path = home / f"seed{record.seed}"
             if other := new.get(path) or taken.get(path):
@@ -100,7 +100,7 @@ def _copy(record: RunRecord, path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     durable.write(path / METRICS, _thinned(record).encode())
     if told := whole(record):
-        durable.write(path / WHOLE, told.text().encode())
+        durable.write(path / ALL_ROWS, told.text().encode())
     durable.write(path / HEADLINE, f"{record.headline}\n".encode())
     for name in (CONFIG, SUMMARY):
         durable.write(path / name, (record.directory / name).read_bytes())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trpo_cli.errors import RunDirectoryError, nearest
+from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import common_step, finals, latest
 from trpo_cli.report.published import Published
@@ -24,9 +24,9 @@ from trpo_cli.statistics import (
     combination,
     difference,
     estimate,
+    estimate_from_summary,
     holm,
-    improvement,
-    known,
+    improvement_probability,
     mean_improvement,
 )
 
@@ -76,7 +76,7 @@ def published(groups: Sequence[Group], numbers: dict[str, list[Published]], metr
         gain = float(ours[how].mean()) - best.value
         told = (best.value, best.spread, best.seeds, best.source, f"{how}; {best.kind}", gain)
         rows.append((group.task, group.label, len(group.runs), float(ours[how].mean()), *told))
-        theirs = known(best.value, best.spread, best.seeds or 1)
+        theirs = estimate_from_summary(best.value, best.spread, best.seeds or 1)
         tests.append(difference(estimate([ours[how]]), theirs) if len(ours[how]) >= FEWEST else None)
     columns = ("task", "algorithm", "runs", "mean", "best published", "± over seeds", "seeds", "source")
     columns_of_both = ("kind of return: ours; theirs", "difference")
@@ -126,7 +126,7 @@ class Comparison:
 
     def better(self) -> tuple[Cell, Cell]:
         """The probability that a run of the first group is above one of the other, and its interval."""
-        found, low, high = mean_improvement([improvement(one, other) for one, other in self.pairs])
+        found, low, high = mean_improvement([improvement_probability(one, other) for one, other in self.pairs])
         return found, format_range(low, high) if self.enough() else TOO_FEW
 
 
@@ -165,7 +165,7 @@ def _others(tasks: Sequence[Sequence[Group]], named: Sequence[str]) -> list[str]
     labels = list(dict.fromkeys(group.label for task in tasks for group in task))
     for name in named:
         if name not in labels:
-            hint = nearest(name, labels) or f"; there are: {', '.join(labels)}"
+            hint = did_you_mean(name, labels) or f"; there are: {', '.join(labels)}"
             raise RunDirectoryError(f"--versus: no group is called '{name}'{hint}")
     return [label for label in named[1:] or labels if label != named[0]]
 

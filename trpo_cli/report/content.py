@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from trpo_cli.errors import RunDirectoryError, UserError, counted, nearest
+from trpo_cli.errors import RunDirectoryError, UserError, counted, did_you_mean
 from trpo_cli.report import comparisons, figures, tables
 from trpo_cli.report.diagnostics import DIAGNOSTICS, diagnostics
 from trpo_cli.report.figures import Panel, Styles
@@ -137,7 +137,7 @@ def select_drawable(records: Sequence[RunRecord], options: Options) -> list[RunR
     readable = [record for record in records if record.rows and record.status not in ("broken", "duplicate")]
     known = {name for record in readable for name in record.rows}
     if readable and known and options.metric not in known:
-        hint = nearest(options.metric, known) or f"; there are: {', '.join(sorted(known))}"
+        hint = did_you_mean(options.metric, known) or f"; there are: {', '.join(sorted(known))}"
         raise RunDirectoryError(f"--metric: metrics.csv has no column '{options.metric}'{hint}")
     chosen = [record for record in readable if record.has(options.metric)]
     if not chosen:

@@ -19,7 +19,7 @@ from trpo_cli.report.measures import curve
 from trpo_cli.report.published import NEAR, Published
 from trpo_cli.report.runs import STEPS
 from trpo_cli.run.state import RETURN
-from trpo_cli.statistics import FEWEST, Floats, Statistic, bounds, profile, profile_interval, stretches
+from trpo_cli.statistics import FEWEST, Floats, Statistic, bin_means, bounds, profile, profile_interval
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's, but yellow
 STYLES = ("-", "--", ":", "-.")  # once the colours are used up
@@ -179,7 +179,7 @@ def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
             told = [(record.rows[STEPS], diagnostics(record)[name]) for record in group.runs]
             end = min(x[-1] for x, _ in told)
             edges = np.linspace(0, end, min(STRETCHES, *(len(x) for x, _ in told)) + 1)
-            values = np.stack([stretches(x[x <= end], y[x <= end], edges) for x, y in told])
+            values = np.stack([bin_means(x[x <= end], y[x <= end], edges) for x, y in told])
             there = ~np.isnan(values).any(0)
             middles = (edges[1:] + edges[:-1])[there] / 2
             marker = {"marker": "o"} if len(middles) == 1 else {}

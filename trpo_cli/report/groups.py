@@ -10,7 +10,7 @@ from typing import Any
 
 from trpo_cli.cli.resume import MAY_CHANGE, schedules
 from trpo_cli.config.settings import INDIFFERENT
-from trpo_cli.errors import RunDirectoryError, nearest
+from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.report.runs import RunRecord
 
 PRESET = "experiment"  # the group whose options only set keys of others
@@ -77,7 +77,7 @@ def group_runs(records: Sequence[RunRecord], by: Sequence[str] = ()) -> list[Gro
     for key in by:
         known = sorted({name for record in records for name in grouping_keys(record)})
         if key not in known:
-            raise RunDirectoryError(f"--by: no run has a key '{key}'{nearest(key, known)}")
+            raise RunDirectoryError(f"--by: no run has a key '{key}'{did_you_mean(key, known)}")
     found: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     labels = [chosen_label(record, by) for record in records] if by else default_labels(records)
     for record, label in zip(records, labels, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trpo_cli.errors import RunDirectoryError, nearest
+from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import common_step, default_threshold, finals, untrained
 from trpo_cli.report.published import Published
@@ -46,7 +46,7 @@ def thresholds(
     names = [task[0].task for task in tasks]
     for name in given:
         if name != EVERY_TASK and name not in names:
-            hint = nearest(name, names) or f"; there are: {', '.join(names)}"
+            hint = did_you_mean(name, names) or f"; there are: {', '.join(names)}"
             raise RunDirectoryError(f"--threshold: no run is of the task '{name}'{hint}")
     found = {}
     for task, name in zip(tasks, names, strict=True):

@@ -17,20 +17,20 @@ import numpy as np
 from trpo_cli.config.settings import INDIFFERENT, flat
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.run.layout import (
+    ALL_ROWS,
     CHECKPOINTS,
     CONFIG,
     FOLDERS,
     LOG,
     METRICS,
     SUMMARY,
-    WHOLE,
-    near,
-    quoted,
     read_config,
     refuse_links,
+    suggest_run,
 )
 from trpo_cli.run.lock import LOCK, is_held
 from trpo_cli.run.state import RETURN, failure, headline
+from trpo_cli.shell import shell_argument
 from trpo_cli.statistics import Floats
 
 EVALUATION, STEPS = "eval/episode_return_mean", "env_steps"
@@ -121,7 +121,9 @@ def refuse_absent(folders: Sequence[Path]) -> None:
     for folder in folders:
         if not folder.is_dir():
             what = "a file" if folder.exists() else "no folder"
-            raise RunDirectoryError(f"{folder} is {what}; a run directory fits, or a folder of them{near(folder)}")
+            raise RunDirectoryError(
+                f"{folder} is {what}; a run directory fits, or a folder of them{suggest_run(folder)}"
+            )
 
 
 def find(folders: Sequence[Path]) -> list[RunRecord]:
@@ -184,7 +186,7 @@ def read(directory: Path) -> RunRecord:
     try:
         refuse_links(directory)
         record = with_configuration(record, read_config(directory))
-        record = replace(record, rows=read_rows(directory / METRICS), whole=Whole.read(directory / WHOLE))
+        record = replace(record, rows=read_rows(directory / METRICS), whole=Whole.read(directory / ALL_ROWS))
         record = replace(record, headline=headline(directory, list(filter(record.has, record.rows))))
         summary = read_summary(directory / SUMMARY)
         training = sum(np.nansum(record.rows[name]) for name in SECONDS if name in record.rows)
@@ -198,7 +200,11 @@ def read(directory: Path) -> RunRecord:
     if reason := failure(directory):
         return replace(record, status="failed", note=reason)
     resumable = any((directory / CHECKPOINTS).glob("*.safetensors"))
-    note = f"goes on with: trpo-train {quoted('resume=', directory)}" if resumable else "before its first checkpoint"
+    note = (
+        f"goes on with: trpo-train {shell_argument('resume=', directory)}"
+        if resumable
+        else "before its first checkpoint"
+    )
     return replace(record, status="stopped", note=note)
 
 

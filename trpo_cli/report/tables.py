@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trpo_cli.cli.tables import aligned
+from trpo_cli.cli.tables import format_table
 from trpo_cli.errors import counted
 from trpo_cli.report.diagnostics import MEASURES, measured
 from trpo_cli.report.groups import Group
@@ -55,7 +55,7 @@ class Table:
         cells = [tuple(map(format_cell, row)) for row in self.rows]
         widths = [max(NARROW, *map(len, column)) for column in zip(*cells, strict=True)]
         heads = [wrap(name, width) for name, width in zip(self.columns, widths, strict=True)]
-        return aligned([*zip_longest(*heads, fillvalue=""), *cells]) + "\n"
+        return format_table([*zip_longest(*heads, fillvalue=""), *cells]) + "\n"
 
     def csv(self) -> str:
         """Numbers in full, nothing where there is none."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, also where the power is cut."""
+"""Files that appear complete or not at all, even if the power fails."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 
 def write(path: Path, data: bytes | bytearray) -> None:
-    """Put `data` at `path`: written beside its place, synced, moved there, and the directory synced."""
+    """Write `data` to a temporary file, sync it, move it to `path`, and sync the directory. Raises `OSError`."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         _write(temporary, data)
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError:
-        with contextlib.suppress(OSError):  # gone already, or refused like the rest
+        with contextlib.suppress(OSError):  # gone already, or as impossible as the rest
             os.unlink(temporary)
         raise
 
 
 def _write(path: Path, data: bytes | bytearray) -> None:
-    """A new file, never through a link that someone put there."""
+    """Write a new file. A link at `path` is replaced, never followed."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)

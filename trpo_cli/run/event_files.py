@@ -1,7 +1,7 @@
-"""TensorBoard's event files, cut back to where a run goes on from.
+"""Truncates TensorBoard's event files to the step from which a run resumes.
 
-A file is a sequence of records: the length of its content in 8 bytes and their checksum in 4, the content, and its
-checksum in 4.
+A file is a sequence of records: the length of the content (8 bytes), the checksum of the length (4), the content, and
+its checksum (4).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 
 
 def cut_back(directory: Path, step: int) -> int:
-    """Drop what was logged after `step`, and the last row before it unless that is sure to be whole.
+    """Delete what was logged after `step`, and the row at the end of the files, which may be incomplete.
 
-    Returns the first step that may be missing now: from there on, rows have to be written again.
+    Returns the first step that may now be missing; rows from there on have to be written again.
     """
     records = {path: list(_records(path)) for path in sorted(directory.glob("events.out.tfevents.*"))}
     steps = [logged for found in records.values() for _, logged in found if logged is not None]
-    missing = min(max(steps, default=0), step + 1)  # rows are written in order: those before the last are whole
+    missing = min(max(steps, default=0), step + 1)  # rows are written in order, so all but the last are complete
     for path, found in records.items():
         end = next((before for before, logged in found if logged is not None and logged >= missing), None)
         os.truncate(path, found[-1][0] if end is None else end)
@@ -29,7 +29,7 @@ def cut_back(directory: Path, step: int) -> int:
 
 
 def _records(path: Path) -> Iterator[tuple[int, int | None]]:
-    """Where each record begins and, if a row's scalar is in it, its step; last of all, where the whole ones end."""
+    """The position of each record, with its step if it holds a scalar; finally, the end of the complete records."""
     data, begin = path.read_bytes(), 0
     while (end := begin + 16 + int.from_bytes(data[begin : begin + 8], "little")) <= len(data):
         try:

@@ -1,4 +1,4 @@
-"""A file that one process holds at a time, and lets go of when it ends, however it ends."""
+"""A lock file that one process holds at a time; the system releases it when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 from trpo_cli.errors import RunDirectoryError
 
 log = logging.getLogger("trpo_cli")
-LOCK = ".lock"  # its name in a directory
-PATIENCE = 0.05  # seconds
+LOCK = ".lock"  # name of the file
+PATIENCE = 0.05  # seconds until the second try
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock at `path`: never, where a file system knows no locks.
+    """Whether a process holds the lock at `path`; False if the file system does not support locks.
 
-    To ask is to share it for an instant, which `Lock` waits out.
+    The check itself takes a shared lock for an instant, which `Lock` waits out.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -39,9 +39,9 @@ def is_held(path: Path) -> bool:
 
 
 def holder(path: Path) -> int | None:
-    """The process of this machine that holds the lock at `path`; None where there is none."""
+    """The id of the process on this machine that holds the lock at `path`; None if there is none."""
     if is_held(path):
-        with contextlib.suppress(FileNotFoundError):  # it has just let go
+        with contextlib.suppress(FileNotFoundError):  # released just now
             found = re.fullmatch(r"process (\d+) on (\S+)\n", path.read_text(errors="replace"))
             if found and found[2] == socket.gethostname():
                 return int(found[1])
@@ -49,17 +49,17 @@ def holder(path: Path) -> int | None:
 
 
 class Lock:
-    """Held from its making until `release`."""
+    """A lock that is held from construction until `release`."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `RunDirectoryError` if another process holds it; where a file system knows no locks, warns only."""
+        """Raises `RunDirectoryError` if another process holds it. Only warns if the file system has no locks."""
         self.path, patience = path, 1
         while True:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if patience:  # someone may only be asking
+                if patience:  # it may be `is_held` of another process
                     patience -= 1
                     os.close(self._file)
                     time.sleep(PATIENCE)
@@ -68,21 +68,21 @@ class Lock:
                 os.close(self._file)
                 raise RunDirectoryError(f"{path.parent} is being written to by {holder}") from None
             except OSError as error:
-                log.warning("%s cannot be locked (%s): see to it that no other process writes there", path, error)
+                log.warning("%s cannot be locked (%s): make sure that no other process writes there", path, error)
                 break
-            if self._still_there():
+            if self._is_current():
                 break
-            os.close(self._file)  # its last holder removed it while we waited
+            os.close(self._file)  # its last holder has deleted it meanwhile
         os.ftruncate(self._file, 0)
         os.write(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
-    def _still_there(self) -> bool:
+    def _is_current(self) -> bool:
         with contextlib.suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(self._file), os.stat(self.path))
         return False
 
     def release(self) -> None:
-        """Let others have it, and leave no file behind."""
-        if self._still_there():
+        """Release the lock and delete its file."""
+        if self._is_current():
             os.unlink(self.path)
         os.close(self._file)

@@ -25,9 +25,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.run import durable
-from trpo_cli.run.layout import HEADLINE, METRICS, TENSORBOARD, relative
+from trpo_cli.run.layout import HEADLINE, METRICS, TENSORBOARD
 from trpo_cli.run.tensorboard import TensorBoard
 from trpo_cli.run.trackers import Tracking
+from trpo_cli.shell import short_path
 
 log = logging.getLogger("trpo_cli")
 
@@ -93,7 +94,7 @@ class Kept:
                 raise ValueError(f"{METRICS} does not have the columns that it had at the checkpoint: {changed}")
             return cls(size, found, [{name: float(cell) for name, cell in row.items() if cell} for row in table])
         except (OSError, csv.Error, TypeError, ValueError, OverflowError) as error:
-            raise RunDirectoryError(f"{relative(directory)}: the run cannot be logged: {error}") from error
+            raise RunDirectoryError(f"{short_path(directory)}: the run cannot be logged: {error}") from error
 
 
 class Logger:
@@ -121,7 +122,7 @@ class Logger:
             self._file = self.path.open("a", newline="", encoding="utf-8")
             durable.write(directory / HEADLINE, f"{headline}\n".encode())
         except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise RunDirectoryError(f"{relative(directory)}: the run cannot be logged: {error}") from error
+            raise RunDirectoryError(f"{short_path(directory)}: the run cannot be logged: {error}") from error
         self._names: Set[str] = frozenset()  # of the metrics in each row
         watch = (TerminalProgress if sys.stderr.isatty() else PlainProgress) if watched else NoProgress
         self._tracking = tracking
@@ -142,7 +143,7 @@ class Logger:
                 raise FileNotFoundError("it was replaced by another file")
             self._tensorboard.write(env_steps, metrics)
         except OSError as error:
-            raise RunDirectoryError(f"{relative(self.path)}: cannot be written: {error.strerror or error}") from error
+            raise RunDirectoryError(f"{short_path(self.path)}: cannot be written: {error.strerror or error}") from error
         if self._tracking is not None:
             self._tracking.write(row)
         self._watch.show(env_steps, _summary(metrics, self.headline))

@@ -1,8 +1,8 @@
-"""A nested state as JSON text and tensors, and back: values, types, byte order and memory order, exactly.
+"""A nested state as JSON text and tensors, and back. Values, types, byte order and memory order are kept exactly.
 
-JSON has words for dicts with text keys, lists, text, numbers, booleans and null. Anything else is a dict of one key, a
-mark, which says what its content is; a state's own dict that looks like one is written as `__items__`. A state may hold
-numpy arrays by the thousand, so the bytes of them all lie end to end in one tensor.
+JSON can express dicts with text keys, lists, text, numbers, booleans and null. Anything else is written as a dict with
+one key, a mark, that names the type; a dict of the state that looks like one is written as `__items__`. A state may
+hold thousands of NumPy arrays, so their bytes are concatenated in one tensor.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ import torch
 from torch import Tensor
 
 STATE, ARRAYS = "__state__", "__arrays__"
-LONG = 2**256  # such integers are written in base 16: Python bounds the decimal digits it reads
-NUMPY_DTYPE = re.compile(r"[<>|][biufcSUV][1-9]\d{0,8}|[<>][mM]8(\[\d{0,9}[a-zA-Z]{1,2}\])?")  # plain, of some size
-TORCH_DTYPES = {  # that safetensors writes and reads, complex ones as two reals
+LONG = 2**256  # larger integers are written in base 16, since Python limits the decimal digits that it reads
+NUMPY_DTYPE = re.compile(
+    r"[<>|][biufcSUV][1-9]\d{0,8}|[<>][mM]8(\[\d{0,9}[a-zA-Z]{1,2}\])?"
+)  # without fields and objects
+TORCH_DTYPES = {  # supported by safetensors; complex numbers are stored as pairs
     str(dtype): dtype
     for dtype in (
         *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
@@ -32,16 +34,16 @@ TORCH_DTYPES = {  # that safetensors writes and reads, complex ones as two reals
     )
 }
 
-Trail = tuple[Any, ...]  # the way to a value: (its parent's trail, its key), or () at the root
+Trail = tuple[Any, ...]  # the path to a value: (trail of its parent, its key), or () at the root
 Array = np.ndarray[Any, Any]
 
 
 def pack(state: dict[str, Any]) -> dict[str, Tensor]:
-    """A contiguous copy of every tensor of `state` under its path, and two of bytes for the rest.
+    """Return a contiguous copy of every tensor in `state` by its path, and two tensors of bytes for the rest.
 
-    A state is made of dicts, lists, tuples, None, bool, int, float, complex, str, bytes, tensors of `TORCH_DTYPES`, and
-    numpy arrays and scalars without fields or objects. Tensors come back on the CPU, without gradient, and an
-    `OrderedDict` as a dict. Raises `TypeError` for anything else, naming its place.
+    A state consists of dicts, lists, tuples, None, bool, int, float, complex, str, bytes, tensors of `TORCH_DTYPES`,
+    and NumPy arrays and scalars without fields or objects. Tensors are restored on the CPU and without gradient, an
+    `OrderedDict` as a dict. Raises `TypeError` for any other type, naming its path.
     """
     packer = _Packer()
     text = json.dumps(packer.items(state, ()), separators=(",", ":"), check_circular=False)
@@ -51,14 +53,14 @@ def pack(state: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def unpack(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The state that `pack` took apart.
+    """Restore the state that `pack` was given.
 
-    What `pack` did not write raises one of many errors; nothing of it is ever run.
+    Other tensors raise one of many errors, but never run code.
     """
     text = tensors[STATE].numpy().tobytes().decode("ascii")
     state = json.loads(text, object_pairs_hook=_Unpacker(tensors))
     if not isinstance(state, dict):
-        raise TypeError(f"its state is a {type(state).__name__}")
+        raise TypeError(f"the state is a {type(state).__name__} instead of a dict")
     return state
 
 
@@ -67,15 +69,15 @@ def _as_tensor(blocks: list[bytes]) -> Tensor:
 
 
 class _Packer:
-    """Writes values as JSON has them, gathering tensors and the bytes of arrays on the way."""
+    """Converts values to JSON and collects tensors and the bytes of arrays on the way."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self.blocks: list[bytes] = []
-        self.size = 0  # of the blocks
+        self.size = 0  # total bytes of the blocks
 
     def any(self, value: Any, trail: Trail) -> Any:
-        """`value` in JSON's words. Of a subclass, but for tensors, there is no knowing what it adds."""
+        """`value` as JSON. Subclasses other than those of `Tensor` are refused, since they may hold more."""
         write = WRITERS.get(type(value))
         if write is not None:
             return write(self, value, trail)
@@ -101,35 +103,35 @@ class _Packer:
         if str(value.dtype) not in TORCH_DTYPES:
             _refuse(value, trail, f" of {value.dtype}")
         plain = value.detach().cpu().resolve_conj().resolve_neg()
-        name = self._free(_path(trail))
-        copy = plain.clone(memory_format=torch.contiguous_format)  # safetensors refuses tensors that share memory
+        name = self._free_name(_path(trail))
+        copy = plain.clone(memory_format=torch.contiguous_format)  # a copy, since safetensors refuses shared memory
         self.tensors[name] = torch.view_as_real(copy) if copy.is_complex() else copy
         order = [] if plain.is_contiguous() else _memory_order(plain.stride())
         return {"__tensor__": [name, str(plain.dtype), list(plain.shape), *order]}
 
     def array(self, value: Array, trail: Trail) -> Any:
         order = [] if value.flags.c_contiguous else _memory_order(value.strides)
-        return {"__array__": [*self._placed(value, trail), list(value.shape), *order]}
+        return {"__array__": [*self._append(value, trail), list(value.shape), *order]}
 
     def scalar(self, value: np.generic, trail: Trail) -> Any:
-        match value:  # as an array, text loses the zeros at its end
+        match value:  # text in an array would lose trailing zeros
             case np.str_():
                 return {"__np_str__": value}
             case np.bytes_():
                 return {"__np_bytes__": value.hex()}
             case _:
-                return {"__scalar__": self._placed(value, trail)}
+                return {"__scalar__": self._append(value, trail)}
 
-    def _placed(self, value: Array | np.generic, trail: Trail) -> list[Any]:
-        """Its dtype, and where its bytes begin."""
-        dtype = _said(value.dtype) or _refuse(value, trail, f" of {value.dtype}")
+    def _append(self, value: Array | np.generic, trail: Trail) -> list[Any]:
+        """Append the bytes of `value`; return its dtype and their offset."""
+        dtype = _dtype_name(value.dtype) or _refuse(value, trail, f" of {value.dtype}")
         placed = [dtype, self.size]
         self.blocks.append(value.tobytes())
         self.size += value.nbytes
         return placed
 
-    def _free(self, name: str) -> str:
-        """A key may hold a slash, so two tensors may have one path; and names with a mark's look are not for them."""
+    def _free_name(self, name: str) -> str:
+        """An unused name like `name`: keys may contain slashes, so paths can collide, and marks are reserved."""
         name = name.encode("ascii", "backslashreplace").decode()
         while name in self.tensors or name.startswith("__"):
             name = f"{name.removeprefix('__')}~"
@@ -150,7 +152,7 @@ WRITERS: dict[type, Callable[[_Packer, Any, Trail], Any]] = {
 
 
 def _real(value: float) -> Any:
-    """Of NaN the bits count too: there are many."""
+    """`value` as JSON. NaN is written as its bits, which may differ."""
     return value if value == value else {"__nan__": struct.pack(">d", value).hex()}
 
 
@@ -158,9 +160,9 @@ def _resembles_a_mark(value: dict[str, Any]) -> bool:
     return len(value) == 1 and next(iter(value)).startswith("__")
 
 
-@functools.lru_cache  # asked for every array, and the same few
-def _said(dtype: np.dtype[Any]) -> str | None:
-    """A word that says all about `dtype`; None for fields, Python objects, things of no size and others' types."""
+@functools.lru_cache  # called for every array, with a few dtypes
+def _dtype_name(dtype: np.dtype[Any]) -> str | None:
+    """A string that defines `dtype` completely; None for fields, Python objects, empty types and extension types."""
     word = dtype.str
     return word if NUMPY_DTYPE.fullmatch(word) and dtype.isbuiltin != 2 and np.dtype(word) == dtype else None
 
@@ -178,7 +180,7 @@ def _path(trail: Trail) -> str:
 
 
 class _Unpacker:
-    """Called by the JSON reader for every object, the innermost first."""
+    """Called by the JSON reader for every object, innermost first."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
@@ -204,19 +206,19 @@ class _Unpacker:
         return _mapping(pairs)
 
     def tensor(self, name: str, dtype: str, shape: list[int], order: list[int] | None = None) -> Tensor:
-        """A copy, as the memory that was read need not be aligned."""
+        """A copy of the tensor, since the memory of the file may not be aligned."""
         copy = self.tensors[name].reshape(-1).view(torch.uint8).clone()
         tensor = copy.view(TORCH_DTYPES[dtype]).reshape(shape)
         return tensor if order is None else tensor.permute(order).contiguous().permute(_inverse(order))
 
     def array(self, dtype: str, offset: int, shape: Sequence[int], order: list[int] | None = None) -> Any:
-        """Numpy takes an offset before the start, and one so large that it overflows."""
-        if not NUMPY_DTYPE.fullmatch(dtype):  # numpy evaluates some, and copies nothings one by one
-            raise ValueError("one of its arrays is of no known type")
+        """A copy of the array. NumPy would accept negative and overflowing offsets, so they are checked here."""
+        if not NUMPY_DTYPE.fullmatch(dtype):  # NumPy evaluates some strings
+            raise ValueError("an array has an unknown type")
         kind: np.dtype[Any] = np.dtype(dtype)
         end = offset + math.prod(shape) * kind.itemsize
         if min(offset, *shape, 0) < 0 or end > len(self.bytes):
-            raise ValueError("one of its arrays lies outside it")
+            raise ValueError("an array lies outside the file")
         array: Array = np.ndarray(tuple(shape), kind, self.bytes, offset)
         return array.copy() if order is None else array.transpose(order).copy().transpose(_inverse(order))
 
@@ -224,12 +226,12 @@ class _Unpacker:
 def _mapping(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("a key occurs twice")
     return found
 
 
 def _memory_order(strides: Sequence[int]) -> list[list[int]]:
-    """The axes from the outermost in memory to the innermost, or nothing if they are numbered so."""
+    """[the axes from outermost to innermost in memory], or [] if that is their order."""
     order = sorted(range(len(strides)), key=lambda axis: -abs(strides[axis]))
     return [] if order == sorted(order) else [order]
 

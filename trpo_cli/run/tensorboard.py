@@ -1,9 +1,9 @@
-"""TensorBoard's side of a run: the rows as scalars, and what the run is.
+"""Writes a run for TensorBoard: the rows as scalars, and a description of the run.
 
-Everything is in one stream. A session, which is a start or a resume, begins with its configuration and versions as
-text, the settings that decide what is learned for the HParams tab, and a layout of charts. No `Experiment` is written
-for that tab: without one, TensorBoard shows the settings of all runs, those in which they differ first, and every
-scalar as a metric; with one, it would know those of a single run.
+Everything is in one event stream. Each session, which is a start or a resume, begins with its configuration and
+versions as text, the settings that affect learning for the HParams tab, and a layout of charts. That tab gets no
+`Experiment`: without one, TensorBoard shows the settings of all runs, differing ones first, and every scalar as a
+metric; with one, it would show only those of a single run.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ LAYOUT = {
         "seconds an iteration": ["time/sample_seconds", "time/update_seconds"],
     },
 }
-"""Category -> chart -> tags, for the custom scalars."""
-EXTENDED = "total_steps"  # differs from session to session, and TensorBoard keeps the settings of the first
+"""Category -> chart -> tags, for the Custom Scalars tab."""
+EXTENDED = "total_steps"  # may differ between sessions, but TensorBoard keeps the settings of the first
 
 
 class TensorBoard:
-    """Writes rows until it is closed. A missing value is no point."""
+    """Writes rows until it is closed. Missing values are skipped."""
 
     def __init__(self, directory: Path, rows: Sequence[Mapping[str, float]], env_steps: int) -> None:
-        """Go on after `env_steps` steps and these rows: what follows is dropped, what is missing of them is added."""
+        """Continue after `env_steps` steps and these rows: later points are deleted, and missing rows are added."""
         missing = cut_back(directory, env_steps)
-        purge = missing if rows else None  # for whoever is looking on, and has seen more
+        purge = missing if rows else None  # tells a running TensorBoard to drop later points
         self._writer, self._step = SummaryWriter(str(directory), purge_step=purge), env_steps
         for row in rows:
             if row["env_steps"] >= missing:
@@ -72,16 +72,16 @@ class TensorBoard:
                 self._writer.add_scalar(name, value, self._step)
 
     def describe(self, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-        """Begin a session."""
+        """Begin a session: write its configuration, versions, settings and charts."""
         self._writer.add_text("run/config", f"```yaml\n{yaml.safe_dump(dict(config), sort_keys=False)}```", self._step)
-        self._writer.add_text("run/provenance", _table(provenance), self._step)
+        self._writer.add_text("run/provenance", _markdown_table(provenance), self._step)
         self._writer.add_custom_scalars({name: _charts(charts) for name, charts in LAYOUT.items()})
         _, start, _ = hparams(_settings(config), {})
         self._add(start)
         self._writer.flush()
 
     def close(self, finished: bool) -> None:
-        """Let go of the files; a run that came to its end says so."""
+        """Close the files; mark the run as finished if it is."""
         if finished:
             _, _, end = hparams({}, {})
             self._add(end)
@@ -96,7 +96,7 @@ def _charts(charts: Mapping[str, list[str]]) -> dict[str, list[Any]]:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, float | str]:
-    """Options of groups and flat keys; what is neither a number nor text as text, and nothing twice."""
+    """The chosen options and the flat keys that affect learning; values other than numbers become text."""
     chosen = {**config["choices"], "seed": config["seed"], **decisive(config)}
     if chosen["env.id"] == chosen.get("env"):
         del chosen["env.id"]
@@ -107,11 +107,11 @@ def _settings(config: Mapping[str, Any]) -> dict[str, float | str]:
     }
 
 
-def _table(provenance: Mapping[str, Any]) -> str:
-    """Markdown: the command line, the git revision, each version."""
+def _markdown_table(provenance: Mapping[str, Any]) -> str:
+    """The command line, the git revision and the versions, in Markdown."""
     facts = {
         "command": f"`{shlex.join(['trpo-train', *sys.argv[1:]])}`",
-        "git revision": provenance["git_revision"] or "not in a checkout",
+        "git revision": provenance["git_revision"] or "not a git checkout",
         **provenance["versions"],
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())])

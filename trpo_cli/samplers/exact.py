@@ -40,7 +40,7 @@ class Evaluated(Tensors, Sample):
     def judge(self, improved: Policy) -> dict[str, float | None]:
         """Both sides of the guarantee for the step from the evaluated policy to the improved one."""
         new = self.evaluate(improved)
-        return Guarantee.of(self.values, self.table, new.values, new.table, self.gamma).metrics()
+        return Guarantee.between(self.values, self.table, new.values, new.table, self.gamma).metrics()
 
     def estimate(
         self, predict: Predict, advantage: Advantage, gamma: float, discount: float
@@ -71,7 +71,7 @@ class Exact(PolicySampler):
         """Raises `ConfigError` unless the task is a finite process whose model is known, with 0 < gamma < 1."""
         task, distribution = environments.task, environments.distribution
         with task.looked_at() as env:
-            self.mdp = FiniteMDP.of(env)
+            self.mdp = FiniteMDP.from_env(env)
         if task.normalize_observation or task.normalize_reward:
             raise ConfigError("env: normalisation is for sampled observations and rewards, not for sampler=exact")
         if gamma is None:

@@ -11,7 +11,7 @@ import torch
 from trpo_cli.data import ObservationSpec, Rollout
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
-from trpo_cli.memory import refuse_batch
+from trpo_cli.memory import refuse_oversized_batch
 from trpo_cli.models.policies import Policy, on_cpu
 from trpo_cli.samplers.acting import Acting
 from trpo_cli.samplers.episodes import EpisodeStatistics
@@ -104,4 +104,4 @@ class Paths:
 def refuse_too_many(steps: int, spec: ObservationSpec, normalizer: ObservationNormalizer) -> None:
     """Raise `ConfigError` if a batch of so many steps would never fit into memory."""
     numbers = normalizer.dtype.itemsize + (spec.dtype.itemsize if normalizer.enabled else 0)
-    refuse_batch(steps, BYTES + numbers * spec.size)
+    refuse_oversized_batch(steps, BYTES + numbers * spec.size)

@@ -150,9 +150,9 @@ class Vine(PolicySampler):
         trunk, raw = self.paths.follow(policy, self.horizon, lambda t: states.extend(envs.save(rows[times == t])))
         first, log_weight = self._first_actions(policy, trunk.observation[times, rows])
         everywhere = np.arange(envs.num_envs)
-        aside, before = envs.save(everywhere), global_generators.states()
+        aside, before = envs.save(everywhere), global_generators.current_states()
         branch = self._branches(policy, states, first)
-        if drawn := global_generators.drawn(before):
+        if drawn := global_generators.changed_states(before):
             raise ConfigError(
                 f"sampler: vine has to save and restore {envs.task.id}, and cannot: its steps draw from "
                 f"{' and '.join(drawn)}, whose generator all environments share; self.np_random is each one's own"

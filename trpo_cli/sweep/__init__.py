@@ -1,4 +1,4 @@
-"""Many runs by one command: which jobs there are, how far each has come, and launching those that are missing."""
+"""Many runs by one command: lists the jobs, tracks their progress, and launches those that have not finished."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import types
 
 
 def register() -> None:
-    """Make the sweepers known to Hydra, which takes them from its own namespace `hydra_plugins` only."""
+    """Register the sweepers with Hydra, which accepts only those in its namespace `hydra_plugins`."""
     from hydra.core.plugins import Plugins
 
-    plugins = Plugins.instance()  # before ours: it loads its own anew, from which ours derive
+    plugins = Plugins.instance()  # first, since it reloads the sweepers that ours derive from
     from trpo_cli.sweep.search import Search
     from trpo_cli.sweep.sweeper import Sweep
 

@@ -1,4 +1,4 @@
-"""Launching jobs until each has ended: through whatever launcher, again where it broke off, skipping what is done."""
+"""Runs the jobs of a sweep to their end with any launcher: skips finished jobs and relaunches interrupted ones."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserE
 from trpo_cli.parts import check, root_settings
 from trpo_cli.report import report
 from trpo_cli.run.directory import note_failure
-from trpo_cli.run.layout import CONFIG, SWEEP, command, home, quoted, relative, staying
+from trpo_cli.run.layout import CONFIG, SWEEP
 from trpo_cli.run.lock import LOCK, Lock
-from trpo_cli.run.signals import Interruptible, Stopped, unheard
+from trpo_cli.run.signals import Interruptible, Stopped, block_signals
 from trpo_cli.run.state import ENDED, FAILED, FINISHED, RUNNING, State
-from trpo_cli.sweep.job import Job, recorded
+from trpo_cli.shell import keep_working_directory, shell_argument, shell_command, short_path, start_directory
+from trpo_cli.sweep.job import Job, read_status
 from trpo_cli.sweep.status import Status, table
-from trpo_cli.sweep.stopping import FROM_TERMINALS, NOTE, let_end, name_command
+from trpo_cli.sweep.stopping import FROM_TERMINALS, NOTE, stop_jobs, tag_command
 
-HERE = ".BasicLauncher"  # how the target of the launcher ends that runs jobs in this process
+HERE = ".BasicLauncher"  # suffix of the `_target_` of the launcher that runs jobs in this process
 
 
 @dataclass(frozen=True)
@@ -49,40 +50,40 @@ class SweepSettings:
 
 
 class Campaign:
-    """The jobs of one sweep or search. As a context manager it holds their directory, and ends with a table."""
+    """The jobs of one sweep or search. As a context manager, it locks their directory and prints a table at the end."""
 
     def __init__(self, config: DictConfig, context: HydraContext, launcher: Launcher) -> None:
-        """Raises `ConfigError` if a key of `sweep` does not fit."""
+        """Raises `ConfigError` if a key of `sweep` is invalid."""
         self.config, self.context, self.launcher = config, context, launcher
         self.settings: SweepSettings = fill(SweepSettings, config.sweep, "sweep.")
-        self.directory = home() / config.hydra.sweep.dir
+        self.directory = start_directory() / config.hydra.sweep.dir
         words = [text for text in sys.argv[1:] if not text.startswith(("sweep.resume=", "hydra.sweep.dir="))]
         self.status = Status(self.directory, shlex.join(["trpo-train", *words]))
-        self.stop = Interruptible(self._let_end)
+        self.stop = Interruptible(self._stop_jobs)
         self._launched: Sequence[Job] = ()
-        self._built: set[str] = set()  # configurations that were tried, but for the seed
+        self._built: set[str] = set()  # configurations that have been tried, without their seeds
 
     def __enter__(self) -> Self:
-        """Raises `RunDirectoryError` if the directory holds another sweep, or another process is at it.
+        """Raises `RunDirectoryError` if the directory holds another sweep or another process uses it.
 
-        `ConfigError` if all the jobs are to go on with one run.
+        Raises `ConfigError` if `resume` names a run, which all jobs would continue.
         """
         if self.config.resume not in (None, AUTO):
             raise ConfigError(ONE_RUN)
-        place = relative(self.directory)
-        if (self.directory / SWEEP).exists() and not self.resumed:
+        place = short_path(self.directory)
+        if (self.directory / SWEEP).exists() and not self.is_resumed:
             raise RunDirectoryError(
-                f"{place} holds a sweep already: {quoted('sweep.resume=', self.directory)} continues it, "
-                "and hydra.sweep.dir=DIR begins another"
+                f"{place} already holds a sweep: {shell_argument('sweep.resume=', self.directory)} continues it; "
+                "hydra.sweep.dir=DIR starts another one elsewhere"
             )
         if (self.directory / CONFIG).exists():
-            raise RunDirectoryError(f"{place} holds a run: hydra.sweep.dir=DIR names another place")
+            raise RunDirectoryError(f"{place} holds a run; choose another directory with hydra.sweep.dir=DIR")
         with contextlib.ExitStack() as stack:
             self.directory.mkdir(parents=True, exist_ok=True)
             stack.callback(Lock(self.directory / LOCK).release)
             (self.directory / NOTE).unlink(missing_ok=True)
             stack.callback(lambda: print(table(self.status.states(), self.directory), flush=True))
-            self.status.earlier = recorded(self.directory)[1]
+            self.status.earlier = read_status(self.directory)[1]
             stack.enter_context(self.status)
             self._close = stack.pop_all()
         return self
@@ -94,89 +95,91 @@ class Campaign:
 
     @contextlib.contextmanager
     def stoppable(self) -> Iterator[None]:
-        """Within it a signal stops the sweep, wherever it is, once its jobs have saved; how it goes on is said."""
-        name_command()
+        """On a signal, stop the sweep once its jobs have saved, and print the command that resumes it."""
+        tag_command()
         try:
             with self.stop:
                 yield
                 self.stop.check()
         except Stopped as stopped:
-            self._say_how_to_go_on(stopped.by)
+            self._print_how_to_resume(stopped.by)
             raise
 
-    def _say_how_to_go_on(self, by: signal.Signals) -> None:
+    def _print_how_to_resume(self, by: signal.Signals) -> None:
         if not (self.directory / SWEEP).exists():
             print(f"stopped by {by.name} before the sweep began", flush=True)
             return
         if elsewhere := sum(now.status == RUNNING for now in self.status.states().values()):
-            print(f"still running on other machines, to their ends: {elsewhere} of the jobs")
-        print(f"stopped by {by.name}; go on from there:\n  {self.again}", flush=True)
+            print(f"{elsewhere} jobs keep running on other machines until they finish")
+        print(f"stopped by {by.name}; to resume:\n  {self.how_to_resume}", flush=True)
 
     @property
-    def resumed(self) -> bool:
-        """Whether the directory may hold the sweep already."""
+    def is_resumed(self) -> bool:
+        """Whether this command may continue a sweep in its directory."""
         return self.settings.resume is not None or self.config.resume == AUTO
 
     @property
-    def again(self) -> str:
-        """The command that goes on."""
-        return going_on(self.status.command, self.directory, self.config.plugins)
+    def how_to_resume(self) -> str:
+        """The command that resumes this sweep."""
+        return resume_command(self.status.command, self.directory, self.config.plugins)
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """See each job to its end, be that a failure.
+        """Run each job until it finishes or fails.
 
-        Raises `TrainingError` if the launcher breaks before any of them has come further.
+        Raises `TrainingError` if the launcher breaks before any job has made progress.
         """
         self.status.add(jobs)
-        missing = [job for job in jobs if self._to_do(job)]
-        self.status.look()
+        missing = [job for job in jobs if self._is_pending(job)]
+        self.status.refresh()
         while missing:
             before = self.status.states()
             try:
                 self._launch(missing)
                 self.stop.check()
-                self.status.look()
+                self.status.refresh()
                 return
             except Exception as error:
-                self.stop.check()  # a signal can become any error on its way
+                self.stop.check()  # the launcher may have turned a signal into another error
                 self.wait(missing)
                 if self.status.states() == before:
-                    raise TrainingError(f"the launcher ended early: {type(error).__name__}: {error}") from error
+                    raise TrainingError(f"the launcher failed: {type(error).__name__}: {error}") from error
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                print(f"jobs were cut off, and are launched again: {reason}", file=sys.stderr)
+                print(f"relaunching jobs that were cut off: {reason}", file=sys.stderr)
                 missing = [job for job in missing if not self._has_ended(job, before[job.name])]
 
     def conclude(self) -> None:
-        """Draw the report that was asked for. Raises `TrainingError` if a job failed, or is not finished."""
+        """Write the report if one was requested. Raises `TrainingError` if a job failed or has not finished."""
         if self.settings.report:
             self.report()
         statuses = [self.status.state(job).status for job in self.status.jobs]
         if failed := statuses.count(FAILED):
-            told = f"{failed} of {len(statuses)} jobs failed; the log of each tells why"
+            problem = f"{failed} of {len(statuses)} jobs failed; the log of each says why"
             if not any((job.directory / CONFIG).exists() for job in self._failed()):
-                place = quoted("sweep.resume=", self.directory)
-                raise TrainingError(f"{told}. None of them can begin: mend the command, and add {place}")
-            raise TrainingError(f"{told}. To try them again:\n  {self.again}")
+                place = shell_argument("sweep.resume=", self.directory)
+                raise TrainingError(f"{problem}. None of them can start: correct the command and add {place}")
+            raise TrainingError(f"{problem}. To try them again:\n  {self.how_to_resume}")
         if left := len(statuses) - statuses.count(FINISHED):
-            raise TrainingError(f"{left} of {len(statuses)} jobs are not finished. To go on with them:\n  {self.again}")
+            raise TrainingError(
+                f"{left} of {len(statuses)} jobs have not finished. To resume them:\n  {self.how_to_resume}"
+            )
 
     def _failed(self) -> list[Job]:
         return [job for job in self.status.jobs if self.status.state(job).status == FAILED]
 
     def report(self) -> None:
-        """Draw the curves of all jobs."""
+        """Write a report on all jobs."""
         try:
             report([self.directory], self.directory / "report", against=["env_steps", "iterations"])
         except RunDirectoryError as error:
             print(f"no report: {error}")
 
-    def problem(self, job: Job, accept: Callable[[Node], None]) -> str | None:
-        """Why a job cannot begin, or go on, `accept` having a say; None if it can."""
+    def find_problem(self, job: Job, accept: Callable[[Node], None]) -> str | None:
+        """Why a job cannot start or resume; None if it can. `accept` raises if its configuration is not acceptable."""
         try:
-            node = with_whole_numbers(described(self.composed(job.overrides)))
+            node = with_whole_numbers(described(self.compose(job.overrides)))
             del node["sweep"]
             plan = planned(job.directory, {**node, "resume": AUTO}, job.overrides)
-            with staying():  # what is built may go elsewhere
+            with keep_working_directory():  # an environment may change it
                 accept(plan.config)
         except (HydraException, OmegaConfBaseException) as error:
             return str(explained(error))
@@ -185,11 +188,11 @@ class Campaign:
         return None
 
     def state(self, job: Job) -> State:
-        """How far a job has come."""
+        """The progress of a job."""
         return self.status.state(job)
 
-    def _to_do(self, job: Job) -> bool:
-        """Whether it is to be launched: it can begin, nobody is at it, and it has not all its steps."""
+    def _is_pending(self, job: Job) -> bool:
+        """Whether to launch a job: it can start, no process runs it, and steps are missing."""
         now = self.status.state(job)
         if now.status == RUNNING:
             return False
@@ -197,40 +200,40 @@ class Campaign:
 
         def tried(node: Node) -> None:
             wanted.append(root_settings(node).total_steps)
-            if not _has_come(now, wanted[0]):
-                self.build(node)
+            if not _has_finished(now, wanted[0]):
+                self.try_building(node)
 
-        if problem := self.problem(job, tried):
-            if "\n" in problem:  # the status has one line
+        if problem := self.find_problem(job, tried):
+            if "\n" in problem:  # the status has room for one line only
                 print(f"{job.name}: {problem}", file=sys.stderr)
             self.status.failures[job.name] = problem.splitlines()[0]
             if not (job.directory / CONFIG).exists():
                 note_failure(job.directory, problem)
             return False
-        return not _has_come(now, wanted[0])
+        return not _has_finished(now, wanted[0])
 
-    def build(self, node: Node) -> None:
-        """Find mistakes before the first job, once for all seeds; what a job runs on is not at hand here, perhaps."""
+    def try_building(self, node: Node) -> None:
+        """Find mistakes before the first job, once for all seeds; on the CPU, as jobs may run on other machines."""
         root_settings(node)
         node = {**node, "seed": 0, "device": "cpu"}
         if (key := repr(node)) not in self._built:
             check(node)
             self._built.add(key)
 
-    def composed(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of a job with these."""
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a job with these overrides."""
         return self.context.config_loader.load_sweep_config(self.config, list(overrides))
 
     def _has_ended(self, job: Job, before: State) -> bool:
-        """Whether it came to an end since then: before, it may have had one from which it was to go on."""
+        """Whether the job has ended since `before`, which may itself be the end of an earlier, shorter run."""
         now = self.status.state(job)
         return now.status in ENDED and now != before
 
     def _launch(self, jobs: Sequence[Job]) -> None:
-        self._launched, share = jobs, threads_each(self.config.hydra.launcher, len(jobs))
+        self._launched, share = jobs, threads_per_job(self.config.hydra.launcher, len(jobs))
         overrides = [self._overrides(job, share) for job in jobs]
         here = self.config.hydra.launcher._target_.endswith(HERE)
-        with contextlib.nullcontext() if here else unheard(FROM_TERMINALS):
+        with contextlib.nullcontext() if here else block_signals(FROM_TERMINALS):
             results = self.launcher.launch(overrides, 0)
         for job, result in zip(jobs, results, strict=True):
             if result.return_value is not None:
@@ -238,31 +241,31 @@ class Campaign:
 
     def _overrides(self, job: Job, share: int | None) -> list[str]:
         resume = [] if f"resume={AUTO}" in job.overrides else [f"resume={AUTO}"]
-        open_ = share and self.composed(job.overrides).sampler.get("num_threads", 0) is None
-        threads = [f"sampler.num_threads={share}"] if open_ else []
+        is_open = share and self.compose(job.overrides).sampler.get("num_threads", 0) is None
+        threads = [f"sampler.num_threads={share}"] if is_open else []
         return [*job.overrides, *resume, *threads, f"hydra.sweep.subdir='{job.name}'"]
 
-    def _let_end(self, by: signal.Signals) -> None:
-        let_end(self.directory, self._launched, by)
+    def _stop_jobs(self, by: signal.Signals) -> None:
+        stop_jobs(self.directory, self._launched, by)
 
     def wait(self, jobs: Sequence[Job]) -> None:
-        """Until nobody is at any of them: what a broken launcher left may still be at work."""
+        """Wait until no process runs any of the jobs: processes of a broken launcher may still be working."""
         while any(self.status.state(job).status == RUNNING for job in jobs):
             time.sleep(0.5)
 
 
-def going_on(typed: str, directory: Path, plugins: Sequence[str]) -> str:
-    """The command that goes on with the sweep that was typed so."""
+def resume_command(typed: str, directory: Path, plugins: Sequence[str]) -> str:
+    """The command that resumes the sweep started by the command `typed`."""
     words = typed.removeprefix("trpo-train")
-    return f"{command('trpo-train', plugins)}{words} {quoted('sweep.resume=', directory)}"
+    return f"{shell_command('trpo-train', plugins)}{words} {shell_argument('sweep.resume=', directory)}"
 
 
-def _has_come(state: State, steps: int) -> bool:
+def _has_finished(state: State, steps: int) -> bool:
     return state.status == FINISHED and (state.env_steps or 0) >= steps
 
 
-def threads_each(launcher: DictConfig, jobs: int) -> int | None:
-    """How many threads each of so many jobs samples on, if they share this machine; None where that is not known."""
+def threads_per_job(launcher: DictConfig, jobs: int) -> int | None:
+    """The number of sampling threads for each of `jobs` jobs on this machine; None if the launcher is unknown."""
     from trpo_cli.envs.make import cores
 
     kind = launcher._target_.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""What a search has found: a table, a file, and the command line of the best."""
+"""The results of a search: a table, a file, and the command line of the best trial."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from trpo_cli.cli.command_line import listed
-from trpo_cli.cli.tables import aligned
+from trpo_cli.cli.tables import format_table
 from trpo_cli.run import durable
-from trpo_cli.run.layout import command
-from trpo_cli.sweep.space import UNSAID
+from trpo_cli.shell import shell_command
+from trpo_cli.sweep.space import RUN_ONLY
 from trpo_cli.sweep.trials import Trials
 
 RESULTS = "search.csv"
@@ -23,7 +23,7 @@ RANKS = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUN
 
 
 def write(trials: Trials) -> None:
-    """Put `search.csv` into the directory: a row a trial, in order, with its values and what each seed came to."""
+    """Write `search.csv`: one row per trial, in order, with its values and the result of each seed."""
     text = io.StringIO()
     rows = [_row(trials, trial, trial.params) for trial in trials.all()]
     writer = csv.writer(text, lineterminator="\n")
@@ -32,20 +32,20 @@ def write(trials: Trials) -> None:
 
 
 def table(trials: Trials) -> str:
-    """All trials, the best first, and how many of them came to what end."""
+    """All trials, best first, and how many of them are in each state."""
     sign = -1 if trials.options.direction == "maximize" else 1
     ranked = sorted(trials.all(), key=lambda each: (RANKS.index(each.state), sign * (each.value or 0.0)))
     rows = [[_shown(cell) for cell in _row(trials, trial, trial.params)] for trial in ranked]
     ends = Counter(trial.state.name.lower() for trial in ranked)
     count = ", ".join(f"{number} {name}" for name, number in ends.items())
-    return f"{aligned([_head(trials), *rows])}\n{len(ranked)} trials: {count}"
+    return f"{format_table([_head(trials), *rows])}\n{len(ranked)} trials: {count}"
 
 
-def best(trials: Trials) -> str:
-    """The command line that runs the best trial's values. Raises `ValueError` if no trial is complete."""
+def best_command(trials: Trials) -> str:
+    """The command that trains with the values of the best trial. Raises `ValueError` if no trial is complete."""
     found = trials.study.best_trial
-    texts = [text for text in trials.space.overrides(found.params) if not text.startswith(UNSAID)]
-    return f"{command('trpo-train', listed('plugins', texts))} {shlex.join(texts)}"
+    texts = [text for text in trials.space.overrides(found.params) if not text.startswith(RUN_ONLY)]
+    return f"{shell_command('trpo-train', listed('plugins', texts))} {shlex.join(texts)}"
 
 
 def _head(trials: Trials) -> list[str]:

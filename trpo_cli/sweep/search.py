@@ -1,4 +1,4 @@
-"""Hyperparameter search with Optuna: each trial is some values and a job a seed, run like those of any sweep."""
+"""Hyperparameter search with Optuna. Each trial is a set of values; each of its seeds is a job, as in any sweep."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError
 from trpo_cli.sweep.job import Job
 from trpo_cli.sweep.sweeper import Sweep
 
-if TYPE_CHECKING:  # it is optional
+if TYPE_CHECKING:  # Optuna is optional
     from trpo_cli.sweep.space import Space
     from trpo_cli.sweep.trials import Options, Trials
 
-MISSING = "hydra/sweeper=optuna needs it: pip install 'trpo-cli[optuna]'"
+MISSING = "hydra/sweeper=optuna needs Optuna: pip install 'trpo-cli[optuna]'"
 
 EVALUATED = "final_evaluation_return"
 
@@ -21,7 +21,7 @@ EVALUATED = "final_evaluation_return"
 class Search(Sweep):
     """The sweeper of `trpo-train -m hydra/sweeper=optuna`."""
 
-    __module__ = "hydra_plugins.trpo_cli"  # Hydra takes sweepers from there only
+    __module__ = "hydra_plugins.trpo_cli"  # Hydra accepts sweepers from this namespace only
 
     def __init__(self, params: dict[str, str] | None, **options: Any) -> None:
         super().__init__(None, params)
@@ -31,20 +31,20 @@ class Search(Sweep):
         """Run the trials that have not ended. Raises `ConfigError` if there is nothing to search, or no Optuna."""
         if importlib.util.find_spec("optuna") is None:
             raise ConfigError(MISSING)
-        from trpo_cli.sweep.space import space
+        from trpo_cli.sweep.space import make_space
 
         options = self._options()
-        overrides = self.overrides_of(arguments)
+        overrides = self.parse_overrides(arguments)
         plain = [str(each.input_line) for each in overrides if not each.is_sweep_override()]
-        config = self.campaign.composed(plain)
+        config = self.campaign.compose(plain)
         if options.metric == EVALUATED and not config.eval.every:
-            raise ConfigError(f"hydra.sweeper.metric: eval.every=0 leaves no {EVALUATED}")
-        found = space(overrides, config)
+            raise ConfigError(f"hydra.sweeper.metric: {EVALUATED} needs evaluations, but eval.every=0 turns them off")
+        found = make_space(overrides, config)
         default = found.default(config)
         sample = self._sample(found, options) if default is None else default
-        self.campaign.composed(found.overrides(sample))  # which finds a key that does not exist before any trial
+        self.campaign.compose(found.overrides(sample))  # raises for a key that does not exist, before any trial
         if self.campaign.settings.dry_run:
-            self._try(found, options, sample, default is not None)
+            self._dry_run(found, options, sample, default is not None)
         else:
             self._search(found, options, default)
 
@@ -54,7 +54,7 @@ class Search(Sweep):
 
         options = fill(Options, self.given, "hydra.sweeper.")
         if len(set(options.seeds)) < len(options.seeds):
-            raise ConfigError(f"hydra.sweeper.seeds: got {options.seeds}; each seed is one run of a trial")
+            raise ConfigError(f"hydra.sweeper.seeds: got {options.seeds}; each seed may occur only once")
         return options
 
     def _search(self, space: Space, options: Options, default: dict[str, Any] | None) -> None:
@@ -69,10 +69,10 @@ class Search(Sweep):
                     trials.run(campaign, default)
                 self._conclude(trials)
         except StorageInternalError as error:
-            raise RunDirectoryError(f"{self.campaign.directory}: the study cannot be kept: {error}") from error
+            raise RunDirectoryError(f"{self.campaign.directory}: the study cannot be saved: {error}") from error
 
     def _conclude(self, trials: Trials) -> None:
-        """Say what was found. Raises `TrainingError` if no trial came to its end."""
+        """Print and save the results. Raises `TrainingError` if no trial is complete."""
         from trpo_cli.sweep import results
 
         results.write(trials)
@@ -81,26 +81,26 @@ class Search(Sweep):
             self.campaign.report()
         if not any(trial.state.name == "COMPLETE" for trial in trials.all()):
             first = next((trial.user_attrs["error"] for trial in trials.all() if "error" in trial.user_attrs), "")
-            raise TrainingError(f"no trial came to a number. The first: {first}")
-        print(f"the best:  {results.best(trials)}")
+            raise TrainingError(f"no trial has a result. The first failed: {first}")
+        print(f"best trial:  {results.best_command(trials)}")
 
     def _sample(self, space: Space, options: Options) -> dict[str, Any]:
-        """Values out of the space, at random."""
+        """A random point of the space."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(options.seed))
         return study.ask(dict(space.distributions)).params
 
-    def _try(self, space: Space, options: Options, sample: dict[str, Any], is_default: bool) -> None:
-        """Say what would be searched, and build one sample of it. Raises `TrainingError` if that cannot begin."""
+    def _dry_run(self, space: Space, options: Options, sample: dict[str, Any], is_default: bool) -> None:
+        """Print the search space and build one sample of it. Raises `TrainingError` if the sample cannot start."""
         from trpo_cli.parts import check
 
-        for key, words in space.described().items():
+        for key, words in space.describe().items():
             print(f"{key}: {words}")
         texts = (*space.overrides(sample), f"seed={options.seeds[0]}")
-        if problem := self.campaign.problem(Job("sample", texts, self.campaign.directory / "sample"), check):
-            raise TrainingError(f"a sample cannot begin: {' '.join(texts)}: {problem}")
+        if problem := self.campaign.find_problem(Job("sample", texts, self.campaign.directory / "sample"), check):
+            raise TrainingError(f"a sample cannot start: {' '.join(texts)}: {problem}")
         runs = options.n_trials * len(options.seeds)
-        what = "the default configuration is the first trial" if is_default else "the default lies outside"
-        print(f"{options.n_trials} trials of {len(options.seeds)} seeds, {runs} jobs at most; {what}; nothing was run")
+        what = "the default configuration is the first trial" if is_default else "the default lies outside the space"
+        print(f"{options.n_trials} trials of {len(options.seeds)} seeds, at most {runs} jobs; {what}; nothing was run")

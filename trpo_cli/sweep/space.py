@@ -1,4 +1,4 @@
-"""What a search may choose from: Hydra's sweep grammar -> Optuna's distributions, and back to overrides."""
+"""The search space: Hydra's sweep grammar as Optuna's distributions, and values as overrides again."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from trpo_cli.errors import ConfigError, nearest
+from trpo_cli.errors import ConfigError, did_you_mean
 
 TAGS = ("log", "int", "float")
-UNSAID = ("hydra", "resume=", "sweep.")
-"""How overrides begin that say how runs are made, not which."""
+RUN_ONLY = ("hydra", "resume=", "sweep.")
+"""Prefixes of overrides that say how to run trials, and so are no part of the space."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched, and what is the same for all; keys are those of overrides."""
+    """What is searched, by the key of its override, and the overrides that all trials share."""
 
     distributions: Mapping[str, BaseDistribution]
     constants: tuple[str, ...]
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
-        """The overrides of a trial with these values: a category is the text that stood on the command line."""
+        """The overrides of a trial with these values. A category is the text from the command line."""
         return [*self.constants, *(f"{key}={params[key]}" for key in self.distributions)]
 
     def default(self, config: DictConfig) -> dict[str, Any] | None:
-        """The values that `config` has of itself, if all of them may be chosen."""
-        values = {key: _configured(config, key, each) for key, each in self.distributions.items()}
-        return values if all(_holds(each, values[key]) for key, each in self.distributions.items()) else None
+        """The values in `config`; None if one of them lies outside the space."""
+        values = {key: _configured_value(config, key, each) for key, each in self.distributions.items()}
+        return values if all(_contains(each, values[key]) for key, each in self.distributions.items()) else None
 
-    def described(self) -> dict[str, str]:
-        """A line for each key."""
-        return {key: _words(each) for key, each in self.distributions.items()}
+    def describe(self) -> dict[str, str]:
+        """A description of each key's values."""
+        return {key: _describe(each) for key, each in self.distributions.items()}
 
 
-def space(overrides: Sequence[Override], config: DictConfig) -> Space:
-    """The search that these overrides describe; `config` is what they are of, and knows whole numbers from others.
+def make_space(overrides: Sequence[Override], config: DictConfig) -> Space:
+    """The search space that these overrides describe; the types of its numbers come from `config`.
 
-    Raises `ConfigError` if nothing has several values, or something cannot be searched.
+    Raises `ConfigError` if no key has several values, or a key cannot be searched.
     """
     last = {override.get_key_element(): override for override in overrides}
     if "seed" in last:
-        raise ConfigError("seed: hydra.sweeper.seeds=[0,1,2] are the seeds of each trial")
+        raise ConfigError("seed: cannot be searched; hydra.sweeper.seeds=[0,1,2] sets the seeds of each trial")
     searched = {key: _distribution(key, each, config) for key, each in last.items() if each.is_sweep_override()}
     if not searched:
-        raise ConfigError("nothing to search: no key has several values; 'algo.delta=interval(0.003,0.1)' for one")
+        raise ConfigError("nothing to search: give a key several values, for example 'algo.delta=interval(0.003,0.1)'")
     constants = [
         f"{key}={each.get_value_element_as_str()}" if not each.is_delete() else str(each.input_line)
         for key, each in last.items()
@@ -66,7 +66,9 @@ def _distribution(key: str, override: Override, config: DictConfig) -> BaseDistr
     sweep: Any = override.value()
     tags: set[str] = getattr(sweep, "tags", set())
     for tag in tags - set(TAGS):
-        raise ConfigError(f"{key}: no tag '{tag}'" + (nearest(tag, TAGS) or f"; there are: {', '.join(TAGS)}"))
+        raise ConfigError(
+            f"{key}: unknown tag '{tag}'" + (did_you_mean(tag, TAGS) or f"; choose from {', '.join(TAGS)}")
+        )
     try:
         match sweep:
             case IntervalSweep():
@@ -76,7 +78,7 @@ def _distribution(key: str, override: Override, config: DictConfig) -> BaseDistr
     except ValueError as error:
         raise ConfigError(f"{key}: {override.get_value_string()}: {error}") from error
     if tags or getattr(sweep, "shuffle", False):
-        raise ConfigError(f"{key}: {override.get_value_string()}: choices have no scale and no order")
+        raise ConfigError(f"{key}: {override.get_value_string()}: choices take no tags and cannot be shuffled")
     return CategoricalDistribution(tuple(dict.fromkeys(override.sweep_string_iterator())))
 
 
@@ -86,7 +88,7 @@ def _interval(key: str, sweep: IntervalSweep, default: object) -> BaseDistributi
         return IntDistribution(int(low), int(high), log=log)
     if type(default) is int and "float" not in sweep.tags:
         raise ConfigError(
-            f"{key}: {default} is a whole number: tag(int,interval({low:g},{high:g})), or tag(float,interval(...))"
+            f"{key}: {default} is a whole number; write tag(int,interval({low:g},{high:g})) or tag(float,interval(...))"
         )
     return FloatDistribution(low, high, log=log)
 
@@ -94,15 +96,15 @@ def _interval(key: str, sweep: IntervalSweep, default: object) -> BaseDistributi
 def _range(sweep: RangeSweep) -> BaseDistribution:
     values = sorted(sweep.range())
     if not values:
-        raise ValueError("it is empty")
+        raise ValueError("the range is empty")
     log = "log" in sweep.tags
     if isinstance(values[0], int):
         return IntDistribution(values[0], values[-1], log=log, step=int(abs(sweep.step)))
     return FloatDistribution(values[0], values[-1], log=log, step=float(abs(sweep.step)))
 
 
-def _configured(config: DictConfig, key: str, distribution: BaseDistribution) -> Any:
-    """What the key is without an override, a number or the text of a category."""
+def _configured_value(config: DictConfig, key: str, distribution: BaseDistribution) -> Any:
+    """The value of a key without its override: a number, or the text of a category."""
     choices = config.hydra.runtime.choices
     value = choices[key] if key in choices else OmegaConf.select(config, key)
     if not isinstance(distribution, CategoricalDistribution):
@@ -111,7 +113,7 @@ def _configured(config: DictConfig, key: str, distribution: BaseDistribution) ->
     return Transformer.str(plain)
 
 
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
     match distribution:
         case CategoricalDistribution(choices=choices):
             return value in choices
@@ -122,7 +124,7 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
     return False
 
 
-def _words(distribution: BaseDistribution) -> str:
+def _describe(distribution: BaseDistribution) -> str:
     match distribution:
         case CategoricalDistribution(choices=choices):
             return f"one of {', '.join(map(str, choices))}"

@@ -1,4 +1,4 @@
-"""How the jobs in other processes learn that their sweep was stopped: by a signal, those yet to begin by a file."""
+"""Stops the jobs of a sweep in other processes: running ones by a signal, those that have not started by a file."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from trpo_cli.run.lock import LOCK, holder
 from trpo_cli.run.signals import Stopped
 from trpo_cli.sweep.job import Job
 
-NOTE = ".stopped"  # in the directory of a sweep: which command was stopped there, and by what signal
-COMMAND = "TRPO_CLI_SWEEP"  # in the environment of its jobs: which command launched them
-FROM_TERMINALS = (signal.SIGINT, signal.SIGHUP)  # they reach every process that a terminal has started
+NOTE = ".stopped"  # in a sweep's directory: which command was stopped, and by which signal
+COMMAND = "TRPO_CLI_SWEEP"  # environment variable of the jobs: which command launched them
+FROM_TERMINALS = (signal.SIGINT, signal.SIGHUP)  # sent to every process of a terminal
 
 
-def name_command() -> None:
-    """Give the jobs of this command something to tell it from those before and after it in the same directory."""
+def tag_command() -> None:
+    """Tag the jobs of this command, to tell it from earlier and later commands in the same directory."""
     os.environ[COMMAND] = uuid4().hex
 
 
-def let_end(directory: Path, jobs: Sequence[Job], by: signal.Signals) -> None:
-    """Have the jobs in other processes of this machine save and end: the launcher would kill them."""
-    with contextlib.suppress(OSError):  # a disk may be full, and the signals will do for those that have begun
+def stop_jobs(directory: Path, jobs: Sequence[Job], by: signal.Signals) -> None:
+    """Let the jobs in other processes of this machine save and end, before the launcher kills them."""
+    with contextlib.suppress(OSError):  # on a full disk, signals still reach the running jobs
         durable.write(directory / NOTE, f"{os.environ[COMMAND]} {int(by)}".encode())
-    told: set[tuple[Path, int]] = set()
-    while now := {(lock, pid) for lock in (job.directory / LOCK for job in jobs) if (pid := _other(lock))}:
-        for _, process in now - told:
+    signalled: set[tuple[Path, int]] = set()
+    while now := {(lock, pid) for lock in (job.directory / LOCK for job in jobs) if (pid := _other_holder(lock))}:
+        for _, process in now - signalled:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(process, signal.SIGTERM)
-        told |= now
+        signalled |= now
         time.sleep(0.1)
 
 
-def _other(lock: Path) -> int | None:
+def _other_holder(lock: Path) -> int | None:
     process = holder(lock)
     return None if process == os.getpid() else process
 
 
 def refuse_stopped(directory: Path) -> None:
-    """Raise `Stopped` if the command that launched this job in the sweep in `directory` was stopped meanwhile."""
+    """Raise `Stopped` if the sweep in `directory` has been stopped since it launched this job."""
     with contextlib.suppress(FileNotFoundError):
         command, by = (directory / NOTE).read_text().split()
         if command == os.environ.get(COMMAND):

@@ -1,4 +1,4 @@
-"""Ask for values, run their seeds, tell what came of it: until there are so many trials."""
+"""The trials of a search: asks Optuna for values, runs each of their seeds, and reports the results back."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from sqlalchemy import URL
 
 from trpo_cli.errors import ConfigError, TrainingError
 from trpo_cli.ranges import Count, NonNegativeInt
-from trpo_cli.run.layout import SUMMARY, quoted
+from trpo_cli.run.layout import SUMMARY
 from trpo_cli.run.state import ENDED, FINISHED
+from trpo_cli.shell import shell_argument
 from trpo_cli.sweep.campaign import Campaign
 from trpo_cli.sweep.job import Job
-from trpo_cli.sweep.space import UNSAID, Space
+from trpo_cli.sweep.space import RUN_ONLY, Space
 
 STUDY = "study.db"
 WAYS_OUT = (
-    "fewer sampler.num_envs or more total_steps give an episode time to end; "
-    "hydra.sweeper.metric=final_evaluation_return does not depend on that"
+    "episodes have more time to end with fewer sampler.num_envs or more total_steps, "
+    "and hydra.sweeper.metric=final_evaluation_return does not depend on them"
 )
 OVER_SEEDS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "mean": statistics.fmean,
@@ -43,7 +44,7 @@ OVER_SEEDS: Mapping[str, Callable[[Sequence[float]], float]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """Of a search: `hydra.sweeper`."""
+    """The options of a search, `hydra.sweeper.*`."""
 
     n_trials: Count
     seeds: Annotated[list[NonNegativeInt], MinLen(1)]
@@ -58,7 +59,7 @@ class Options:
 
 
 class Trials:
-    """The trials of a search, kept by Optuna in `study.db` of its directory: SQLite, which `kill -9` leaves whole."""
+    """The trials of a search. Optuna keeps them in `study.db`, an SQLite file that survives `kill -9`."""
 
     def __init__(self, directory: Path, space: Space, options: Options) -> None:
         self.directory, self.space, self.options = directory, space, options
@@ -68,27 +69,27 @@ class Trials:
             storage=address,
             study_name="search",
             direction=options.direction,
-            pruner=made("pruner", options.pruner),
+            pruner=instantiate("pruner", options.pruner),
             load_if_exists=True,
         )
-        self._refuse_another()
+        self._refuse_other_search()
 
-    def _refuse_another(self) -> None:
-        """Raise `ConfigError` if the trials before were of another search."""
+    def _refuse_other_search(self) -> None:
+        """Raise `ConfigError` if the directory holds the trials of another search."""
         given = {
-            "space": self.space.described(),
-            "constants": [text for text in self.space.constants if not text.startswith(UNSAID)],
+            "space": self.space.describe(),
+            "constants": [text for text in self.space.constants if not text.startswith(RUN_ONLY)],
             "seeds": self.options.seeds,
             "metric": [self.options.metric, self.options.over_seeds, self.options.direction],
         }
         for name, value in given.items():
             before = self.study.user_attrs.get(name, value)
             if before != value:
-                raise ConfigError(f"{self.directory} holds another search, its {name}: {before}; given: {value}")
+                raise ConfigError(f"{self.directory} holds another search, with {name} {before} instead of {value}")
             self.study.set_user_attr(name, value)
 
     def run(self, campaign: Campaign, default: Mapping[str, Any] | None) -> None:
-        """See every trial to its end, those first that were interrupted; `default` is the first of all."""
+        """Run every trial to its end, interrupted ones first. The values `default`, if any, are the first trial."""
         before = self.all()
         if default is not None and not self.study.get_trials(deepcopy=False):
             self.study.enqueue_trial(dict(default))
@@ -97,21 +98,21 @@ class Trials:
             self._evaluate(campaign, batch)
 
     def all(self) -> list[FrozenTrial]:
-        """Those that were asked for, in order."""
+        """All trials that have been started, in order."""
         return [trial for trial in self.study.get_trials(deepcopy=False) if trial.state is not TrialState.WAITING]
 
     def jobs(self, trial: FrozenTrial | Trial, seeds: Sequence[int] | None = None) -> list[Job]:
-        """Its runs, a seed each; of all seeds that it was given, or of these."""
+        """The jobs of a trial, one for each of `seeds`, by default those that have a result."""
         given = self.options.seeds[: len(trial.intermediate_values)] if isinstance(trial, FrozenTrial) else []
         texts = self.space.overrides(trial.params)
         names = [(f"trial_{trial.number:03d},seed={seed}", seed) for seed in (given if seeds is None else seeds)]
         return [Job(name, (*texts, f"seed={seed}"), self.directory / name) for name, seed in names]
 
     def _batch(self) -> list[Trial]:
-        """Those that are to be run together. Numbers say which, so that a resumed search asks in the same order."""
+        """The trials to run next. Trial numbers delimit batches, so that a resumed search asks in the same order."""
         together = self.options.trials_at_once
         asked = self.all()
-        batch = [self._again(trial) for trial in asked if trial.state is TrialState.RUNNING]
+        batch = [self._reopen(trial) for trial in asked if trial.state is TrialState.RUNNING]
         count = len(asked)
         while count < self.options.n_trials and (not batch or count % together):
             batch.append(self._ask(count))
@@ -119,57 +120,59 @@ class Trials:
         return batch
 
     def _ask(self, number: int) -> Trial:
-        """A new trial. Each draws from its own seed: what it is depends on no interruption."""
+        """A new trial. It draws from a seed of its own, so that interruptions change nothing."""
         self._seed(number)
         return self.study.ask(dict(self.space.distributions))
 
     def _seed(self, number: int) -> None:
         [seed] = np.random.SeedSequence([self.options.seed, number]).generate_state(1)
-        self.study.sampler = made("sampler", self.options.sampler, seed=int(seed))
+        self.study.sampler = instantiate("sampler", self.options.sampler, seed=int(seed))
 
-    def _again(self, known: FrozenTrial) -> Trial:
-        """One that was interrupted: what it had not been given yet is drawn as it would have been."""
+    def _reopen(self, known: FrozenTrial) -> Trial:
+        """An interrupted trial. Values that it lacks are drawn as they would have been without the interruption."""
         missing = self.space.distributions.keys() - known.params.keys()
         if missing:
             self._seed(known.number)
         trial = Trial(self.study, known._trial_id)
         for name, distribution in self.space.distributions.items() if missing else ():
             if name in known.params and name not in known.system_attrs.get("fixed_params", {}):
-                self.study.sampler.sample_independent(self.study, known, name, distribution)  # as it was before
+                self.study.sampler.sample_independent(self.study, known, name, distribution)  # repeats the draw
             trial._suggest(name, distribution)
         return trial
 
     def _evaluate(self, campaign: Campaign, trials: list[Trial]) -> None:
-        """Some seeds at a time, after which those that failed or are hopeless drop out."""
+        """Run the trials, a few seeds at a time; after each step, failed and pruned trials drop out."""
         seeds, together = self.options.seeds, self.options.seeds_at_once
         for first in range(0, len(seeds), together):
             some = seeds[first : first + together]
             jobs = {trial.number: self.jobs(trial, some) for trial in trials}
             self._run(campaign, [job for each in jobs.values() for job in each])
-            trials = [trial for trial in trials if self._note(campaign, trial, jobs[trial.number], first)]
+            trials = [trial for trial in trials if self._record(campaign, trial, jobs[trial.number], first)]
         for trial in trials:
             self._tell(trial, TrialState.COMPLETE)
 
     def _run(self, campaign: Campaign, jobs: Sequence[Job]) -> None:
-        campaign.wait(jobs)  # workers of a search that was killed may still be at them
+        campaign.wait(jobs)  # workers of a killed search may still be running them
         campaign.run(jobs)
         if any(campaign.state(job).status not in ENDED for job in jobs):
-            place = quoted("sweep.resume=", self.directory)
-            raise TrainingError(f"a job was stopped before its end, and the search with it; {place} continues it")
+            place = shell_argument("sweep.resume=", self.directory)
+            raise TrainingError(
+                f"the search stopped, since one of its jobs was stopped before its end; {place} resumes it"
+            )
 
-    def _note(self, campaign: Campaign, trial: Trial, jobs: Sequence[Job], first: int) -> bool:
-        """Report what these seeds came to, and tell of a failure; whether the trial goes on."""
+    def _record(self, campaign: Campaign, trial: Trial, jobs: Sequence[Job], first: int) -> bool:
+        """Report the results of these jobs to Optuna. Returns whether the trial continues."""
         before = self._values(trial)
         for index, job in enumerate(jobs, first):
             state = campaign.state(job)
-            value = result(job, self.options.metric) if state.status == FINISHED else state.error or "it failed"
+            value = result(job, self.options.metric) if state.status == FINISHED else state.error or "the run failed"
             if isinstance(value, str):
                 trial.set_user_attr("error", value)
                 self._tell(trial, TrialState.FAIL)
                 return False
             if index >= len(before):
                 trial.report(value, index)
-        # what was let pass before an interruption is not asked again: others may have ended since
+        # no second decision after an interruption: it might differ, since other trials may have ended since
         if len(before) > first or first + len(jobs) == len(self.options.seeds) or not trial.should_prune():
             return True
         self._tell(trial, TrialState.PRUNED)
@@ -185,15 +188,15 @@ class Trials:
         print("  ".join([f"{state.name.lower():8}", f"trial_{trial.number:03d}", outcome]).rstrip(), flush=True)
 
 
-def made(kind: str, node: Mapping[str, Any], **arguments: Any) -> Any:
-    """One of Optuna's, a `sampler` or `pruner`. Raises `ConfigError` if it cannot be had with what `node` says."""
+def instantiate(kind: str, node: Mapping[str, Any], **arguments: Any) -> Any:
+    """Optuna's `sampler` or `pruner` described by `node`. Raises `ConfigError` if it cannot be made."""
     from trpo_cli.config.build import checked
 
     path = f"hydra.sweeper.{kind}"
     try:
         known = inspect.signature(hydra.utils.get_class(node["_target_"])).parameters
         for key in known.keys() & node.keys():
-            if type(known[key].default) in (bool, int, float):  # what Optuna itself checks late, or never
+            if type(known[key].default) in (bool, int, float):  # Optuna checks these late or never
                 checked(node[key], type(known[key].default), f"{path}.{key}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -203,11 +206,11 @@ def made(kind: str, node: Mapping[str, Any], **arguments: Any) -> Any:
 
 
 def result(job: Job, metric: str) -> float | str:
-    """What a finished run came to; if that is no number, why."""
+    """The result of a finished run; if it is no finite number, a text that says why."""
     summary = json.loads((job.directory / SUMMARY).read_text(encoding="utf-8"))
     value: float | None = summary[metric]
     if value is None and "training" in metric:
         return f"no episode ended in {summary['env_steps']:,} steps, so there is no {metric}; {WAYS_OUT}"
     if value is None:
-        return "its environments spoiled the last evaluation; its log says how"
+        return "the environments of the last evaluation failed; the log says how"
     return value if math.isfinite(value) else f"its {metric} is {value}"

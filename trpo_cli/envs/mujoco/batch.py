@@ -1,8 +1,7 @@
-"""MuJoCo tasks as one native batch: bit for bit what `gymnasium.make` gives, at the speed of the engine.
+"""MuJoCo tasks as one native batch: bit for bit the environments of `gymnasium.make`, at the speed of the engine.
 
-One environment that Gymnasium made holds the model, the spaces and every argument of its constructor, and draws the
-initial states; `mujoco.batch` steps all simulations on threads of its own; `tasks` says what is observed and
-rewarded.
+A single environment of Gymnasium provides the model, the spaces and the constructor's arguments, and draws the initial
+states. `mujoco.batch` steps all simulations on its own threads. `tasks` defines the observations and rewards.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
 from trpo_cli.envs import generators
-from trpo_cli.envs.fitting import misfit, same_table
 from trpo_cli.envs.mujoco.simulations import Array, Simulations, Terms
 from trpo_cli.envs.mujoco.tasks import TASKS
+from trpo_cli.envs.snapshot_check import has_layout_of, mismatch
 
 
 class MujocoBatch(VectorEnv[Any, Any, Any]):
-    """A vector environment that never resets by itself: `reset(options={"reset_mask": mask})` does."""
+    """A vector environment without autoreset, to be reset by `reset(options={"reset_mask": mask})`."""
 
-    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012  Gymnasium's way to say it
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012  as in Gymnasium
 
     def __init__(self, env: gymnasium.Env[Any, Any], num_envs: int, num_threads: int) -> None:
-        """`env` is what `gymnasium.make` gave, and `not_exact(env)` is None; it is not to be used again."""
+        """`env` comes from `gymnasium.make`, has no `batch_obstacle`, and must not be used elsewhere."""
         settings: Any = env.unwrapped
         self.num_envs, self.spec = num_envs, env.spec
         self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
@@ -43,16 +42,16 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._all = np.ones(num_envs, dtype=bool)
-        # Gymnasium's own reset draws the state; the batch, not the environment, takes it.
+        # Gymnasium's reset draws the initial state, and the batch receives it instead of the environment.
         self._drawn: tuple[Array, Array] = (np.empty(0), np.empty(0))
-        settings.set_state = self._take
+        settings.set_state = self._keep_drawn_state
         settings._get_obs = lambda: None
         self._draw = settings.reset_model
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Reset all, or those of `options["reset_mask"]` (N,) bool; the observations (N, O) of all."""
+        """Reset all environments or those in `options["reset_mask"]` (N,) bool; return all observations (N, O)."""
         if isinstance(seed, int):
             seed = range(seed, seed + self.num_envs)
         rows = np.flatnonzero((options or {}).get("reset_mask", self._all))
@@ -61,21 +60,21 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
         self._simulations.restart(rows, np.array(positions), np.array(velocities))
         self._elapsed[rows] = 0
         return self._observe(), self._infos(
-            self._task.place(self._simulations), np.isin(np.arange(self.num_envs), rows)
+            self._task.position(self._simulations), np.isin(np.arange(self.num_envs), rows)
         )
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Of actions (N, A): observation (N, O), reward (N,), terminated (N,) and truncated (N,) bool, infos."""
+        """Take actions (N, A); return observations (N, O), rewards (N,), terminated and truncated (N,) bool, infos."""
         sim = self._simulations
         sim.step(actions)
         self._elapsed += 1
         reward, terms = self._task.reward(sim, actions)
         terminated = ~sim.healthy if self._ends else np.zeros(self.num_envs, dtype=bool)
-        infos = self._infos({**self._task.place(sim), **terms}, self._all.copy())
+        infos = self._infos({**self._task.position(sim), **terms}, self._all.copy())
         return self._observe(), reward, terminated, self._elapsed >= self._time_limit, infos
 
     def save(self, rows: Array) -> list[dict[str, Any]]:
-        """The whole states of the environments `rows` (K,), which have been reset."""
+        """The complete states of the environments `rows` (K,), which have been reset."""
         simulations = self._simulations.save(rows)
         return [
             {
@@ -87,7 +86,7 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
         ]
 
     def restore(self, rows: Array, snapshots: Sequence[dict[str, Any]]) -> None:
-        """Put `snapshots` (K,) into the environments `rows` (K,), whichever they were saved from."""
+        """Restore `snapshots` (K,) of these or other environments to the environments `rows` (K,)."""
         if not snapshots:
             return
         self._simulations.restore(rows, [snapshot["simulation"] for snapshot in snapshots])
@@ -96,18 +95,18 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
             self._generator(row).bit_generator.state = snapshot["generator"]
 
     def reseed(self, rows: Array, seeds: Sequence[int]) -> None:
-        """Start the generators of the environments `rows` (K,) anew, as a reset with `seeds` (K,) does."""
+        """Seed the generators of the environments `rows` (K,), as a reset with `seeds` (K,) does."""
         for row, seed in zip(rows.tolist(), seeds, strict=True):
             self._generators[row] = seeding.np_random(seed)[0]
 
     def snapshot_obstacle(self) -> str | None:
-        """A simulation holds nothing that cannot be saved and restored."""
+        """None, since all simulations can be saved and restored."""
         return None
 
     obstacle = snapshot_obstacle
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole states of all environments, which have been reset: a few tables (N, ...)."""
+        """The complete states of all environments, which have been reset, as a few tables (N, ...)."""
         return {
             "tables": [table.copy() for table in self._simulations.tables],
             "elapsed": self._elapsed.copy(),
@@ -115,30 +114,30 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave. Raises `CheckpointError` if it does not fit."""
+        """Restore what `state_dict` returned. Raises `CheckpointError` if it does not match."""
         tables, states, elapsed = state.get("tables"), state.get("generators"), state.get("elapsed")
         own = [self._elapsed, *self._simulations.tables]
         if not (isinstance(tables, list) and isinstance(states, list) and len(states) == self.num_envs):
-            raise misfit(f"they lack the tables or the generators of {self.num_envs} simulations")
-        if len(own) != 1 + len(tables) or not all(map(same_table, (elapsed, *tables), own)):
-            raise misfit("simulations of another model or another number")
-        self._generators = [generators.restored(one, None) for one in states]
+            raise mismatch(f"the tables or generators of {self.num_envs} simulations are missing")
+        if len(own) != 1 + len(tables) or not all(map(has_layout_of, (elapsed, *tables), own)):
+            raise mismatch("the simulations have another model or number")
+        self._generators = [generators.restore_generator(one, None) for one in states]
         self._simulations.load(tables)
-        np.copyto(self._elapsed, elapsed)  # type: ignore[arg-type]  # `same_table` looked
+        np.copyto(self._elapsed, elapsed)  # type: ignore[arg-type]  # checked by `has_layout_of`
 
     def _observe(self) -> Array:
         parts = [part.reshape(self.num_envs, -1) for part in self._task.observe(self._simulations)]
         return np.concatenate(parts, axis=-1)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Let go of the simulations and their threads now: the two references below make a circle."""
+        """Free the simulations and their threads, which reference cycles would otherwise keep alive."""
         del self._simulations.settings.set_state, self._draw, self._simulations
 
     def _infos(self, terms: Terms, given: Array) -> dict[str, Any]:
-        """As Gymnasium's vector environments have them: each value with a mask (N,) of who gave it."""
+        """Infos in the format of Gymnasium's vector environments: each value with a mask (N,) of where it is given."""
         return {**terms, **{f"_{name}": given for name in terms}}
 
-    def _take(self, qpos: Array, qvel: Array) -> None:
+    def _keep_drawn_state(self, qpos: Array, qvel: Array) -> None:
         self._drawn = qpos.copy(), qvel.copy()
 
     def _draw_state(self, row: int, seed: int | None) -> tuple[Array, Array]:
@@ -155,22 +154,22 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
         return generator
 
 
-def not_exact(env: gymnasium.Env[Any, Any]) -> str | None:
-    """Why a native batch would not be bit for bit the environment that `gymnasium.make` gave, or None if it would."""
+def batch_obstacle(env: gymnasium.Env[Any, Any]) -> str | None:
+    """Why a native batch would not equal the environment from `gymnasium.make` bit for bit; None if it would."""
     settings: Any = env.unwrapped
     if type(settings) not in TASKS:
-        return "no MuJoCo task of Gymnasium's"
+        return "it is not a MuJoCo task of Gymnasium"
     wrapper: Any = env
     while isinstance(wrapper, TimeLimit | OrderEnforcing):
         wrapper = wrapper.env
     if wrapper is not settings:
-        return f"wrapped in {type(wrapper).__name__}"
+        return f"it is wrapped in {type(wrapper).__name__}"
     if settings.render_mode is not None:
         return f"render_mode={settings.render_mode}"
     if settings.model.nplugin or settings.model.na:
         return "the model has plugins or actuators with a state of their own"
     if settings.model.nsensor and TASKS[type(settings)].contact_forces(settings):
-        return "the model has sensors, which ask for contact forces at a reset too"
+        return "the model has sensors, which compute contact forces at a reset too"
     if settings.model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
         return "the model lets bodies sleep"
     return None

@@ -1,8 +1,8 @@
-"""Contact forces out of the engine's own loop.
+"""Computes contact forces inside the engine's own loop.
 
-`cfrc_ext` is what `mj_rnePostConstraint` computes. A batch calls that only where a sensor asks, and at another stage
-than Gymnasium, which calls it after the step. An engine plugin is called at the end of each step: so that very function
-is made the plugin's. It takes less than a microsecond there, on the threads of the batch.
+`mj_rnePostConstraint` computes `cfrc_ext`. Gymnasium calls it after a step; a batch calls it only for sensors and at
+another stage. Engine plugins are called at the end of each step, so this function is registered as one. It takes less
+than a microsecond there, on the threads of the batch.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import mujoco  # type: ignore[import-untyped]
 from gymnasium.envs.mujoco import MujocoEnv
 
 NAME = "trpo_cli.contact_forces"
-PASSIVE = 1 << 2  # mjPLUGIN_PASSIVE: a plugin that could exert forces on its body, and exerts none
-LAYOUT = "4.0."  # of MuJoCo, whose mjplugin.h `Plugin` copies
+PASSIVE = 1 << 2  # mjPLUGIN_PASSIVE, a plugin that may exert forces on its body; this one exerts none
+LAYOUT = "4.0."  # the MuJoCo version whose mjplugin.h `Plugin` follows
 FUNCTIONS = (
     *("nstate", "nsensordata", "init", "destroy", "copy", "reset", "compute", "advance", "visualize"),
     *("actuator_act_dot", "sdf_distance", "sdf_gradient", "sdf_staticdistance", "sdf_attribute", "sdf_aabb"),
@@ -26,7 +26,7 @@ FUNCTIONS = (
 
 
 class Plugin(ctypes.Structure):
-    """mjpPlugin."""
+    """The C structure mjpPlugin."""
 
     _fields_ = (
         ("name", ctypes.c_char_p),
@@ -38,9 +38,9 @@ class Plugin(ctypes.Structure):
     )
 
 
-def feeling(env: MujocoEnv) -> Any:
-    """The environment's model with the plugin in it, an MjModel; None on another MuJoCo or system."""
-    if not _registered():
+def model_with_plugin(env: MujocoEnv) -> Any:
+    """The environment's MjModel with the plugin in it; None for another MuJoCo version or outside Linux."""
+    if not _register_plugin():
         return None
     spec = mujoco.MjSpec.from_file(env.fullpath)
     spec.activate_plugin(NAME)
@@ -51,8 +51,8 @@ def feeling(env: MujocoEnv) -> Any:
 
 
 @functools.cache
-def _registered() -> Plugin | None:
-    """The plugin, known to the engine from now on. It is kept, for the engine reads its name again and again."""
+def _register_plugin() -> Plugin | None:
+    """Register the plugin with the engine, once. It is cached, since the engine keeps reading its memory."""
     if sys.platform != "linux" or not mujoco.__version__.startswith(LAYOUT):
         return None
     library = Path(mujoco.__file__).with_name(f"libmujoco.so.{mujoco.__version__}")
@@ -60,8 +60,8 @@ def _registered() -> Plugin | None:
         return None
     engine = ctypes.CDLL(str(library))
     system = ctypes.CDLL(None)
-    # Threads of the batch call these without Python, so they are functions of C that take no notice of arguments: one
-    # that returns 0, for "no state" and "all is well", and one that does nothing.
+    # Threads of the batch call these without the interpreter, so they are C functions that ignore their arguments: one
+    # that returns 0, for "no state" and "success", and one without any effect.
     zero, nothing = _address(system.sched_yield), _address(system.getpagesize)
     plugin = Plugin(
         name=NAME.encode(),

@@ -1,6 +1,6 @@
-"""Simulations that blow up: MuJoCo starts one anew in the middle of a step, counts that, and goes on regardless.
+"""Detects unstable simulations, which MuJoCo silently resets in the middle of a step, only counting a warning.
 
-It also writes MUJOCO_LOG.TXT into the working directory. From the import of this module on it does not.
+MuJoCo would also write MUJOCO_LOG.TXT to the working directory; importing this module prevents that.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ CAUSES = {
     mujoco.mjtWarning.mjWARN_BADCTRL: "control",
 }
 WARNINGS = slice(min(map(int, CAUSES)), max(map(int, CAUSES)) + 1)
-"""Where MuJoCo counts them, among all warnings."""
+"""Their positions among MuJoCo's warning counts."""
 
-# The engine calls it from threads without Python: so it is a function of C, which takes no notice of its argument.
+# Engine threads call it without the interpreter, so it is a C function that ignores its argument.
 mujoco.set_mju_user_warning(ctypes.pythonapi.Py_GetVersion)
 
 
-def unstable(index: int, counts: Any) -> Failure:
-    """Of environment `index`, whose counts of `WARNINGS` (4,) are not all zero."""
+def instability(index: int, counts: Any) -> Failure:
+    """The failure of environment `index`, whose counts of `WARNINGS` (4,) are not all zero."""
     cause = list(CAUSES.values())[int(counts.argmax())]
     return Failure(
         f": the simulation of environment {index} became unstable",

@@ -1,4 +1,4 @@
-"""Where the rows of metrics go beside the run directory: `logger=wandb`, or a tracker of your own."""
+"""Experiment trackers, which receive the rows of metrics too: `logger=wandb`, or one of your own."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ log = logging.getLogger("trpo_cli")
 
 
 class Tracker(ABC):
-    """A place that rows are sent to. Its settings are the keyword arguments of its constructor."""
+    """A receiver of rows. Its settings are the keyword arguments of its constructor."""
 
     @abstractmethod
     def begin(self, config: dict[str, Any], directory: Path, env_steps: int) -> None:
-        """Get ready for a run with this configuration in this directory, before any environment step.
+        """Prepare for a run with this configuration in this directory, before its first environment step.
 
-        A run that goes on does so after `env_steps`; later rows may have been sent before, and come again as they were.
-        Whatever is raised here ends the run before it begins.
+        A resumed run continues after `env_steps`. Later rows may have been sent before; they are sent again unchanged.
+        An exception ends the run before it starts.
         """
 
     @abstractmethod
     def write(self, row: dict[str, float]) -> None:
-        """Take one row: `env_steps` and the other columns of `metrics.csv` that have a value."""
+        """Receive a row: `env_steps` and the other columns of `metrics.csv` that have a value."""
 
     @abstractmethod
     def close(self, error: BaseException | None) -> None:
-        """Let go: the run came to its end, or was ended by this error or signal, or `write` raised this error.
+        """Close the tracker. `error` is what ended the run or was raised by `write`; None if the run has finished.
 
-        It is called once if `begin` returned. What a `write` that raised had begun may be half done.
+        This is called once if `begin` has returned. After an error in `write`, its row may be incomplete.
         """
 
 
 class Tracking:
-    """A tracker at work. One that fails is told of and left behind: training goes on, its rows are in `metrics.csv`."""
+    """Sends rows to a tracker. If it fails, a warning is logged and training continues; `metrics.csv` has all rows."""
 
     def __init__(self, tracker: Tracker | None, config: Mapping[str, Any], directory: Path, env_steps: int) -> None:
-        """Raises `ConfigError` if it cannot begin."""
+        """Raises `ConfigError` if the tracker cannot start."""
         self._tracker = tracker
         if tracker is not None:
             try:
@@ -50,16 +50,16 @@ class Tracking:
             except UserError:
                 raise
             except Exception as error:
-                raise ConfigError(f"logger: {type(tracker).__name__} cannot begin: {_said(error)}") from error
+                raise ConfigError(f"logger: {type(tracker).__name__} cannot start: {_describe(error)}") from error
 
     def write(self, row: Mapping[str, float | None]) -> None:
-        """Send a row."""
+        """Send a row to the tracker."""
         if self._tracker is None:
             return
         try:
             self._tracker.write({name: value for name, value in row.items() if value is not None})
         except Exception as error:
-            self._tell("failed and gets no more rows, training goes on; every row is in metrics.csv", error)
+            self._warn("failed and receives no more rows; training continues, and metrics.csv has every row", error)
             self._close(error)
 
     def _close(self, error: BaseException | None) -> None:
@@ -68,11 +68,11 @@ class Tracking:
         try:
             self._tracker.close(error)
         except Exception as failure:
-            self._tell("could not be closed; every row is in metrics.csv", failure)
+            self._warn("could not be closed; metrics.csv has every row", failure)
         self._tracker = None
 
-    def _tell(self, what: str, error: Exception) -> None:
-        log.warning("logger: %s %s: %s", type(self._tracker).__name__, what, _said(error), exc_info=error)
+    def _warn(self, problem: str, error: Exception) -> None:
+        log.warning("logger: %s %s: %s", type(self._tracker).__name__, problem, _describe(error), exc_info=error)
 
     def __enter__(self) -> Self:
         return self
@@ -83,5 +83,5 @@ class Tracking:
         self._close(error)
 
 
-def _said(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

@@ -1,8 +1,8 @@
-"""Gymnasium's MuJoCo tasks, each as what is observed, what is rewarded and when it ends.
+"""Gymnasium's MuJoCo tasks, each defined by its observations, rewards and ends of episodes.
 
-Functions of `Simulations`, with arrays (N, ...) where Gymnasium has one environment. The order and the precision of
-every operation are Gymnasium's, so that results agree to the last bit. Weights and ranges are attributes of `settings`,
-the Gymnasium environment: none is repeated here. Metres, seconds, radians.
+These are functions of `Simulations`, with arrays (N, ...) for N environments. Every operation has the order and
+precision of Gymnasium's, so results agree to the last bit. Weights and ranges are read from `settings`, the Gymnasium
+environment, and never repeated here. Units are metres, seconds and radians.
 """
 
 from __future__ import annotations
@@ -17,4 +17,4 @@ TASKS: dict[type, MujocoTask] = {
     **arms.TASKS,
     **pendulums.TASKS,
 }
-"""By the class of Gymnasium's environment. Pusher-v4 needs a MuJoCo older than 3."""
+"""Tasks by the class of Gymnasium's environment. Pusher-v4 is missing, since it needs a MuJoCo older than 3."""

@@ -12,7 +12,7 @@ from trpo_cli.envs.mujoco.tasks.common import norm
 
 
 def reach(sim: Simulations) -> Array:
-    """From the target to the fingertip, (N, 3)."""
+    """The vector (N, 3) from the target to the fingertip."""
     return sim.body("fingertip") - sim.body("target")
 
 
@@ -22,7 +22,7 @@ def reacher_observe(size: int, sim: Simulations) -> list[Array]:
 
 
 def reach_reward_v4(sim: Simulations, action: Array) -> tuple[Array, Terms]:
-    """Of the distance before the step: so it is in v4."""
+    """Rewards the distance before the step, as v4 does."""
     distance, control = -norm(sim.before), -np.square(action).sum(-1)
     return distance + control, {"reward_dist": distance, "reward_ctrl": control}
 

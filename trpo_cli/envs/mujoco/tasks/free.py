@@ -1,4 +1,4 @@
-"""Creatures free in the plane: Swimmer, Ant."""
+"""Bodies that move freely in the plane: Swimmer, Ant."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from trpo_cli.envs.mujoco.tasks.common import (
 from trpo_cli.envs.mujoco.tasks.planar import run_reward
 
 
-def flat_place(of: Callable[[Simulations], Array], sim: Simulations) -> Terms:
-    """Where it is in the plane, and how far from the origin."""
+def flat_position(of: Callable[[Simulations], Array], sim: Simulations) -> Terms:
+    """The position in the plane and its distance from the origin."""
     xy = of(sim)
     return {"x_position": xy[:, 0].copy(), "y_position": xy[:, 1].copy(), "distance_from_origin": norm(xy)}
 
@@ -102,20 +102,20 @@ def ant_observe_v5(sim: Simulations) -> list[Array]:
 
 TASKS: dict[type, MujocoTask] = {
     swimmer_v4.SwimmerEnv: MujocoTask(
-        partial(coordinates, 2, None), swim_reward_v4, track=joint_xy, place=partial(flat_place, joint_xy)
+        partial(coordinates, 2, None), swim_reward_v4, track=joint_xy, position=partial(flat_position, joint_xy)
     ),
     swimmer_v5.SwimmerEnv: MujocoTask(
-        partial(coordinates, 2, None), swim_reward_v5, track=joint_xy, place=partial(flat_place, joint_xy)
+        partial(coordinates, 2, None), swim_reward_v5, track=joint_xy, position=partial(flat_position, joint_xy)
     ),
     ant_v4.AntEnv: MujocoTask(
         ant_observe_v4,
         ant_reward_v4,
         ant_healthy,
         torso,
-        partial(flat_place, tracked_xy),
+        partial(flat_position, tracked_xy),
         contact_forces=lambda settings: settings._use_contact_forces,
     ),
     ant_v5.AntEnv: MujocoTask(
-        ant_observe_v5, ant_reward_v5, ant_healthy, main_body, partial(flat_place, joint_xy), reads_contacts
+        ant_observe_v5, ant_reward_v5, ant_healthy, main_body, partial(flat_position, joint_xy), reads_contacts
     ),
 }

@@ -1,4 +1,4 @@
-"""Humanoid, walking and standing up."""
+"""Humanoid, which walks or stands up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gymnasium.envs.mujoco import humanoid_v4, humanoid_v5, humanoidstandup_v4, 
 
 from trpo_cli.envs.mujoco.simulations import Array, MujocoTask, Settings, Simulations, Terms, reads_contacts
 from trpo_cli.envs.mujoco.tasks.common import clipped, coordinates, healthy_reward_v4, healthy_reward_v5, squares
-from trpo_cli.envs.mujoco.tasks.free import flat_place, joint_xy, tracked_xy, xy_velocity
+from trpo_cli.envs.mujoco.tasks.free import flat_position, joint_xy, tracked_xy, xy_velocity
 
 
 def mass_center(sim: Simulations) -> Array:
@@ -24,7 +24,7 @@ def humanoid_healthy(sim: Simulations) -> Array:
 
 
 def actuation_cost(sim: Simulations) -> Array:
-    """Of the controls as the engine holds them, float64."""
+    """Cost (N,) of the controls as the engine holds them, in float64."""
     return sim.settings._ctrl_cost_weight * squares(sim.ctrl)
 
 
@@ -53,7 +53,7 @@ def standup_observe_v4(sim: Simulations) -> list[Array]:
 
 
 def humanoid_observe_v5(sim: Simulations) -> list[Array]:
-    """Without the world, body 0, and the six coordinates of the root, which no actuator moves."""
+    """Leaves out the world (body 0) and the six coordinates of the root, which no actuator moves."""
     settings = sim.settings
     optional = (
         (settings._include_cinert_in_observation, lambda: sim.cinert[:, 1:]),
@@ -68,11 +68,11 @@ def tendons(sim: Simulations) -> Terms:
     return {"tendon_length": sim.ten_length.copy(), "tendon_velocity": sim.ten_velocity.copy()}
 
 
-def humanoid_place_v5(sim: Simulations) -> Terms:
-    return {**flat_place(joint_xy, sim), **tendons(sim)}
+def humanoid_position_v5(sim: Simulations) -> Terms:
+    return {**flat_position(joint_xy, sim), **tendons(sim)}
 
 
-def standup_place_v5(sim: Simulations) -> Terms:
+def standup_position_v5(sim: Simulations) -> Terms:
     height = sim.qpos[:, 2] - sim.settings.init_qpos[2]
     xy = {"x_position": sim.qpos[:, 0].copy(), "y_position": sim.qpos[:, 1].copy()}
     return {**xy, "z_distance_from_origin": height, **tendons(sim)}
@@ -81,7 +81,7 @@ def standup_place_v5(sim: Simulations) -> Terms:
 def standup_reward(
     weights: Callable[[Settings], tuple[float, float, tuple[float, float]]], sim: Simulations, action: Array
 ) -> tuple[Array, Terms]:
-    """Height per time step, less what control and impacts cost, plus one."""
+    """Height per time step, minus the costs of control and impacts, plus one."""
     control_weight, impact_weight, impact_range = weights(sim.settings)
     height = sim.qpos[:, 2] / sim.settings.model.opt.timestep
     control = control_weight * squares(sim.ctrl)
@@ -104,11 +104,11 @@ TASKS: dict[type, MujocoTask] = {
         humanoid_reward_v4,
         humanoid_healthy,
         mass_center,
-        partial(flat_place, tracked_xy),
+        partial(flat_position, tracked_xy),
         reads_contacts,
     ),
     humanoid_v5.HumanoidEnv: MujocoTask(
-        humanoid_observe_v5, humanoid_reward_v5, humanoid_healthy, mass_center, humanoid_place_v5, reads_contacts
+        humanoid_observe_v5, humanoid_reward_v5, humanoid_healthy, mass_center, humanoid_position_v5, reads_contacts
     ),
     humanoidstandup_v4.HumanoidStandupEnv: MujocoTask(
         standup_observe_v4, partial(standup_reward, standup_weights_v4), contact_forces=reads_contacts
@@ -116,7 +116,7 @@ TASKS: dict[type, MujocoTask] = {
     humanoidstandup_v5.HumanoidStandupEnv: MujocoTask(
         humanoid_observe_v5,
         partial(standup_reward, standup_weights_v5),
-        place=standup_place_v5,
+        position=standup_position_v5,
         contact_forces=reads_contacts,
     ),
 }

@@ -21,7 +21,7 @@ def pole_up(sim: Simulations) -> Array:
     return finite & ~(np.abs(sim.qpos[:, 1]) > 0.2)
 
 
-def one(sim: Simulations, action: Array) -> tuple[Array, Terms]:
+def constant_reward(sim: Simulations, action: Array) -> tuple[Array, Terms]:
     return np.ones(len(action)), {}
 
 
@@ -41,8 +41,8 @@ def double_pole_observe(forces: int, sim: Simulations) -> list[Array]:
 
 
 def double_pole_penalties(sim: Simulations) -> tuple[Array, Array]:
-    """For the distance of the tip from its place, and for speed."""
-    # `pow` of the C library, as for the scalars of Gymnasium: x**2 of an array is x * x, which is not the same.
+    """The penalties (N,) for the distance of the tip from its target and for speed."""
+    # Gymnasium's scalars use `pow` of the C library, whereas x**2 of an array is x * x, which rounds differently.
     power = np.float_power
     x, y = sim.site_xpos[:, 0, 0], sim.site_xpos[:, 0, 2]
     distance = 0.01 * power(x, 2) + power(y - 2, 2)
@@ -62,7 +62,7 @@ def double_pole_reward_v5(sim: Simulations, action: Array) -> tuple[Array, Terms
 
 
 TASKS: dict[type, MujocoTask] = {
-    inverted_pendulum_v4.InvertedPendulumEnv: MujocoTask(all_coordinates, one, pole_up),
+    inverted_pendulum_v4.InvertedPendulumEnv: MujocoTask(all_coordinates, constant_reward, pole_up),
     inverted_pendulum_v5.InvertedPendulumEnv: MujocoTask(all_coordinates, pole_reward, pole_up),
     inverted_double_pendulum_v4.InvertedDoublePendulumEnv: MujocoTask(
         partial(double_pole_observe, 3), double_pole_reward_v4, tip_up

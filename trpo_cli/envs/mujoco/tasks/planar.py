@@ -14,23 +14,23 @@ def x_position(sim: Simulations) -> Array:
     return sim.qpos[:, :1]
 
 
-def planar_place(sim: Simulations) -> Terms:
+def planar_position(sim: Simulations) -> Terms:
     return {"x_position": sim.qpos[:, 0].copy()}
 
 
-def planar_place_and_height(sim: Simulations) -> Terms:
-    return {**planar_place(sim), "z_distance_from_origin": sim.qpos[:, 1] - sim.settings.init_qpos[1]}
+def planar_position_and_height(sim: Simulations) -> Terms:
+    return {**planar_position(sim), "z_distance_from_origin": sim.qpos[:, 1] - sim.settings.init_qpos[1]}
 
 
 def upright(sim: Simulations) -> Array:
-    """Height and angle of the torso within their ranges."""
+    """Whether height and angle of the torso are within their ranges."""
     (min_z, max_z), (min_angle, max_angle) = sim.settings._healthy_z_range, sim.settings._healthy_angle_range
     z, angle = sim.qpos[:, 1], sim.qpos[:, 2]
     return (min_z < z) & (z < max_z) & (min_angle < angle) & (angle < max_angle)
 
 
 def upright_and_in_range(sim: Simulations) -> Array:
-    """Hopper's: the rest of the state within a range too."""
+    """Hopper also requires the rest of the state to be within a range."""
     low, high = sim.settings._healthy_state_range
     positions, velocities = sim.qpos[:, 2:], sim.qvel
     in_range = ((low < positions) & (positions < high)).all(-1) & ((low < velocities) & (velocities < high)).all(-1)
@@ -58,19 +58,21 @@ def run_reward(name: str, sim: Simulations, action: Array) -> tuple[Array, Terms
 
 TASKS: dict[type, MujocoTask] = {
     hopper_v4.HopperEnv: MujocoTask(
-        partial(coordinates, 1, 10), hop_reward_v4, upright_and_in_range, x_position, planar_place
+        partial(coordinates, 1, 10), hop_reward_v4, upright_and_in_range, x_position, planar_position
     ),
     hopper_v5.HopperEnv: MujocoTask(
-        partial(coordinates, 1, 10), hop_reward_v5, upright_and_in_range, x_position, planar_place_and_height
+        partial(coordinates, 1, 10), hop_reward_v5, upright_and_in_range, x_position, planar_position_and_height
     ),
-    walker2d_v4.Walker2dEnv: MujocoTask(partial(coordinates, 1, 10), hop_reward_v4, upright, x_position, planar_place),
+    walker2d_v4.Walker2dEnv: MujocoTask(
+        partial(coordinates, 1, 10), hop_reward_v4, upright, x_position, planar_position
+    ),
     walker2d_v5.Walker2dEnv: MujocoTask(
-        partial(coordinates, 1, 10), hop_reward_v5, upright, x_position, planar_place_and_height
+        partial(coordinates, 1, 10), hop_reward_v5, upright, x_position, planar_position_and_height
     ),
     half_cheetah_v4.HalfCheetahEnv: MujocoTask(
-        partial(coordinates, 1, None), partial(run_reward, "reward_run"), track=x_position, place=planar_place
+        partial(coordinates, 1, None), partial(run_reward, "reward_run"), track=x_position, position=planar_position
     ),
     half_cheetah_v5.HalfCheetahEnv: MujocoTask(
-        partial(coordinates, 1, None), partial(run_reward, "reward_forward"), track=x_position, place=planar_place
+        partial(coordinates, 1, None), partial(run_reward, "reward_forward"), track=x_position, position=planar_position
     ),
 }

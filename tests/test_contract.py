@@ -12,11 +12,11 @@ import pytest
 from conftest import Command
 from gymnasium import spaces
 
-from trpo_cli.envs.declared import Declared
+from trpo_cli.envs.contract import Contract
 from trpo_cli.envs.environments import Environments
-from trpo_cli.envs.failure import Misfit
+from trpo_cli.envs.failure import ContractViolation
 from trpo_cli.envs.make import Parallelism, Task
-from trpo_cli.errors import ConfigError, EnvironmentMisfit
+from trpo_cli.errors import ConfigError, EnvironmentContractError
 
 PIXELS, STATES, FLOATS = spaces.Box(0, 255, (2,), np.uint8), spaces.Discrete(4, start=1), spaces.Box(-1.0, 1.0, (2,))
 MODES: tuple[Any, ...] = ("sync", "async")
@@ -34,7 +34,7 @@ def refused(vectorization: Any, **kwargs: Any) -> str:
     try:
         with contextlib.closing(made(vectorization, **kwargs)) as envs:
             envs.step(np.zeros((2, 1), dtype=np.int64))
-    except EnvironmentMisfit as misfit:
+    except EnvironmentContractError as misfit:
         return str(misfit)
     return "nothing"
 
@@ -44,12 +44,13 @@ def refused(vectorization: Any, **kwargs: Any) -> str:
     [
         (
             {"space": PIXELS, "observation": np.array([0.25, 0.5])},
-            "observation does not fit its space at step 0 of environment 0: it has numbers that uint8 cannot hold\n"
+            "observation does not match its space at step 0 of environment 0: "
+            "it holds numbers that uint8 cannot represent\n"
             "declared: Box(0, 255, (2,), uint8); returned: [0.25 0.5 ] (array of float64, shape (2,))",
         ),
         (
             {"space": STATES, "observation": 0},
-            "observation does not fit its space at step 0 of environment 0: it is not from 1 to 4\n"
+            "observation does not match its space at step 0 of environment 0: it is not in the range from 1 to 4\n"
             "declared: Discrete(4, start=1); returned: 0 (int)",
         ),
         (
@@ -59,16 +60,16 @@ def refused(vectorization: Any, **kwargs: Any) -> str:
         ({"truncated": None}, "truncated is neither true nor false at step 1 of environment 0: None"),
         (
             {"reset": np.zeros(2)},
-            f"{RESET} at step 0 of environment 0: [0. 0.] (array of float64, shape (2,)); Gym before version 0.26 did",
+            f"{RESET} at step 0 of environment 0: [0. 0.] (array of float64, shape (2,)); Gym did before version 0.26",
         ),
         (
             {"step": ([0.0], 1.0, False, {})},
-            f"{STEP} at step 1 of environment 0: (list, float, bool, dict); Gym before version 0.26 did",
+            f"{STEP} at step 1 of environment 0: (list, float, bool, dict); Gym did before version 0.26",
         ),
         (
             {"step": ([0.0], 1.0, False, {}), "max_episode_steps": 3},  # a wrapper of Gymnasium's takes that apart
-            f"{STEP} at step 1 of environment 0: not enough values to unpack (expected 5, got 4); Gym before version "
-            "0.26 did",
+            f"{STEP} at step 1 of environment 0: not enough values to unpack (expected 5, got 4); "
+            "Gym did before version 0.26",
         ),
     ],
 )
@@ -80,31 +81,31 @@ def test_what_does_not_fit_is_refused_in_the_same_words(returns: dict[str, Any],
 @pytest.mark.parametrize(
     ("space", "observation", "reason"),
     [
-        (FLOATS, None, "it is no number"),
-        (FLOATS, "up", "it is no number"),
-        (FLOATS, {"a": 1}, "it is no number"),
-        (FLOATS, ["0.5", "0.5"], "it has other things than numbers"),
-        (FLOATS, [0.5, None], "it has other things than numbers"),
-        (FLOATS, [0.5, 1j], "it has other things than numbers"),
-        (FLOATS, [[0.5], [0.5, 0.5]], "NumPy makes no array of it"),
-        (FLOATS, np.zeros((1, 2), np.float32), "its shape is (1, 2) and not (2,)"),
-        (FLOATS, np.zeros(3, np.float32), "its shape is (3,) and not (2,)"),
-        (FLOATS, 0.5, "its shape is () and not (2,)"),
-        (PIXELS, np.array([-1, 0]), "it has numbers that uint8 cannot hold"),
-        (PIXELS, [0, 256], "it has numbers that uint8 cannot hold"),
-        (PIXELS, np.array([np.nan, 1.0]), "it has numbers that uint8 cannot hold"),
-        (PIXELS, np.array([1e30, 1.0]), "it has numbers that uint8 cannot hold"),
-        (STATES, 5, "it is not from 1 to 4"),
-        (STATES, np.int64(-1), "it is not from 1 to 4"),
-        (STATES, np.uint8(0), "it is not from 1 to 4"),
-        (STATES, 1.5, "it has numbers that int64 cannot hold"),
-        (STATES, [1], "its shape is (1,) and not ()"),
+        (FLOATS, None, "it is not a number"),
+        (FLOATS, "up", "it is not a number"),
+        (FLOATS, {"a": 1}, "it is not a number"),
+        (FLOATS, ["0.5", "0.5"], "it holds something other than numbers"),
+        (FLOATS, [0.5, None], "it holds something other than numbers"),
+        (FLOATS, [0.5, 1j], "it holds something other than numbers"),
+        (FLOATS, [[0.5], [0.5, 0.5]], "NumPy cannot convert it to an array"),
+        (FLOATS, np.zeros((1, 2), np.float32), "its shape is (1, 2) instead of (2,)"),
+        (FLOATS, np.zeros(3, np.float32), "its shape is (3,) instead of (2,)"),
+        (FLOATS, 0.5, "its shape is () instead of (2,)"),
+        (PIXELS, np.array([-1, 0]), "it holds numbers that uint8 cannot represent"),
+        (PIXELS, [0, 256], "it holds numbers that uint8 cannot represent"),
+        (PIXELS, np.array([np.nan, 1.0]), "it holds numbers that uint8 cannot represent"),
+        (PIXELS, np.array([1e30, 1.0]), "it holds numbers that uint8 cannot represent"),
+        (STATES, 5, "it is not in the range from 1 to 4"),
+        (STATES, np.int64(-1), "it is not in the range from 1 to 4"),
+        (STATES, np.uint8(0), "it is not in the range from 1 to 4"),
+        (STATES, 1.5, "it holds numbers that int64 cannot represent"),
+        (STATES, [1], "its shape is (1,) instead of ()"),
     ],
 )
 def test_an_observation_that_its_space_has_not(space: spaces.Space[Any], observation: Any, reason: str) -> None:
-    with pytest.raises(Misfit) as misfit:
-        Declared(space, 3).reset((observation, {}))
-    assert misfit.value.more.startswith(f" of environment 3: {reason}\ndeclared: {space}; returned: ")
+    with pytest.raises(ContractViolation) as misfit:
+        Contract(space, 3).check_reset((observation, {}))
+    assert misfit.value.details.startswith(f" of environment 3: {reason}\ndeclared: {space}; returned: ")
 
 
 @pytest.mark.parametrize(
@@ -123,27 +124,27 @@ def test_an_observation_that_its_space_has_not(space: spaces.Space[Any], observa
     ],
 )
 def test_whatever_keeps_every_number_passes(space: spaces.Space[Any], observation: Any) -> None:
-    passed = np.asarray(Declared(space, 0).reset((observation, None)))
+    passed = np.asarray(Contract(space, 0).check_reset((observation, None)))
     assert passed.shape == space.shape
     np.testing.assert_array_equal(passed, np.asarray(observation, space.dtype))
 
 
 @pytest.mark.parametrize("reward", [1, True, np.float32(0.1), np.array(2.5), np.bool_(True), Fraction(1, 4), -0.0])
 def test_a_reward_is_any_one_number(reward: Any) -> None:
-    passed = Declared(FLOATS, 0).step((np.zeros(2), reward, False, False, None))[1]
+    passed = Contract(FLOATS, 0).check_step((np.zeros(2), reward, False, False, None))[1]
     assert type(passed) is float
     assert passed == float(reward)
 
 
 @pytest.mark.parametrize("reward", [None, "1.0", [1.0], [[1.0], []], np.zeros(2), 1j, {}, 10**400])
 def test_and_nothing_else_is(reward: Any) -> None:
-    with pytest.raises(Misfit, match="reward is not one number"):
-        Declared(FLOATS, 0).step((np.zeros(2), reward, False, False, {}))
+    with pytest.raises(ContractViolation, match="reward is not one number"):
+        Contract(FLOATS, 0).check_step((np.zeros(2), reward, False, False, {}))
 
 
 @pytest.mark.parametrize(("flag", "passed"), [(np.True_, True), (0, False), (1, True), (np.array(False), False)])
 def test_a_flag_is_true_or_false(flag: Any, passed: bool) -> None:
-    assert Declared(FLOATS, 0).step((np.zeros(2), 0.0, flag, flag, {}))[2:4] == (passed, passed)
+    assert Contract(FLOATS, 0).check_step((np.zeros(2), 0.0, flag, flag, {}))[2:4] == (passed, passed)
 
 
 @pytest.mark.parametrize("flag", [None, "no", [False], np.array([True]), {}, 2, float("nan")])
@@ -151,8 +152,8 @@ def test_and_not_something_else(flag: Any) -> None:
     for number, name in ((2, "terminated"), (3, "truncated")):
         returned = [np.zeros(2), 0.0, False, False, {}]
         returned[number] = flag
-        with pytest.raises(Misfit, match=f"{name} is neither true nor false"):
-            Declared(FLOATS, 0).step(tuple(returned))
+        with pytest.raises(ContractViolation, match=f"{name} is neither true nor false"):
+            Contract(FLOATS, 0).check_step(tuple(returned))
 
 
 @pytest.mark.parametrize("vectorization", MODES)
