@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from trpo_cli import evaluate, report, train
-from trpo_cli.cli.command_line import opened
+from trpo_cli.cli.command_line import allow_new_keys, read
+from trpo_cli.cli.search_path import search_everywhere
 from trpo_cli.config.groups import CONF
 from trpo_cli.data import ObservationSpec
 from trpo_cli.parts import Parts, build_parts, root_settings
@@ -49,10 +50,10 @@ def vectors(size: int, num_states: int | None = None) -> ObservationSpec:
     return ObservationSpec((size,), np.dtype(np.float64), num_states)
 
 
-def composed(*overrides: str) -> dict[str, Any]:
+def composed(*overrides: str, options: Sequence[str] = ()) -> dict[str, Any]:
     """The resolved configuration of these overrides, without Hydra's own node."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        node: Any = OmegaConf.to_container(compose("train", opened(overrides)), resolve=True)
+    with search_everywhere(read(options)), initialize_config_dir(str(CONF), version_base="1.3"):
+        node: Any = OmegaConf.to_container(compose("train", allow_new_keys(overrides)), resolve=True)
     return node
 
 

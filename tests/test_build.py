@@ -11,11 +11,11 @@ import torch
 from conftest import vectors
 
 from trpo_cli.config.build import build, build_function, fill
+from trpo_cli.config.settings import Settings
 from trpo_cli.envs.make import Task
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.critics import Critic, LinearCritic
 from trpo_cli.models.policies import Policy
-from trpo_cli.parts import Settings
 from trpo_cli.returns import gae
 
 LINEAR = {"_target_": "trpo_cli.models.critics.LinearCritic", "ridge": 1e-3}
@@ -156,7 +156,7 @@ def test_settings_are_checked_to_the_leaves() -> None:
         ({"eval": {"every": -1, "episodes": 1, "max_episode_steps": 1}}, "eval.every: got -1"),
         ({"eval": {"every": 1, "often": 1}}, "eval.often: no such key"),
         ({"eval": {"every": 1, "episodes": 1}}, "eval.max_episode_steps: missing"),
-        ({"eval": 3}, "eval: got 3; it should hold episodes, max_episode_steps, every"),
+        ({"eval": 3}, "eval: got 3; it should hold every, episodes, max_episode_steps"),
         ({"plugins": "probes"}, "plugins: got 'probes'; it should be a valid list"),
         ({"sede": 1}, r"sede: no such key; did you mean 'seed'\?"),
     ):

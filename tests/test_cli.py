@@ -271,7 +271,7 @@ MISTAKES = {
     ): "plugins: no module 'no_such_package' is installed; the directory of one of your own",
     ("policy._target_=os.system",): "policy._target_: 'os.system' is in no package that parts are built from",
     ("policy=null",): "policy: every run has one; only the groups experiment and logger can be empty",
-    ("eval=3",): "eval: got 3; it should hold episodes, max_episode_steps, every",
+    ("eval=3",): "eval: got 3; it should hold every, episodes, max_episode_steps",
     ("~total_steps",): "total_steps",
     ("~eval.every",): "eval.every: missing",
     ("plugins=['']",): "plugins: '' is no name of a module",

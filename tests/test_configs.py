@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import functools
-import operator
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import compositions
 import gymnasium
 import pytest
+import yaml  # type: ignore[import-untyped]
+from compositions import LISTING, TASKS, read
 from conftest import built, composed, small
 
-from trpo_cli.config.groups import CONF, options
-from trpo_cli.parts import PART_GROUPS, build_parts, root_settings
+from trpo_cli.config.groups import CONF, PART_GROUPS, options
+from trpo_cli.config.sections import is_title, parse_title
+from trpo_cli.errors import ConfigError
+from trpo_cli.parts import build_parts, root_settings
 
 ALGORITHMS = options(CONF / "algo")
-TASKS = [name for name in options(CONF / "env") if name != "gym"]
 MUJOCO = [
     "Ant",
     "HalfCheetah",
@@ -100,11 +105,7 @@ NEEDS = {  # what a part wants beside it
 
 @pytest.mark.parametrize(
     "part",
-    [
-        str(path.relative_to(CONF / "algo").with_suffix(""))
-        for path in (CONF / "algo").glob("*/**/*.yaml")
-        if not {"tuned", "by_sampler"} & set(path.parts)
-    ],
+    [str(path.relative_to(CONF / "algo").with_suffix("")) for path in (CONF / "algo").glob("*/**/*.yaml")],
 )
 def test_every_part_of_an_algorithm_builds(part: str) -> None:
     group, _, name = part.rpartition("/")
@@ -112,46 +113,114 @@ def test_every_part_of_an_algorithm_builds(part: str) -> None:
     built(*small(*needs), f"algo/{group}={name}").algorithm.iterate(0.0)
 
 
-TUNED = CONF / "algo" / "tuned"
+STORED = read(LISTING.read_text(encoding="utf-8"))
+Section = tuple[str, str, dict[str, Any]]
+FILES = {str(path.relative_to(CONF).with_suffix("")): path for path in CONF.glob("[!h]*/**/*.yaml")}
+SECTIONS: list[Section] = [
+    (name, title, body)
+    for name, path in FILES.items()
+    for title, body in yaml.safe_load(path.read_text(encoding="utf-8")).items()
+    if is_title(title)
+]
+OF_TASKS = [(name.removeprefix("tuned/"), *more) for name, *more in SECTIONS if name.startswith("tuned/")]
 
 
-@pytest.mark.parametrize("place", [str(path.relative_to(TUNED).with_suffix("")) for path in TUNED.glob("*/*/*.yaml")])
-def test_every_tuned_difference_differs(place: str) -> None:
-    """A file of differences that changes nothing would be a dead one."""
-    first, second, env = place.split("/")
-    options = [f"algo={second}", "experiment=paper/cartpole"] if first == "paper" else [f"algo={first}"]
-    choice = (*options, f"env={env}", "sampler=single_path")
-    assert composed(*choice) != composed(*choice, "~algo/tuned@_global_")
-    built(*choice, "sampler.num_envs=2")
+def covered(title: str, task: str) -> list[str]:
+    """The rows of the listing in which a section has to hold."""
+    groups = parse_title(title)
+    sampler = groups.get("sampler", ["single_path"])[0]
+    return [f"algo={algo} sampler={sampler} env={task}" for algo in groups["algo"]]
 
 
-ANOTHER = {"algo/advantage": "monte_carlo", "algo/surrogate": "importance_sampled", "critic": "linear"}
+@pytest.mark.parametrize(("name", "title"), [(name, title) for name, title, _ in SECTIONS])
+def test_the_title_of_every_section_names_options(name: str, title: str) -> None:
+    for group, names in parse_title(title).items():
+        known = TASKS if group == "env" else options(CONF / group)
+        assert all(fnmatch.filter(known, pattern) for pattern in names)
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted(path for group in ANOTHER for path in (CONF / group).glob("tuned/*/*/*.yaml")),
-    ids=lambda path: "-".join(path.parts[-5::2]),
-)
-def test_every_tuned_part_differs_and_leaves_others_alone(path: Path) -> None:
-    *group, _, algo, option, env = path.relative_to(CONF).with_suffix("").parts
-    part = "/".join(group)
-
-    def chosen(task: str) -> Any:
-        return functools.reduce(operator.getitem, group, composed(f"algo={algo}", f"env={task}", f"{part}={option}"))
-
-    assert chosen(env) != chosen("CartPole-v1")
-    built(f"algo={algo}", f"env={env}", f"{part}={ANOTHER[part]}", "sampler.num_envs=2")
+@pytest.mark.parametrize(("task", "title", "body"), OF_TASKS)
+def test_everything_that_is_tuned_differs(task: str, title: str, body: dict[str, Any]) -> None:
+    """A section that changes nothing would be a dead one."""
+    pairs = [
+        (STORED[one], STORED[other]) for one, other in zip(covered(title, task), covered(title, TASKS[0]), strict=True)
+    ]
+    assert any(one[key] == value != other[key] for one, other in pairs for key, value in compositions.leaves(body))
 
 
-@pytest.mark.parametrize("env", sorted(path.stem for path in (TUNED / "trpo" / "single_path").glob("*.yaml")))
+@pytest.mark.parametrize(("task", "title"), [(task, title) for task, title, _ in OF_TASKS])
+def test_what_is_tuned_is_composed_as_the_listing_says(task: str, title: str) -> None:
+    choices = covered(title, task)[0]
+    assert compositions.settings(choices) == STORED[choices]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", compositions.TITLES)
+def test_everything_is_composed_as_the_listing_says(title: str) -> None:
+    for choices in (title, *(choices for _, choices in compositions.elsewhere(title))):
+        assert compositions.settings(choices) == STORED[choices], choices
+
+
+def test_the_listing_is_what_the_script_writes() -> None:
+    assert compositions.written(STORED) == LISTING.read_text(encoding="utf-8")
+
+
+TUNED = sorted({(algo, task) for task, title, _ in OF_TASKS for algo in parse_title(title)["algo"]})
+
+
+@pytest.mark.parametrize(("algo", "env"), TUNED)
+def test_every_tuned_run_builds(algo: str, env: str) -> None:
+    built(f"algo={algo}", f"env={env}", "sampler=single_path", "sampler.num_envs=2")
+
+
+def test_a_directory_of_the_user_s_adds_tuned_settings(tmp_path: Path) -> None:
+    (tmp_path / "tuned").mkdir()
+    section = "algo:\n    damping: 0.7\n"
+    (tmp_path / "tuned" / "Pendulum-v1.yaml").write_text(f"algo=tr* env=Pendulum-v1:\n  {section}")
+    (tmp_path / "tuned" / "Hopper-v4.yaml").write_text(f"algo=cem,vpg_adam,trpo_max_kl:\n  {section}")
+    ours = ("--config-dir", str(tmp_path))
+    assert composed("env=Pendulum-v1", options=ours)["algo"]["damping"] == 0.7
+    assert composed("env=Pendulum-v1", "algo.damping=0.5", options=ours)["algo"]["damping"] == 0.5
+    assert composed("env=Pendulum-v1", "algo=npg", options=ours)["algo"]["damping"] == 0.1
+    assert composed("algo=trpo_max_kl", options=ours)["algo"]["damping"] == 0.7
+    assert composed(options=ours) == composed()
+
+
+MISTAKEN = {
+    "algos=trpo:\n  seed: 1\n": "'algos=trpo': the title of a section is GROUP=OPTION,OPTION, once or more",
+    "algo=trpo sampler:\n  seed: 1\n": "'algo=trpo sampler': the title of a section",
+    "algo=trpo,:\n  seed: 1\n": "'algo=trpo,': the title of a section",
+    "algo=trpo: 5\n": "'algo=trpo': a section holds settings, KEY: VALUE, and chooses no options",
+    "algo=trpo:\n  defaults: [mine]\n": "'algo=trpo': a section holds settings",
+}
+
+
+@pytest.mark.parametrize("text", MISTAKEN)
+def test_a_mistaken_section_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "Pendulum-v1.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(f"Pendulum-v1.yaml: {MISTAKEN[text]}")):
+        composed("env=Pendulum-v1", options=("--config-dir", str(tmp_path)))
+
+
+def test_what_an_option_builds_on_lends_its_sections(tmp_path: Path) -> None:
+    (tmp_path / "algo").mkdir()
+    (tmp_path / "algo" / "mine.yaml").write_text("defaults: [a2c, _self_]\nsampler=*:\n  sampler: {num_envs: 8}\n")
+    sampler = composed("algo=mine", options=("--config-dir", str(tmp_path)))["sampler"]
+    assert (sampler["num_envs"], sampler["steps_per_iteration"]) == (8, 80)
+
+
+PLAYED = sorted({task for algo, task in TUNED if algo == "npg"})
+
+
+@pytest.mark.parametrize("env", PLAYED)
 def test_npg_differs_from_trpo_by_the_step_alone(env: str) -> None:
-    trpo, npg = (copy.deepcopy(composed(f"algo={algo}", f"env={env}")) for algo in ("trpo", "npg"))
-    assert trpo["algo"].pop("step") != npg["algo"].pop("step")
-    assert all(trpo[group] == npg[group] for group in PART_GROUPS)
+    trpo, npg = (STORED[f"algo={algo} sampler=single_path env={env}"] for algo in ("trpo", "npg"))
+    assert {key for key, _ in trpo.items() ^ npg.items() if not key.startswith("algo.step.")} == set()
+    assert trpo != npg
 
 
-@pytest.mark.parametrize("env", sorted(path.stem for path in (TUNED / "trpo" / "single_path").glob("*.yaml")))
+@pytest.mark.parametrize("env", PLAYED)
 def test_first_order_methods_play_a_tuned_task_as_trpo_does(env: str) -> None:
     """But for the exceptions that have a reason of their own in the YAML."""
     trpo, ppo, vpg = (composed(f"algo={algo}", f"env={env}") for algo in ("trpo", "ppo", "vpg"))
@@ -173,7 +242,7 @@ def test_what_is_tuned_for_a_task_stays_out_of_the_papers_comparison() -> None:
 EXPERIMENTS = [
     str(path.relative_to(CONF / "experiment").with_suffix(""))
     for path in (CONF / "experiment").rglob("*.yaml")
-    if "by_sampler" not in path.parts and path.stem != "base"
+    if path.stem != "base"
 ]
 
 
@@ -183,13 +252,14 @@ def test_every_experiment_builds(experiment: str) -> None:
     built(f"experiment={experiment}")
 
 
-@pytest.mark.parametrize("group", ["algo", "experiment"])
-def test_what_is_said_for_one_sampler_has_a_say(group: str) -> None:
-    folder = CONF / group / "by_sampler"
-    for path in folder.rglob("*.yaml"):
-        chosen = (f"{group}={path.parent.relative_to(folder)}", f"sampler={path.stem}")
-        assert composed(*chosen) != composed(*chosen, f"~{group}/by_sampler@_global_")
-        built(*chosen)
+def test_what_is_said_for_one_sampler_holds() -> None:
+    others = [(name, title, body) for name, title, body in SECTIONS if name.startswith(("algo/", "experiment/"))]
+    for name, title, body in others:
+        option = (name.replace("/", "=", 1),) if not name.endswith("/base") else ("experiment=paper/swimmer",)
+        choice = (*option, *(f"{group}={names[0]}" for group, names in parse_title(title).items()))
+        node = dict(compositions.leaves(composed(*choice)))
+        assert dict(compositions.leaves(body)).items() <= node.items()
+        built(*choice)
 
 
 @pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name.startswith("paper/")])

@@ -11,7 +11,7 @@ import pytest
 from comparison import assert_same_run, rows
 from conftest import Command, Finished, after_rows
 
-from trpo_cli.cli.resume import changed, differences, directed, place, schedules
+from trpo_cli.cli.resume import expand_resume, find_differences, find_schedules, name_directory, override_saved
 from trpo_cli.errors import ConfigError, RunDirectoryError
 from trpo_cli.run.directory import Run
 
@@ -192,34 +192,34 @@ def test_links_are_not_followed(trpo_train: Command, tmp_path: Path, name: str) 
 
 def test_what_resume_makes_of_a_command_line(tmp_path: Path) -> None:
     for untouched in (["algo=ppo"], ["resume=null"], ["resume=auto", "hydra.run.dir=x"]):
-        assert directed(untouched, multirun=True) == untouched
+        assert expand_resume(untouched, multirun=True) == untouched
     for name in ("run", "it's"):
         (tmp_path / name).mkdir()
         choices = "{env: Hopper-v4, algo: ppo, algo/surrogate: clipped}"
         (tmp_path / name / "config.yaml").write_text(f"{{env: {{}}, policy: {{}}, seed: 0, choices: {choices}}}")
     run = [f"resume='{tmp_path}/run'", f"hydra.run.dir='{tmp_path}/run'"]
     said = ["a=1", f"+resume={tmp_path}/run", "algo=ppo", "b.c=1", "algo/surrogate=clipped", "plugins=[d]"]
-    assert directed(said) == [*run, "++a=1", "++b.c=1", "plugins=[d]"]
-    assert directed([f"resume='{tmp_path}/run'"]) == run
-    assert directed([f"resume={tmp_path}/it's"])[0] == rf"resume='{tmp_path}/it\'s'"
+    assert expand_resume(said) == [*run, "++a=1", "++b.c=1", "plugins=[d]"]
+    assert expand_resume([f"resume='{tmp_path}/run'"]) == run
+    assert expand_resume([f"resume={tmp_path}/it's"])[0] == rf"resume='{tmp_path}/it\'s'"
     with pytest.raises(ConfigError, match="one run"):
-        directed([f"resume={tmp_path}", "seed=1,2"], multirun=True)
+        expand_resume([f"resume={tmp_path}", "seed=1,2"], multirun=True)
     with pytest.raises(ConfigError, match="one value"):
-        directed([f"resume={tmp_path}/run", "seed=1,2"])
+        expand_resume([f"resume={tmp_path}/run", "seed=1,2"])
     with pytest.raises(ConfigError, match="algo: saved ppo, given trpo\n  algo/metric: saved null, given identity"):
-        directed([f"resume={tmp_path}/run", "algo=trpo", "algo/metric=identity"])
+        expand_resume([f"resume={tmp_path}/run", "algo=trpo", "algo/metric=identity"])
     with pytest.raises(ConfigError, match="says already where"):
-        directed([f"resume={tmp_path}", "hydra.run.dir=elsewhere"])
+        expand_resume([f"resume={tmp_path}", "hydra.run.dir=elsewhere"])
     with pytest.raises(RunDirectoryError, match="nowhere holds no run"):
-        directed([f"resume={tmp_path / 'nowhere'}"])
+        expand_resume([f"resume={tmp_path / 'nowhere'}"])
 
 
 def test_what_a_new_directory_is_called() -> None:
     command = ["algo=ppo", "seed=1", "resume=auto"]
-    assert place(command) == place(["resume=auto", *command[:2], "total_steps=9", "eval.every=0"])
-    assert place(command) != place([*command, "algo.gamma=0.9"])
-    assert place(command).startswith("auto_")
-    assert place(command[:2]) != place(command[:2])  # the time
+    assert name_directory(command) == name_directory(["resume=auto", *command[:2], "total_steps=9", "eval.every=0"])
+    assert name_directory(command) != name_directory([*command, "algo.gamma=0.9"])
+    assert name_directory(command).startswith("auto_")
+    assert name_directory(command[:2]) != name_directory(command[:2])  # the time
 
 
 def test_a_sweep_continues_where_it_began(trpo_train: Command, tmp_path: Path) -> None:
@@ -261,21 +261,24 @@ def test_what_is_left_of_a_run_is_not_written_over(trpo_train: Command, tmp_path
 
 def test_overrides_are_put_into_the_saved_configuration() -> None:
     node = {"choices": {"algo": "trpo", "algo/step": "fixed"}, "seed": 1, "env": {"kwargs": {"a": 1}}}
-    assert differences(node, changed(node, ["seed=1", "algo=trpo", "++env.kwargs.a=1", "algo/step=fixed"])) == {}
-    wrong = differences(node, changed(node, ["seed=2", "env.kwargs={b: 3}", "algo/step=line_search"]))
+    assert (
+        find_differences(node, override_saved(node, ["seed=1", "algo=trpo", "++env.kwargs.a=1", "algo/step=fixed"]))
+        == {}
+    )
+    wrong = find_differences(node, override_saved(node, ["seed=2", "env.kwargs={b: 3}", "algo/step=line_search"]))
     assert list(wrong) == ["choices.algo/step", "seed", "env.kwargs.b"]
     for override in ("~seed", "seed=1,2"):
         with pytest.raises(ConfigError, match="one value"):
-            changed(node, [override])
+            override_saved(node, [override])
     for override in ("+sede=1", "++sede=1", "sede.a=1"):
         with pytest.raises(ConfigError, match=r"sede(\.a)?: no such key; did you mean 'seed'\?"):
-            changed(node, [override])
+            override_saved(node, [override])
 
 
 def test_nan_agrees_with_nan(trpo_train: Command, tmp_path: Path) -> None:
     nan = {"a": float("nan"), "b": [1.0, {"c": float("nan")}]}
-    assert differences({"env": nan}, {"env": copy.deepcopy(nan) | {"a": float("nan")}}) == {}
-    assert list(differences(nan, {"a": 1.0, "b": [1.0, {"c": 2.0}]})) == ["a", "b"]
+    assert find_differences({"env": nan}, {"env": copy.deepcopy(nan) | {"a": float("nan")}}) == {}
+    assert list(find_differences(nan, {"a": 1.0, "b": [1.0, {"c": 2.0}]})) == ["a", "b"]
     probe = ("plugins=[probes]", "env=Probe/Faulty-v0", "env.kwargs={after: nan, fault: none}", *SMALL[1:])
     assert trpo_train(*probe, "total_steps=64", "hydra.run.dir=run").status == 0
     assert trpo_train(*probe, "total_steps=128", "resume=run").status == 0
@@ -338,4 +341,4 @@ def test_directories_are_named_as_a_shell_takes_them(trpo_train: Command, tmp_pa
 
 def test_decays_are_found() -> None:
     falling = {"algo": {"delta_decay": "linear", "critic": {"rate_decay": "none"}, "step": {"decay": "late"}}}
-    assert schedules(falling) == ["algo.delta_decay", "algo.step.decay"]
+    assert find_schedules(falling) == ["algo.delta_decay", "algo.step.decay"]

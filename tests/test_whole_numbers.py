@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import Command, composed
 
-from trpo_cli.cli.whole_numbers import in_words, with_whole_numbers
+from trpo_cli.cli.whole_numbers import rewrite_overrides, with_whole_numbers
 from trpo_cli.config.build import as_whole, is_whole
 from trpo_cli.ranges import Count, NonNegativeInt, Positive
 
@@ -56,7 +56,7 @@ def test_an_interval_of_whole_numbers_is_one() -> None:
     ],
 )
 def test_words_are_written_plainly(written: str, plain: str) -> None:
-    assert in_words([written], composed()) == [plain]
+    assert rewrite_overrides([written], composed()) == [plain]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_words_are_written_plainly(written: str, plain: str) -> None:
     ],
 )
 def test_other_words_are_left_alone(text: str) -> None:
-    assert in_words([text], composed()) == [text]
+    assert rewrite_overrides([text], composed()) == [text]
 
 
 def test_values_are_converted_where_they_are_composed() -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import Command
 
-from trpo_cli.config.yaml_files import SLIPPED, decoded, option, parsed, slip
+from trpo_cli.config.yaml_files import SLIPPED, decode, describe_slip, parse, read_option
 
 TOP = "defaults:\n- gym\n- _self_\n"
 SLIPS: dict[str, tuple[str | bytes, str]] = {
@@ -51,24 +51,24 @@ SLIPS: dict[str, tuple[str | bytes, str]] = {
 def test_a_slip_is_said_with_its_place(name: str) -> None:
     text, said = SLIPS[name]
     with pytest.raises(SLIPPED) as error:
-        option(text if isinstance(text, bytes) else text.encode())
-    assert slip(error.value).startswith(said)
-    assert "\n" not in slip(error.value)
+        read_option(text if isinstance(text, bytes) else text.encode())
+    assert describe_slip(error.value).startswith(said)
+    assert "\n" not in describe_slip(error.value)
 
 
 def test_what_is_right_is_read() -> None:
     right = (
         "\ufeffdefaults:\n- gym\n- /algo@a: ppo\r\n- optional b: null\nbase: &b {x: 1}\nkwargs:\n  <<: *b\n  y: 1e3\n"
     )
-    text, content = option(right.encode())
+    text, content = read_option(right.encode())
     assert text == right
     assert content["defaults"] == ["gym", {"/algo@a": "ppo"}, {"optional b": None}]
     assert content["kwargs"] == {"x": 1, "y": 1000.0}
-    assert option(b"# nothing\n")[1] == {}
+    assert read_option(b"# nothing\n")[1] == {}
 
 
 def test_other_loaders_keep_their_ways_of_reading() -> None:
-    assert parsed(decoded(b"a: 1e3\nb: 1.0e-05"), yaml.SafeLoader) == {"a": "1e3", "b": 1e-05}
+    assert parse(decode(b"a: 1e3\nb: 1.0e-05"), yaml.SafeLoader) == {"a": "1e3", "b": 1e-05}
 
 
 @pytest.mark.parametrize("way", [("--config-dir", "mine"), ("hydra.searchpath=[mine]",)], ids=" ".join)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from trpo_cli.config.groups import GROUPS
+from trpo_cli.config.settings import OF_THE_COMMAND, Settings
 from trpo_cli.errors import ConfigError, EnvironmentFault, NoSnapshot
 from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.play.trained import with_own_scales
-from trpo_cli.ranges import Count, NonNegativeInt, Threads
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
     import torch
@@ -26,43 +27,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of 
 log = logging.getLogger("trpo_cli")
 R = TypeVar("R")
 INEXACT = "a resume will not be exact, and resets the environments: %s"
-PART_GROUPS = ("algo", "sampler", "policy", "critic", "env")
 LEARNING = ("normalizer", "reward_scaler", "sampler", "policy", "critic", "algorithm")  # the parts that change
-BY_DEFAULT = 10  # evaluations of a run
-NOT_SETTINGS = (*PART_GROUPS, "logger", "choices", "resume", "sweep")
-
-
-@dataclass(frozen=True)
-class EvaluationSettings(Episodes):
-    """Of the evaluations during training."""
-
-    every: NonNegativeInt | Literal["auto"]  # environment steps; 0 for none
-
-    def interval(self, total_steps: int) -> int:
-        """Environment steps from one to the next in a run of `total_steps`; 0 for none."""
-        return max(1, total_steps // BY_DEFAULT) if self.every == "auto" else self.every
-
-
-@dataclass(frozen=True)
-class CheckpointSettings:
-    """Of the files under `checkpoints/`."""
-
-    every: Count  # iterations
-    keep: Count
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The root of the configuration, but for the parts."""
-
-    seed: NonNegativeInt
-    total_steps: Count
-    device: str  # where updates run: sampling stays on the CPU
-    update_threads: Threads  # of torch
-    plugins: list[str]
-    eval: EvaluationSettings
-    checkpoint: CheckpointSettings
-    fault_patience: NonNegativeInt  # samples in a row that the environments may spoil
 
 
 @dataclass
@@ -126,7 +91,8 @@ def root_settings(node: dict[str, Any]) -> Settings:
     """The settings at the root of a resolved configuration. Raises `ConfigError` for one that does not fit."""
     from trpo_cli.config.build import fill
 
-    return fill(Settings, {key: value for key, value in node.items() if key not in NOT_SETTINGS})
+    others = (*GROUPS, "choices", *OF_THE_COMMAND)
+    return fill(Settings, {key: value for key, value in node.items() if key not in others})
 
 
 def check(node: dict[str, Any]) -> None:

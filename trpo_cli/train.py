@@ -23,18 +23,19 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from trpo_cli.cli.announcements import announce, farewell, hint_at_resume, resume_command
-from trpo_cli.cli.answers import answered
-from trpo_cli.cli.command_line import checked, opened, read
+from trpo_cli.cli.answers import answer
+from trpo_cli.cli.command_line import allow_new_keys, check_overrides, read
 from trpo_cli.cli.failures import discard_empty, exit_on_user_error, report_errors
-from trpo_cli.cli.resume import Plan, directed, planned
-from trpo_cli.cli.search_path import extended
-from trpo_cli.cli.whole_numbers import plainly, with_whole_numbers
-from trpo_cli.config.composed import Node, described
+from trpo_cli.cli.resume import Plan, expand_resume, plan_run
+from trpo_cli.cli.search_path import search_everywhere
+from trpo_cli.cli.whole_numbers import with_whole_numbers, write_whole_numbers
+from trpo_cli.config.composed import Node, resolve
 from trpo_cli.config.groups import CONF
+from trpo_cli.config.settings import Settings
 from trpo_cli.errors import ConfigError, EnvironmentContractError, EnvironmentFault, UserError
 from trpo_cli.memory import explain_out_of_memory
-from trpo_cli.parts import Parts, Settings, build_parts, build_tracker, root_settings
-from trpo_cli.play.episodes import METRICS
+from trpo_cli.parts import Parts, build_parts, build_tracker, root_settings
+from trpo_cli.play.episodes import METRICS, Episodes
 from trpo_cli.run.layout import report_mismatch
 from trpo_cli.run.progress import Progress
 from trpo_cli.run.signals import Stopped, StopRequest
@@ -64,7 +65,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
 
     log.setLevel(logging.INFO)
     with Run(directory, in_sweep) as run, explain_out_of_memory():
-        plan = planned(directory, given, overrides)
+        plan = plan_run(directory, given, overrides)
         state = run.load() if plan.continues else None
         settings = root_settings({**plan.config, "plugins": given["plugins"]})
         progress = fill(Progress, state.get("progress", {}), "progress.") if state else Progress()
@@ -204,7 +205,7 @@ class Training:
         if not every or not (self._over(steps) or is_due(every, self.progress.env_steps, steps)):
             return nothing
         try:
-            return self.parts.evaluate(plan, self.settings.seed).metrics()
+            return self.parts.evaluate(Episodes(plan.episodes, plan.max_episode_steps), self.settings.seed).metrics()
         except EnvironmentFault as fault:
             self.progress.faults += 1
             if str(fault) not in self.warned:
@@ -244,13 +245,13 @@ def _begun(cfg: DictConfig, command: HydraConf) -> str | None:
     if command.mode is RunMode.MULTIRUN:
         from trpo_cli.sweep.campaign import HERE
 
-        node = with_whole_numbers(described(cfg, command))
+        node = with_whole_numbers(resolve(cfg, command))
         del node["sweep"]
         return _job_of_sweep(node, overrides, directory, watched=command.launcher._target_.endswith(HERE))
     from trpo_cli.sweep.job import refuse_sweep_keys
 
     with exit_on_user_error(), discard_empty(directory):
-        node = with_whole_numbers(described(cfg, command))
+        node = with_whole_numbers(resolve(cfg, command))
         refuse_sweep_keys(node.pop("sweep"), command.overrides.hydra)
         train(node, overrides, directory)
     return None
@@ -283,14 +284,14 @@ def _failure(node: Node, overrides: Sequence[str], directory: Path, watched: boo
 def main() -> None:
     """The command `trpo-train`."""
     said = read(sys.argv[1:])
-    if not answered(said):
-        checked(said.overrides, said.config_dir)
+    if not answer(said):
+        check_overrides(said.overrides, said.config_dir)
         from trpo_cli.sweep import register
         from trpo_cli.sweep.job import with_sweep_directory
 
-        overrides = plainly(opened(said.overrides), said)
-        sys.argv[1:] = [*said.options, *with_sweep_directory(directed(overrides, said.multirun))]
-        with extended(said):
+        overrides = write_whole_numbers(allow_new_keys(said.overrides), said)
+        sys.argv[1:] = [*said.options, *with_sweep_directory(expand_resume(overrides, said.multirun))]
+        with search_everywhere(said):
             register()
             _job()
 

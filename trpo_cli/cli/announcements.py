@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trpo_cli.cli.resume import Plan
-from trpo_cli.parts import INEXACT, Parts, Settings
+from trpo_cli.config.settings import Settings
+from trpo_cli.parts import INEXACT, Parts
 from trpo_cli.run.progress import Progress
 from trpo_cli.run.signals import Stopped
 from trpo_cli.shell import shell_argument, shell_command, short_path

@@ -8,8 +8,8 @@ from trpo_cli.cli.completion import candidates, install, script
 from trpo_cli.cli.help import print_help
 
 
-def answered(said: CommandLine) -> bool:
-    """Print what was asked for; False if it was nothing of this kind."""
+def answer(said: CommandLine) -> bool:
+    """Print the answer and return True; return False if the command line asks for a run."""
     if said.help:
         print_help(said.config_dir)
     elif said.version:

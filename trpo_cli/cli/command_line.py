@@ -1,6 +1,6 @@
 """The command line of trpo-train: options, which begin with dashes, and overrides, in any order.
 
-Hydra parses it again. It is read here first so that mistakes are answered in our own words.
+Hydra parses it again. We read it first, to report mistakes in our own words.
 """
 
 from __future__ import annotations
@@ -18,25 +18,13 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from trpo_cli import __version__
-from trpo_cli.config.groups import GROUPS, choices, roots
+from trpo_cli.config.groups import GROUPS, PART_GROUPS, choices, roots
+from trpo_cli.config.settings import ROOT_KEYS
 from trpo_cli.errors import ConfigError, UnknownNameError, UserError, did_you_mean
 
 OPEN = "env.kwargs"  # a mapping whose keys are the environment's own
-NEEDED = ("algo", "env", "sampler", "policy", "critic")
 PLACES = ("hydra.run.dir=", "hydra.sweep.dir=", "sweep.resume=")
 SHELLS = ("bash", "zsh", "fish")
-ROOT_KEYS = (
-    "seed",
-    "total_steps",
-    "device",
-    "update_threads",
-    "resume",
-    "plugins",
-    "eval",
-    "checkpoint",
-    "fault_patience",
-    "sweep",
-)
 
 
 class CommandLine(NamedTuple):
@@ -54,7 +42,7 @@ class CommandLine(NamedTuple):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours, and which guesses no abbreviations."""
+    """An argument parser that raises `UserError` and accepts no abbreviations."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs, allow_abbrev=False)
@@ -70,11 +58,11 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}{hint}\n{self.prog} --help lists what there is")
 
     def add_version(self) -> None:
-        """`--version`, of a command that takes nothing else then."""
+        """Add `--version`, which prints the version and exits."""
         self.add_argument("--version", action="version", version=f"trpo-cli {__version__}")
 
     def nearest(self, option: str) -> str:
-        """A hint at the option whose name, without dashes, is the nearest."""
+        """Suggest the option with the nearest name, ignoring dashes."""
         known = [text.lstrip("-") for action in self._actions for text in action.option_strings if text[:2] == "--"]
         return did_you_mean(option.lstrip("-"), known).replace("'", "'--", 1)
 
@@ -93,7 +81,7 @@ OPTIONS = [text for action in parser()._actions for text in action.option_string
 
 
 def read(arguments: Sequence[str]) -> CommandLine:
-    """The command line taken apart. Raises `UserError` for an option that does not exist, or lacks its value."""
+    """Parse a command line. Raises `UserError` for an option that does not exist, or lacks its value."""
     parsing = parser()
     found, unknown = parsing.parse_known_intermixed_args(list(arguments))
     if unknown:
@@ -116,7 +104,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
 
 
 def _refuse_option(text: str, following: str, parsing: Parser) -> NoReturn:
-    """An option that does not exist may be an override with dashes before it."""
+    """Raise for an unknown option, which may be an override typed with dashes."""
     option, equals, value = text.partition("=")
     name = option.lstrip("-").replace("-", "_")
     value = value if equals else following if not following.startswith("-") and "=" not in following else "VALUE"
@@ -127,14 +115,14 @@ def _refuse_option(text: str, following: str, parsing: Parser) -> NoReturn:
 
 
 def path(text: str) -> Path:
-    """An argparse type: a place that has a name."""
+    """An argparse type: a path that is not empty."""
     if not text:
         raise argparse.ArgumentTypeError("is empty")
     return Path(text)
 
 
-def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
-    """Raise `ConfigError` for overrides that are none, or lead out of the directories with configuration."""
+def check_overrides(overrides: Sequence[str], config_dir: str | None = None) -> None:
+    """Raise `ConfigError` for malformed overrides, and for options outside the directories of configuration."""
     for i, text in enumerate(overrides):
         key, equals, value = text.partition("=")
         if not equals and not text.startswith("~"):
@@ -149,7 +137,7 @@ def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
             raise ConfigError(
                 f"'{text}': an option is a name, without '..'; --config-dir DIR adds a directory of options"
             )
-        if key.lstrip("~") in NEEDED and (text.startswith("~") or value.lower() == "null"):
+        if key.lstrip("~") in PART_GROUPS and (text.startswith("~") or value.lower() == "null"):
             raise ConfigError(
                 f"{key.lstrip('~')}: every run has one; only the groups experiment and logger can be empty"
             )
@@ -167,8 +155,8 @@ def checked(overrides: Sequence[str], config_dir: str | None = None) -> None:
             )
 
 
-def listed(key: str, overrides: Sequence[str]) -> list[str]:
-    """The list that is given for a key, if one is."""
+def read_list(key: str, overrides: Sequence[str]) -> list[str]:
+    """Return the list that the overrides give for a key; empty if they give none."""
     words = [text for text in overrides if text.lstrip("+").startswith(f"{key}=")]
     value: Any = OverridesParser.create().parse_override(words[-1]).value() if words else []
     return [str(item) for item in value] if isinstance(value, list) else []
@@ -179,7 +167,7 @@ def _names_an_option(key: str) -> bool:
 
 
 def _climbs(text: str) -> bool:
-    """Whether a part of a path in it is `..`."""
+    """Whether any path in the text has a component `..`."""
     plain = text
     for separator in "=,@+[]'\" ":
         plain = plain.replace(separator, "/")
@@ -187,7 +175,7 @@ def _climbs(text: str) -> bool:
 
 
 def _no_override(text: str, before: Sequence[str], following: Sequence[str], config_dir: str | None) -> ConfigError:
-    """What to say of a word without `=`: it may be an option without its group, or an override with spaces in it."""
+    """Explain a word without `=`: an option without its group, or an override with spaces in it."""
     if following and following[0].startswith("="):
         value = following[0].lstrip("=") or "".join(following[1:])
         return ConfigError(f"'{text}': an override has no spaces around '='; say {text}={value or 'VALUE'}")
@@ -204,12 +192,21 @@ def _no_override(text: str, before: Sequence[str], following: Sequence[str], con
     if ":" in text:
         key, _, value = text.partition(":")
         return ConfigError(f"'{text}': a value stands behind '='; say {key}={value.strip()}")
-    known = {f"{group}={name}": name for group in GROUPS for name in choices(group, roots(config_dir))}
+    known = {f"{group}={name}": name for group in GROUPS for name in list_options(group, roots(config_dir))}
     close = [said for said, name in known.items() if text.lower() in (name.lower(), name.lower().rpartition("-v")[0])]
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return UnknownNameError(f"'{text}' is no override: these are GROUP=OPTION and KEY=VALUE{hint}")
 
 
-def opened(overrides: Sequence[str]) -> list[str]:
-    """The overrides, with those of `env.kwargs` allowed to add keys: `++` is Hydra's word for it."""
+def list_options(group: str, places: Sequence[Path]) -> list[str]:
+    """The options of a group; those of `env` include every registered id, for which Gymnasium is imported."""
+    if group != "env":
+        return choices(group, places)
+    from trpo_cli.envs.registered import registered_ids
+
+    return sorted({*choices(group, places), *registered_ids()})
+
+
+def allow_new_keys(overrides: Sequence[str]) -> list[str]:
+    """Let overrides of `env.kwargs` add keys, for which Hydra wants `++`."""
     return [f"++{text}" if text.startswith((f"{OPEN}=", f"{OPEN}.")) else text for text in overrides]

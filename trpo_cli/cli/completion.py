@@ -1,6 +1,6 @@
-"""TAB completion: what could stand next on a command line, and the scripts that have bash, zsh and fish ask for it.
+"""TAB completion: the candidates for the last word, and the scripts by which bash, zsh and fish ask for them.
 
-The answer comes from the YAML files alone: neither torch nor Gymnasium is imported.
+The answer comes from the YAML files: torch is never imported, and Gymnasium only for the ids of environments.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trpo_cli.cli.command_line import SHELLS, CommandLine, read
+from trpo_cli.cli.command_line import SHELLS, CommandLine, list_options, read
 from trpo_cli.cli.help import HELP
-from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, choices, parts, roots
+from trpo_cli.cli.search_path import search_everywhere
+from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, parts, roots
 from trpo_cli.errors import UserError
 
 DIRECTORIES = ("resume=", "sweep.resume=", "hydra.run.dir=", "hydra.sweep.dir=")
@@ -27,7 +28,7 @@ OPTIONS = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", HELP, re.MULTILINE)
 
 
 def candidates(line: str) -> list[str]:
-    """What the last word of a line, `trpo-train algo=tr` for one, could become; nothing if the line makes no sense."""
+    """List the completions of the last word of a line, such as `trpo-train algo=tr`; none for an invalid line."""
     try:
         words = shlex.split(line)
         word = "" if line[-1:].isspace() else words.pop()
@@ -45,14 +46,14 @@ def candidates(line: str) -> list[str]:
 
 
 def _overrides(word: str, said: CommandLine) -> list[str]:
-    """Groups with their options, and keys with the values that they have."""
+    """List groups with their options, and keys with their current values."""
     places = roots(said.config_dir)
     known = (*GROUPS, *parts(places), *OF_SWEEPS)
     group, equals, value = word.partition("=")
     if equals and group in known:
         before, comma, _ = value.rpartition(",")  # in a sweep, one after the other
-        return [f"{group}={before}{comma}{name}" for name in choices(group, places)]
-    keys = _keys(_composed(said.overrides))
+        return [f"{group}={before}{comma}{name}" for name in list_options(group, places)]
+    keys = _keys(_composed(said))
     if equals:
         return [f"{key}={shown}" for key, shown in keys.items() if key == group]
     depth = word.count(".")
@@ -62,11 +63,11 @@ def _overrides(word: str, said: CommandLine) -> list[str]:
     return [*groups, *(f"{start}=" if start in keys else f"{start}." for start in below)]
 
 
-def _composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration of what was said so far, or of the defaults where that does not compose."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+def _composed(said: CommandLine) -> DictConfig:
+    """Compose what was typed so far, or the defaults if that does not compose."""
+    with search_everywhere(said), initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            return compose("train", [text for text in overrides if "," not in text])
+            return compose("train", [text for text in said.overrides if "," not in text])
         except (HydraException, OmegaConfBaseException, ValueError):
             return compose("train")
 
@@ -100,12 +101,12 @@ def _directories(key: str, start: str) -> list[str]:
 
 
 def script(shell: str) -> str:
-    """What the shell has to read. Raises `UserError` if it is none that we know."""
+    """Return the script for a shell. Raises `UserError` for an unknown shell."""
     return Path(__file__).with_name(f"completion.{_known(shell)}").read_text(encoding="utf-8")
 
 
 def install(shell: str) -> str:
-    """Write the script where the shell reads it at its start; returns what was done.
+    """Write the script where the shell reads it at startup; returns a report.
 
     fish reads a directory; bash and zsh a file of the user's, to which one line is added, once.
     """
@@ -129,7 +130,7 @@ def install(shell: str) -> str:
 
 
 def _known(shell: str) -> str:
-    """The shell's name; if none was given, that of the one in use."""
+    """Return the name of the shell, by default of the one in use."""
     name = shell or Path(os.environ.get("SHELL", "")).name
     if name not in SHELLS:
         raise UserError(f"completion: say for which shell, --install-completion {'|'.join(SHELLS)}")

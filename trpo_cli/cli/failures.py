@@ -13,7 +13,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from trpo_cli.cli.mistakes import explained, told
+from trpo_cli.cli.mistakes import describe_error, explain
 from trpo_cli.errors import ConfigError, UserError
 from trpo_cli.memory import explain_out_of_memory
 from trpo_cli.run.lock import LOCK, holder
@@ -39,19 +39,19 @@ def report_errors(command: Callable[[], None]) -> Callable[[], None]:
             with started_in(Path.cwd()), explain_out_of_memory():
                 command()
         except UserError as error:
-            sys.exit(told(error))
+            sys.exit(describe_error(error))
         except (HydraException, OmegaConfBaseException) as error:
-            sys.exit(told(explained(error)))
+            sys.exit(describe_error(explain(error)))
         except RecursionError as error:
             if "defaults_list" not in {
                 Path(frame.filename).stem for frame in traceback.extract_tb(error.__traceback__)
             }:
                 raise
-            sys.exit(told(explained(error)))
+            sys.exit(describe_error(explain(error)))
         except ValueError as error:
             if "Config group override" not in str(error):
                 raise
-            sys.exit(told(ConfigError("the value of a config group must be the name of one of its options")))
+            sys.exit(describe_error(ConfigError("the value of a config group must be the name of one of its options")))
         except OSError as error:
             sys.exit(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
         except KeyboardInterrupt:
@@ -68,9 +68,9 @@ def exit_on_user_error() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise SystemExit(told(error)) from error
+        raise SystemExit(describe_error(error)) from error
     except OmegaConfBaseException as error:
-        raise SystemExit(told(explained(error))) from error
+        raise SystemExit(describe_error(explain(error))) from error
 
 
 @contextlib.contextmanager

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from trpo_cli.config.groups import GROUPS, OF_SWEEPS, choices, parts, roots
+import re
+from collections.abc import Iterator
 
+from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, choices, parts, roots
+
+LINE = re.compile(r"^( *)(\w+):(?: ([^#\n]*?))?(?: # (.*))?$", re.MULTILINE)
+"""`  every: 10 # iterations`, a line of YAML with its indentation, key, value and comment."""
 HELP = """\
 trpo-train: trust-region policy optimisation
 
@@ -11,7 +16,7 @@ usage: trpo-train [GROUP=OPTION ...] [KEY=VALUE ...]
 
 Groups and their options (first choose parts, then set their keys):
 {groups}
-  env takes any other id that is registered with Gymnasium, too.
+  env takes any other id that is registered with Gymnasium, too; completion by TAB lists them.
 
 Parts of an algorithm are chosen with a slash:
 {parts}
@@ -20,22 +25,8 @@ With -m, how a sweep is run:
 {sweeps}
 
 Keys at the root:
-  seed=0                      of everything random
-  total_steps=1000000         environment steps; with sampler=exact, iterations
-  device=cpu                  where updates run: cuda, for example; sampling stays on the CPU
-  update_threads=1            of torch; more pay with large batches and idle cores
-  eval.every=100000           environment steps between evaluations of the likeliest action; auto: ten a run, 0: none
-  eval.episodes=10            in each evaluation
-  checkpoint.every=10         iterations between checkpoints
-  checkpoint.keep=3           checkpoints to keep
-  resume=DIR                  go on with the run in DIR; auto: with that of the same command line
-  fault_patience=3            samples in a row that environments may spoil before the run ends
-  env.step_timeout=60         seconds for a step in a worker process
-  plugins=[]                  packages of your own that configurations may build from
-  sweep.resume=DIR            with -m: run what is missing of the sweep in DIR
-  sweep.dry_run=false         with -m: list the jobs and build each, and run none
-  sweep.report=false          with -m: end in a report
-  hydra.run.dir=DIR           where the run is written; default runs/ENV/ALGO/TIME_seedSEED
+{keys}
+  hydra.run.dir=DIR              where the run is written; default runs/ENV/ALGO/TIME_seedSEED
 
 Examples:
   trpo-train algo=trpo env=Hopper-v4
@@ -63,16 +54,27 @@ Options:
 
 
 def print_help(config_dir: str | None) -> None:
-    """Print it, with the options of `config_dir` and of installed packages among ours."""
+    """Print the help text, including the options of `config_dir` and of installed packages."""
     places = roots(config_dir)
     groups, of_algorithms, of_sweeps = (
-        "\n".join(_listed(name, choices(name, places)) for name in names)
+        "\n".join(_list_options(name, choices(name, places)) for name in names)
         for names in (GROUPS, parts(places), OF_SWEEPS)
     )
-    print(HELP.format(groups=groups, parts=of_algorithms, sweeps=of_sweeps), end="")
+    keys = "\n".join(f"  {key}={value}".ljust(33) + comment for key, value, comment in root_keys())
+    print(HELP.format(groups=groups, parts=of_algorithms, keys=keys, sweeps=of_sweeps), end="")
 
 
-def _listed(name: str, values: list[str]) -> str:
+def root_keys() -> Iterator[tuple[str, str, str]]:
+    """List the keys at the root, with their defaults and comments in `train.yaml`."""
+    text = (CONF / "train.yaml").read_text(encoding="utf-8")
+    above = ""
+    for indent, key, value, comment in LINE.findall(text.partition("\n\n")[2].partition("\nhydra:")[0]):
+        above = above if indent else f"{key}."
+        if value:
+            yield f"{above}{key}" if indent else key, value, comment
+
+
+def _list_options(name: str, values: list[str]) -> str:
     """One group on as many lines as it needs."""
     lines, line = [], f"  {name:21}"
     for value in values:

@@ -1,4 +1,4 @@
-"""What a mistake in an override comes down to, with the nearest name that would fit: Hydra's words become ours."""
+"""Explaining mistakes: Hydra's errors in our own words, with the nearest name that fits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from trpo_cli.cli.command_line import PLACES, CommandLine, listed, read
-from trpo_cli.cli.search_path import sketched
+from trpo_cli.cli.command_line import PLACES, CommandLine, read, read_list
+from trpo_cli.cli.search_path import sketch
 from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, choices, parts, roots
 from trpo_cli.config.settings import flat
-from trpo_cli.config.yaml_files import standing
+from trpo_cli.config.yaml_files import find_place
 from trpo_cli.errors import INHERIT_HINT, ConfigError, UnknownNameError, UserError, did_you_mean
 from trpo_cli.shell import shell_command, short_path
 
@@ -32,15 +32,15 @@ EXTRAS = {
     "hydra/launcher/submitit_slurm": "slurm",
     "hydra/launcher/ray": "ray",
 }
-"""The options that an optional dependency brings, and what of this package's asks for that."""
+"""Options that need an optional dependency -> the extra of this package that installs it."""
 OPTIONAL = ("experiment", "logger")  # groups that a run can do without
 OPTUNA = "hydra/sweeper/optuna.yaml"
 SWEEPS = ("choice", "range", "interval", "tag", "glob", "sort", "shuffle", "int", "float", "str", "bool")
-"""What Hydra calls in a value."""
+"""Functions of Hydra's override grammar."""
 
 
-def told(error: UserError) -> str:
-    """The message of a user's error, and in which of the user's files it stands; of a mistaken name, where to look."""
+def describe_error(error: UserError) -> str:
+    """Format a user's error, with the place in the user's own files, and for a mistaken name where to look it up."""
     if Path(sys.argv[0]).name in ("trpo-eval", "trpo-report"):
         return f"error: {error}"
     key = re.match(r"[a-z_]+(\.\w+)+(?=(\[\d+\])?: )", str(error))
@@ -51,16 +51,18 @@ def told(error: UserError) -> str:
 
 
 def _key_stands(key: str) -> str:
-    """Where the user's own YAML files have a key that is not on the command line."""
+    """Find the places of a key in the user's own YAML files, unless it is on the command line."""
     if any(text.lstrip("+~").startswith(f"{key}=") for text in _said().overrides):
         return ""
     name, chosen = key.rpartition(".")[2], _chosen()
-    found = {path: place for path in _own_files() if (place := standing(path.read_bytes(), lambda text: text == name))}
+    found = {
+        path: place for path in _own_files() if (place := find_place(path.read_bytes(), lambda text: text == name))
+    }
     return ", ".join(f"{short_path(path)}{place}" for path, place in found.items() if path.stem in chosen)
 
 
 def _own_files() -> list[Path]:
-    """The YAML files of the user's, not those that come with this program; first what was chosen by name."""
+    """List the user's own YAML files, those chosen by name first."""
     folders = [place / group for place in _places()[1:] for group in (*GROUPS, "hydra")]
     found = [path for folder in folders for path in sorted(folder.rglob("*.yaml")) if os.access(path, os.R_OK)]
     return sorted(found, key=lambda path: path.stem not in _chosen())
@@ -74,12 +76,12 @@ def _chosen() -> set[str]:
 def _places() -> list[Path]:
     """Every directory with groups in it, ours first."""
     said = _said()
-    searched = [Path(place) for place in listed("hydra.searchpath", said.overrides) if "://" not in place]
+    searched = [Path(place) for place in read_list("hydra.searchpath", said.overrides) if "://" not in place]
     return [*roots(said.config_dir), *searched]
 
 
-def explained(error: Exception) -> ConfigError:
-    """What Hydra or OmegaConf found, in a line or two."""
+def explain(error: Exception) -> ConfigError:
+    """Explain an error of Hydra or OmegaConf in a line or two."""
     match error:
         case OmegaConfBaseException() if "Missing mandatory value: " in str(error):
             key = str(error).partition("Missing mandatory value: ")[2].split()[0]
@@ -95,7 +97,7 @@ def explained(error: Exception) -> ConfigError:
         case OverrideParseException():
             return ConfigError(_unreadable(str(error.override)))
         case ConfigCompositionException(__cause__=OmegaConfBaseException() as cause) if cause.full_key:
-            return explained(cause)
+            return explain(cause)
         case ConfigTypeError(full_key=str(key), parent_node=node) if "Cannot merge" in str(error):
             return _other_kind(key, node)
         case OmegaConfBaseException(full_key=str(group)) if "/" in group:
@@ -111,33 +113,33 @@ def explained(error: Exception) -> ConfigError:
 
 
 def _no_key(key: str, siblings: Sequence[str]) -> ConfigError:
-    """A key that is not there, beside those that are."""
+    """Explain an unknown key, given its siblings."""
     typed = next((text.lstrip("+").partition("=")[0] for text in _said().overrides if key in text), key)
     above, _, name = key.rpartition(".")
     if key in OPTIONAL:
         return ConfigError(f"{key}: has no keys before an option is chosen: {key}={'|'.join(choices(key, _places()))}")
     if not siblings:
         return UnknownNameError(f"{typed}: no such key; {above} is a value, and has none")
-    if above == "hydra.sweeper" and standing((CONF / OPTUNA).read_bytes(), lambda text: text == name):
+    if above == "hydra.sweeper" and find_place((CONF / OPTUNA).read_bytes(), lambda text: text == name):
         return ConfigError(f"{key}: is of a search, with hydra/sweeper=optuna")
     hint = _elsewhere(typed.rpartition(".")[2]) or _among(name, siblings, f"{above}." if above else "")
     return UnknownNameError(f"{key}: no such key{hint}")
 
 
 def _in_a_file(message: str, text: str, error: ConfigError) -> ConfigError:
-    """The error, after the place of `text` in the user's file that the message names; without one, in any of them."""
+    """Prefix an error with the place of `text` in the user's file that the message names, or in any of them."""
     if parent := re.match(r"In '?([\w./-]+)'?: ", message):
         files = [path for place in _places()[1:] if (path := place / f"{parent[1]}.yaml").is_file()]
     else:
         files = [] if message or any(text in word for word in _said().overrides) else _own_files()
     for path in files:
-        if place := standing(path.read_bytes(), lambda value: text in value):
+        if place := find_place(path.read_bytes(), lambda value: text in value):
             return type(error)(f"{short_path(path)}{place}: {error}")
     return error
 
 
 def _no_reference(message: str) -> ConfigError:
-    """What to say of `${KEY}` that leads nowhere."""
+    """Explain a reference `${KEY}` to a key that does not exist."""
     found = re.search(r"Interpolation key '([^']+)' not found", message)
     if not found:
         return _in_a_file("", "${", ConfigError(message))
@@ -171,7 +173,7 @@ def _unreadable(text: str) -> str:
 
 
 def _other_kind(key: str, node: Any) -> ConfigError:
-    """A list where `node`, a mapping, stands, or the other way round."""
+    """Explain a list given for a mapping, or the reverse; `node` is what the configuration has."""
     if not isinstance(node, DictConfig):
         return ConfigError(f"{key}: got a mapping; it takes a list, [VALUE, VALUE]")
     if "_target_" in node:
@@ -181,7 +183,7 @@ def _other_kind(key: str, node: Any) -> ConfigError:
 
 
 def _elsewhere(name: str) -> str:
-    """The keys of what was chosen that are called so at other places, or whose initials these are: `lr`."""
+    """Suggest keys of the same name elsewhere in the configuration, or with these initials, such as `lr`."""
     node = OmegaConf.to_container(_composed() or DictConfig({}))
     known = [*(key for key, _ in flat(node) if not key.startswith("hydra.")), *(text.rstrip("=") for text in PLACES)]
     keys = [key for key in known if name in (key.rpartition(".")[2], _initials(key))]
@@ -195,7 +197,7 @@ def _initials(key: str) -> str | None:
 
 
 def _other(text: str) -> ConfigError:
-    """What Hydra says in a line of text alone."""
+    """Explain an error of Hydra that only its text identifies."""
     if found := re.search(r"Ambiguous value for argument '([^=]*)=(.*)'", text):
         return ConfigError(f"{found[1]}: got several values; -m runs each of them{_one_value(*found.groups())}")
     if found := re.search(r"Sweep parameters '([^']*)' requires", text):
@@ -212,7 +214,7 @@ def _other(text: str) -> ConfigError:
 
 
 def _one_value(key: str, values: str) -> str:
-    """What else a comma may have been meant for."""
+    """Suggest what else a comma may have been meant for."""
     match OmegaConf.select(_composed() or DictConfig({}), key.lstrip("+")):
         case ListConfig():
             return f", and a list is written {key}=[{values}]"
@@ -224,7 +226,7 @@ def _one_value(key: str, values: str) -> str:
 
 
 def _no_option(missing: str, known: Sequence[str]) -> ConfigError:
-    """A name that no option of its group has. Only of an algorithm and of Hydra do groups have groups in them."""
+    """Explain an unknown option. Only algo and hydra have groups within them."""
     nested = missing.startswith(("algo/", "hydra/"))
     group, _, name = missing.rpartition("/") if nested else missing.partition("/")
     if missing in EXTRAS:
@@ -241,7 +243,7 @@ def _no_option(missing: str, known: Sequence[str]) -> ConfigError:
 
 
 def _at_the_root(group: str, inner: str) -> UnknownNameError:
-    """What to say where a YAML file chooses a group as if it belonged to its own."""
+    """Explain a YAML file that chooses a root group as if it belonged to its own."""
     return UnknownNameError(f"{group}: no such group; a group at the root is called /{inner}@_global_.{inner} there")
 
 
@@ -260,7 +262,7 @@ def _other_environments(name: str, known: Sequence[str]) -> str:
 
 
 def _no_part(group: str) -> ConfigError:
-    """A group that is not there, or not with the algorithm that was chosen."""
+    """Explain a group that does not exist, or not for the chosen algorithm."""
     config = _composed()
     everywhere = parts(_places())
     if config is not None and group in everywhere:
@@ -276,7 +278,7 @@ def _no_part(group: str) -> ConfigError:
 
 
 def _composed() -> DictConfig | None:
-    return sketched(_said())
+    return sketch(_said())
 
 
 def _said() -> CommandLine:
@@ -284,5 +286,5 @@ def _said() -> CommandLine:
 
 
 def _among(name: str, known: Sequence[str], above: str = "") -> str:
-    """The nearest of the known names, with what stands `above` it, or all of them."""
+    """Suggest the nearest of the known names, prefixed by `above`, or list them all."""
     return did_you_mean(name, known, above) or f"; there are: {', '.join(known)}"

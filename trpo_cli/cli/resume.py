@@ -1,6 +1,6 @@
-"""Continue a run: which one is meant, what of its configuration may be changed, and what contradicts it.
+"""Resuming a run: which run is meant, which keys may change, and which contradict its configuration.
 
-`resume=DIR` takes everything from the run in DIR; whatever else is said must agree with it. `resume=auto` is for jobs
+`resume=DIR` takes everything from the run in DIR; other overrides must agree with it. `resume=auto` is for jobs
 that are submitted again as they were: the same command line continues the run that it began.
 """
 
@@ -20,32 +20,20 @@ from omegaconf import OmegaConf
 
 from trpo_cli.cli.command_line import OPEN
 from trpo_cli.config.composed import Node
-from trpo_cli.config.settings import flat
+from trpo_cli.config.settings import MAY_CHANGE, flat
 from trpo_cli.errors import ConfigError, RunDirectoryError, did_you_mean
 from trpo_cli.run.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, read_config, suggest_run
 from trpo_cli.schedules import Falling
 from trpo_cli.shell import shell_argument, short_path, start_directory
 
 AUTO = "auto"
-MAY_CHANGE = (
-    "total_steps",
-    "eval.",
-    "checkpoint.",
-    "fault_patience",
-    "algo.max_rejected",
-    "env.step_timeout",
-    "sampler.num_threads",
-    "logger",
-    "choices.logger",
-)
-"""Keys, or how they begin, on which no parameter depends but through how long the run is."""
 CHOICE = "choices."  # how the keys begin under which a configuration keeps the option of each group
 ONE_RUN = "resume: a directory is one run, and this is a sweep; resume=auto continues each of its jobs"
 SHOWN = 10  # differences in a message
 
 
 class Plan(NamedTuple):
-    """How a run begins, or goes on."""
+    """How a run starts or resumes."""
 
     config: Node
     continues: bool
@@ -54,8 +42,8 @@ class Plan(NamedTuple):
     planned: int = 0  # steps, before
 
 
-def directed(overrides: Sequence[str], multirun: bool = False) -> list[str]:
-    """The overrides of a command line, with the run directory that `resume=DIR` means, so that Hydra composes them.
+def expand_resume(overrides: Sequence[str], multirun: bool = False) -> list[str]:
+    """Return the overrides of a command line in a form that Hydra composes, with the run directory of `resume=DIR`.
 
     It composes what the defaults make of them, which nobody looks at, and the saved run may have other parts. So keys
     may be new, and options that agree with the saved ones are left out.
@@ -63,7 +51,7 @@ def directed(overrides: Sequence[str], multirun: bool = False) -> list[str]:
     Raises `ConfigError` if another is named too, several runs would be one or an option is another one,
     `RunDirectoryError` if the directory holds no run.
     """
-    resume = resumed_run(overrides)
+    resume = read_resume(overrides)
     if resume == "":
         raise ConfigError("resume: is empty; it takes a run directory, auto, or null for a new run")
     if resume in (None, "null", AUTO):
@@ -85,14 +73,14 @@ def directed(overrides: Sequence[str], multirun: bool = False) -> list[str]:
     return [f"resume={value}", f"hydra.run.dir={value}", *_composable(Path(resume), others)]
 
 
-def resumed_run(overrides: Sequence[str]) -> str | None:
-    """What `resume` is set to, if it is."""
+def read_resume(overrides: Sequence[str]) -> str | None:
+    """The value given to `resume`, or None."""
     words = [text for text in overrides if _is_resume(text)]
-    return unquoted(words[-1].partition("=")[2]) if words else None
+    return unquote(words[-1].partition("=")[2]) if words else None
 
 
 def _composable(directory: Path, overrides: Sequence[str]) -> list[str]:
-    """The overrides of keys, as Hydra takes them whatever parts it composes; options must be the saved ones."""
+    """Return the overrides of keys in a form that Hydra accepts with any parts; options must be the saved ones."""
     chosen = read_config(directory)["choices"]
     keys: list[str] = []
     wrong: list[str] = []
@@ -103,14 +91,14 @@ def _composable(directory: Path, overrides: Sequence[str]) -> list[str]:
         elif not _is_group(key, chosen):
             keys.append(f"++{str(override.input_line).lstrip('+')}")
         elif override.value() != chosen.get(key):
-            wrong.extend(differences(chosen.get(key), override.value(), key).values())
+            wrong.extend(find_differences(chosen.get(key), override.value(), key).values())
     if wrong:
         raise _contradiction(directory, wrong)
     return keys
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
-    """Raises `ConfigError` for one that is more or less than a value."""
+    """Parse overrides. Raises `ConfigError` for a deletion or a sweep."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     for override in parsed:
         if override.is_delete() or override.is_sweep_override():
@@ -126,20 +114,20 @@ def _is_resume(text: str) -> bool:
     return text.lstrip("+").startswith("resume=")
 
 
-def unquoted(text: str) -> str:
-    """Quotes around it are Hydra's, others belong to the name."""
+def unquote(text: str) -> str:
+    """Strip the quotes around a value, which are Hydra's; quotes inside it belong to the name."""
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def as_value(text: str) -> str:
-    """Any text as Hydra takes it behind `=`."""
+    """Quote any text so that Hydra accepts it as a value."""
     return "'" + text.replace("'", r"\'") + "'"
 
 
-def place(arguments: Sequence[str]) -> str:
-    """What the directory of a new run or sweep is called, `${place:}` in configurations: the time.
+def name_directory(arguments: Sequence[str]) -> str:
+    """Name the directory of a new run or sweep, `${place:}` in configurations, by the time.
 
-    With `resume=auto` it is a word that is always the same for this command line, but for what may change.
+    With `resume=auto` the name is a hash of the command line without the keys that may change.
     """
     if f"resume={AUTO}" not in arguments:
         return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
@@ -148,11 +136,11 @@ def place(arguments: Sequence[str]) -> str:
 
 
 # Cached with the configuration, it is the same for all jobs of a sweep, in whatever process they run.
-OmegaConf.register_new_resolver("place", lambda: place(sys.argv[1:]), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("place", lambda: name_directory(sys.argv[1:]), use_cache=True, replace=True)
 
 
-def planned(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:
-    """What is to happen in `directory`, where `overrides` were said, which compose to `given`.
+def plan_run(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:
+    """Decide whether a run starts or resumes in `directory`; `given` is what the `overrides` compose to.
 
     Raises `RunDirectoryError` if there is a run and none was to be resumed, or none and one was; `ConfigError` if what
     was said contradicts the run that is there, or does not allow the code that it needs.
@@ -182,7 +170,7 @@ def planned(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:
 
 
 def _continued(directory: Path, given: Node, overrides: Sequence[str] | None) -> Plan:
-    """The plan for a run that is there; with `overrides`, these alone are asked of it, otherwise all of `given`."""
+    """Plan to resume a saved run. Only the `overrides` must agree with it; without them, all of `given` must."""
     saved = read_config(directory)
     plugins = saved.get("plugins") or []
     if missing := [name for name in plugins if name not in given["plugins"]]:
@@ -190,24 +178,24 @@ def _continued(directory: Path, given: Node, overrides: Sequence[str] | None) ->
             f"plugins: this run was made with code of {', '.join(missing)}; if you trust it, say so again: "
             f"plugins=[{','.join(plugins)}]"
         )
-    wanted = {**(given if overrides is None else changed(saved, overrides)), "plugins": plugins}
-    found = differences(saved, wanted := with_logger(wanted, given))
+    wanted = {**(given if overrides is None else override_saved(saved, overrides)), "plugins": plugins}
+    found = find_differences(saved, wanted := with_logger(wanted, given))
     if wrong := [text for key, text in _roots(found).items() if not key.startswith(MAY_CHANGE)]:
         raise _contradiction(directory, wrong)
-    rescheduled = schedules(wanted) if "total_steps" in found else []
+    rescheduled = find_schedules(wanted) if "total_steps" in found else []
     changes = [text for key, text in found.items() if key.partition(".")[0] != "logger"]  # its choice says it
     return Plan(wanted, True, changes, rescheduled, saved.get("total_steps", 0))
 
 
 def with_logger(node: Node, given: Node) -> Node:
-    """`node` with the logger of this command line alone: a directory does not decide whom the program talks to."""
+    """Return `node` with the logger of this command line: a directory must not decide where data is sent."""
     own = {key: value for key, value in node.items() if key != "logger"}
     own["choices"] = {**node["choices"], "logger": given["choices"].get("logger")}
     return own | {key: given[key] for key in ("logger",) if key in given}
 
 
 def _contradiction(directory: Path, wrong: Sequence[str]) -> ConfigError:
-    """What to say of so many differences."""
+    """Describe the first of the differences that forbid a resume."""
     more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
     return ConfigError(
         "\n  ".join([f"{short_path(directory)} holds a run that was configured otherwise:", *wrong[:SHOWN], *more])
@@ -216,8 +204,8 @@ def _contradiction(directory: Path, wrong: Sequence[str]) -> ConfigError:
     )
 
 
-def changed(saved: Node, overrides: Sequence[str]) -> Node:
-    """The saved configuration with overrides put into it: keys into their places, options into `choices`.
+def override_saved(saved: Node, overrides: Sequence[str]) -> Node:
+    """Apply overrides to a saved configuration: keys in place, options in `choices`.
 
     Raises `ConfigError` for a key that is not there, or more or less than a value.
     """
@@ -235,7 +223,7 @@ def changed(saved: Node, overrides: Sequence[str]) -> Node:
 
 
 def _refuse_unknown(saved: Node, key: str) -> None:
-    """Raise `ConfigError` for a key that the saved run has no use for, with the nearest that it has."""
+    """Raise `ConfigError` for a key that the saved run does not have, suggesting the nearest one."""
     if key.startswith((*MAY_CHANGE, f"{OPEN}.")):  # what an earlier version has not saved, or the environment takes
         return
     node: Any = saved
@@ -255,29 +243,30 @@ def _updated(node: Node, key: str, override: Override) -> Node:
     return updated  # type: ignore[no-any-return]
 
 
-def differences(saved: Any, given: Any, key: str = "") -> dict[str, str]:
-    """`algo.delta: saved 0.01, given 0.02` and the like, by key, for every leaf that is not equal."""
+def find_differences(saved: Any, given: Any, key: str = "") -> dict[str, str]:
+    """Describe every leaf that differs, by key: `algo.delta: saved 0.01, given 0.02`."""
     if isinstance(saved, Mapping) and isinstance(given, Mapping):
         names = [*saved, *(name for name in given if name not in saved)]
-        inner = (differences(saved.get(name), given.get(name), f"{key}.{name}" if key else str(name)) for name in names)
+        above = f"{key}." if key else ""
+        inner = (find_differences(saved.get(name), given.get(name), f"{above}{name}") for name in names)
         return {name: text for found in inner for name, text in found.items()}
-    if same(saved, given):
+    if are_equal(saved, given):
         return {}
     old, new = ("null" if value is None else value for value in (saved, given))
     return {key: f"{key.removeprefix(CHOICE)}: saved {old}, given {new}"}
 
 
-def same(one: Any, other: Any) -> bool:
+def are_equal(one: Any, other: Any) -> bool:
     """Whether two settings are equal; a NaN is equal to itself."""
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(map(are_equal, one, other))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(are_equal(one[key], other[key]) for key in one)
     return bool(one == other or (one != one and other != other))
 
 
 def _roots(found: Mapping[str, str]) -> dict[str, str]:
-    """The differences, without those that come with another option: of its parts, and of its keys."""
+    """Drop the differences that merely follow from another option: those of its parts and its keys."""
     options = [key.removeprefix(CHOICE) for key in found if key.startswith(CHOICE)]
     below = tuple(
         f"{prefix}{option}{separator}" for option in options for prefix, separator in ((CHOICE, "/"), ("", "."))
@@ -285,9 +274,9 @@ def _roots(found: Mapping[str, str]) -> dict[str, str]:
     return {key: text for key, text in found.items() if not key.startswith(below)}
 
 
-def schedules(node: Any, key: str = "") -> list[str]:
-    """The keys of everything that decays to 0 at `total_steps`."""
+def find_schedules(node: Any, key: str = "") -> list[str]:
+    """List the keys of everything that decays to 0 at `total_steps`."""
     if isinstance(node, Mapping):
-        inner = (schedules(value, f"{key}.{name}" if key else str(name)) for name, value in node.items())
+        inner = (find_schedules(value, f"{key}.{name}" if key else str(name)) for name, value in node.items())
         return [name for found in inner for name in found]
     return [key] if key.endswith("decay") and node in get_args(Falling) else []

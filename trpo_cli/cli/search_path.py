@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins import file_config_source
@@ -21,21 +21,23 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trpo_cli.cli.command_line import CommandLine, listed
+from trpo_cli.cli.command_line import CommandLine, read_list
 from trpo_cli.config.groups import CONF, GROUPS
 from trpo_cli.config.plugins import configurations, import_plugins
-from trpo_cli.config.yaml_files import SLIPPED, option, slip
+from trpo_cli.config.sections import WHERE, check_sections, drop_sections, find_bases, select_sections
+from trpo_cli.config.yaml_files import SLIPPED, describe_slip, read_option
 from trpo_cli.errors import ConfigError, UserError
 from trpo_cli.shell import short_path
 
 SCHEME = "gymnasium"
 GROUP = "env/"
+TUNED = "tuned/"
 
 
 class GymnasiumSource(ConfigSource):
-    """Answers `env=ID` for every registered environment: what `env=gym` says, with the id.
+    """Serves `env=ID` for every registered environment: `env/gym.yaml`, its sections for this id, and the id itself.
 
-    What follows the scheme in its path are packages to import first, which may register some. It goes by value into
+    The path after the scheme lists packages to import first, which may register some. It is passed by value to
     the processes of a launcher, and needs nothing else there.
     """
 
@@ -50,15 +52,20 @@ class GymnasiumSource(ConfigSource):
         return config_path == GROUP.rstrip("/")
 
     def is_config(self, config_path: str) -> bool:
-        if not config_path.startswith(GROUP):
+        id = config_path.removeprefix(GROUP)
+        if id == config_path or WHERE in id:
             return False
+        if (CONF / "tuned" / f"{id}.yaml").is_file():  # Gymnasium, which takes a while to import, knows these
+            return True
         from trpo_cli.envs.registered import is_registered
 
         self._import()
-        return is_registered(config_path.removeprefix(GROUP))
+        return is_registered(id)
 
     def load_config(self, config_path: str) -> ConfigResult:
-        config = OmegaConf.create({"defaults": ["/env/gym@_here_", "_self_"], "id": config_path.removeprefix(GROUP)})
+        id = config_path.removeprefix(GROUP)
+        sections = f"/env/gym{WHERE}env={id}@_global_"
+        config = OmegaConf.create({"defaults": ["/env/gym@_here_", "_self_", sections], "id": id})
         return ConfigResult(self.provider, self.full_path(), config, header={"package": None})
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
@@ -74,38 +81,83 @@ class GymnasiumSource(ConfigSource):
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
-    """Files as Hydra reads them, whose slips are ours to tell.
+    """Serves files as Hydra does, and their sections; explains mistakes in them in our own words.
 
-    It has the name of Hydra's own, since the processes of a launcher get this one, and refuse two names for a scheme.
+    The path `tuned/Ant-v4 where algo=trpo` stands for the sections of a file that hold beside these choices. The class
+    has the name of Hydra's own: the processes of a launcher receive this one, and refuse two names for a scheme.
     """
 
+    def is_config(self, config_path: str) -> bool:
+        name, where, choices = config_path.partition(WHERE)
+        if not super().is_config(name):
+            return False
+        optional = where and name.startswith(TUNED)  # a directory of the user's may have what ours lacks
+        return not optional or bool(self._sections(name, choices))
+
     def load_config(self, config_path: str) -> ConfigResult:
-        path = Path(self.path, self._normalize_file_name(config_path))
+        name, where, choices = config_path.partition(WHERE)
+        if where:
+            return ConfigResult(self.provider, self.full_path(), self._sections(name, choices), {"package": "_global_"})
+        content, header = self._read(name)
+        return ConfigResult(self.provider, self.full_path(), drop_sections(content), header)
+
+    def _sections(self, name: str, choices: str) -> DictConfig:
+        content, _ = self._read(name)
+        found = select_sections(content, choices)
+        if names := find_bases(content):
+            found["defaults"] = [*(f"{self._path(base, name)}{WHERE}{choices}" for base in names), "_self_"]
+        return found
+
+    def _path(self, base: str, name: str) -> str:
+        """Return the path of an option that another builds on: in the same folder, or at the top of the group."""
+        beside = f"{name.rpartition('/')[0]}/{base}"
+        group = name.partition("/")[0]
+        return base if base.startswith("/") else f"/{beside if super().is_config(beside) else f'{group}/{base}'}"
+
+    def _read(self, name: str) -> tuple[dict[Any, Any], dict[str, str | None]]:
+        path = Path(self.path, self._normalize_file_name(name))
         try:
-            text, content = option(path.read_bytes())
-            header = self._get_header_dict(text)
+            text, content = read_option(path.read_bytes())
+            check_sections(content)
+            return content, self._get_header_dict(text)
         except SLIPPED as error:
-            raise ConfigError(f"{short_path(path)}{slip(error)}") from error
-        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(content), header)
+            raise ConfigError(f"{short_path(path)}{describe_slip(error)}") from error
+
+
+def write_choices(*without: str, _root_: DictConfig) -> str:
+    """Write out what is chosen, `algo=trpo env=Hopper-v4 ...`, for all groups of a run but those `without`.
+
+    Hydra resolves `${choices:}` within a list of defaults against all choices made so far.
+    """
+    made: Any = OmegaConf.to_container(_root_)
+    return " ".join(
+        f"{group}={option}"
+        for group, option in sorted(made.items())
+        if group.partition("/")[0] in GROUPS and "@" not in group and isinstance(option, str) and group not in without
+    )
+
+
+OmegaConf.register_new_resolver("choices", write_choices, replace=True)
+OmegaConf.register_new_resolver("choices_without", write_choices, replace=True)
 
 
 class OurSearchPath(SearchPathPlugin):
-    """Adds them behind our own configuration; the registry last, so that any YAML is asked before."""
+    """Appends these places to our own configuration; the registry comes last, so that any YAML file precedes it."""
 
     said: ClassVar[CommandLine | None] = None  # Hydra makes the instances
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         config_dir, overrides = (self.said.config_dir, self.said.overrides) if self.said else (None, [])
-        for place in [*([config_dir] if config_dir else []), *listed("hydra.searchpath", overrides)]:
+        for place in [*([config_dir] if config_dir else []), *read_list("hydra.searchpath", overrides)]:
             search_path.append("command-line", place if "://" in place else f"file://{Path(place).resolve()}")
         for folder in configurations():
             search_path.append("announced", f"file://{folder}")
-        search_path.append("registry", f"{SCHEME}://{','.join(listed('plugins', overrides))}")
+        search_path.append("registry", f"{SCHEME}://{','.join(read_list('plugins', overrides))}")
 
 
 @contextlib.contextmanager
-def extended(said: CommandLine) -> Iterator[None]:
-    """Have Hydra look there, while it serves this command line."""
+def search_everywhere(said: CommandLine) -> Iterator[None]:
+    """Have Hydra search all these places for the duration of a command line."""
     for plugin in (GymnasiumSource, OurSearchPath):
         Plugins.instance().register(plugin)
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource  # in place of Hydra's
@@ -116,8 +168,8 @@ def extended(said: CommandLine) -> Iterator[None]:
         OurSearchPath.said = before
 
 
-def sketched(said: CommandLine) -> DictConfig | None:
-    """The configuration of the options that a command line chooses, without its keys; None if they do not compose.
+def sketch(said: CommandLine) -> DictConfig | None:
+    """Compose the options that a command line chooses, ignoring its keys; None if they do not compose.
 
     Parts that an algorithm does not have are left out.
     """
@@ -132,7 +184,7 @@ def _composed(said: CommandLine, chosen: Mapping[str, str]) -> DictConfig | None
     one, in_use = GlobalHydra.instance(), GlobalHydra.instance().hydra  # by a sweep
     one.clear()
     try:
-        with extended(said), initialize_config_dir(str(CONF), version_base="1.3"):
+        with search_everywhere(said), initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("train", [f"{key}={name}" for key, name in chosen.items()], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, UserError):
         return None

@@ -1,4 +1,4 @@
-"""Whole numbers written as 1e6 or 2048.0 are taken as whole numbers wherever a key wants one.
+"""Whole numbers may be written as 1e6 or 2048.0 wherever a key takes one.
 
 Values are converted where they are composed, and words of the command line before anything is named after them, so
 that a run has the same configuration and directory however its numbers were written.
@@ -15,12 +15,12 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 
 from trpo_cli.cli.command_line import CommandLine
-from trpo_cli.cli.resume import resumed_run
-from trpo_cli.cli.search_path import sketched
+from trpo_cli.cli.resume import read_resume
+from trpo_cli.cli.search_path import sketch
 from trpo_cli.config.build import as_whole, hints, is_whole, locate
 from trpo_cli.config.composed import Node
+from trpo_cli.config.settings import Settings
 from trpo_cli.errors import ConfigError
-from trpo_cli.parts import Settings
 from trpo_cli.run.layout import CONFIG, read_config
 
 ROOT = get_type_hints(Settings, include_extras=True)
@@ -28,7 +28,7 @@ NUMBER = re.compile(r"(?<![\w.'\"])[-+]?\d[\d_]*(\.\d*)?(e[-+]?\d+)?(?![\w.'\"])
 
 
 def with_whole_numbers(node: Node) -> Node:
-    """A resolved configuration, in which every key that wants a whole number has one if its value allows it."""
+    """Convert the values of a resolved configuration to whole numbers where keys take these and values allow it."""
     plugins = node.get("plugins") or []
     return {**node, **_converted(node, ROOT, plugins)}
 
@@ -43,7 +43,7 @@ def _converted(node: Mapping[str, Any], annotations: Mapping[str, Any], plugins:
 
 
 def _annotations(node: Mapping[str, Any], annotation: Any, plugins: Sequence[str]) -> Mapping[str, Any]:
-    """What the keys of a part, or of a dataclass, take."""
+    """Return the type hints of the keys of a part, or of a dataclass."""
     if is_dataclass(annotation):
         return get_type_hints(annotation, include_extras=True)
     try:
@@ -52,24 +52,24 @@ def _annotations(node: Mapping[str, Any], annotation: Any, plugins: Sequence[str
         return {}
 
 
-def plainly(overrides: Sequence[str], said: CommandLine) -> list[str]:
-    """The overrides of a command line, whole numbers being written as such where its keys want them."""
+def write_whole_numbers(overrides: Sequence[str], said: CommandLine) -> list[str]:
+    """Rewrite the overrides of a command line so that 1e6 reads 1000000 where a key takes a whole number."""
     if not any(_has_one(text) for text in overrides):
         return list(overrides)
-    resume = resumed_run(overrides)
+    resume = read_resume(overrides)
     if resume and (Path(resume) / CONFIG).is_file():
-        return in_words(overrides, read_config(Path(resume)))
-    sketch: Any = OmegaConf.to_container(sketched(said) or DictConfig({}))
-    return in_words(overrides, sketch)
+        return rewrite_overrides(overrides, read_config(Path(resume)))
+    node: Any = OmegaConf.to_container(sketch(said) or DictConfig({}))
+    return rewrite_overrides(overrides, node)
 
 
-def in_words(overrides: Sequence[str], node: Node) -> list[str]:
-    """The overrides, with whole numbers where keys of the configuration want them, in sweeps as well."""
+def rewrite_overrides(overrides: Sequence[str], node: Node) -> list[str]:
+    """Rewrite overrides, sweeps included, for the keys of this configuration."""
     return [_in_word(text, node) if _has_one(text) else text for text in overrides]
 
 
 def _has_one(text: str) -> bool:
-    """Whether a whole number in its value is written as another."""
+    """Whether the value holds a whole number that is written as a float."""
     value = text.partition("=")[2]
     return NUMBER.sub(_written, value) != value
 

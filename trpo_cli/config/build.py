@@ -53,7 +53,7 @@ def build(
     chosen: Mapping[str, str] | None = None,
     **context: Any,
 ) -> R:
-    """The object that `node`, found at `path` of the configuration, describes: an instance of `role`.
+    """Build the object that `node`, found at `path` of the configuration, describes: an instance of `role`.
 
     `context` holds what only the program knows (a policy, a generator, ...); each part receives what its signature
     names. `chosen` are the options as they were typed, by group. Raises `ConfigError`, naming the key.
@@ -78,7 +78,7 @@ def part_class(node: Any, path: str, role: type[R], plugins: Sequence[str] = ())
 
 
 def build_function(node: Any, path: str, plugins: Sequence[str] = ()) -> Callable[..., Any]:
-    """The function that `node` describes, with its keyword-only arguments set: the others are for whoever calls it."""
+    """Build the function that `node` describes, with its keyword-only arguments bound; callers pass the others."""
     target = locate(_part(node, path)["_target_"], f"{path}._target_", plugins)
     if not inspect.isfunction(target):
         raise ConfigError(f"{path}._target_: '{node['_target_']}' is no function")
@@ -104,14 +104,14 @@ def _arguments(
     context: Mapping[str, Any],
     *more_kinds: Any,
 ) -> dict[str, Any]:
-    """What to call `target` with: the node's values, checked against its signature, and what it wants of `context`."""
+    """Collect the arguments of `target`: the node's values, checked against its signature, and parts of `context`."""
     kinds = (inspect.Parameter.KEYWORD_ONLY, *more_kinds)
     parameters = {name: p for name, p in inspect.signature(target).parameters.items() if p.kind in kinds}
     given = {key: value for key, value in node.items() if key != "_target_"}
     _refuse_unknown(given, [name for name in parameters if name not in context], f"{path}.")
     annotations = hints(target)
     arguments = {
-        key: checked(value, annotations.get(key, Any), f"{path}.{key}", plugins) for key, value in given.items()
+        key: check_value(value, annotations.get(key, Any), f"{path}.{key}", plugins) for key, value in given.items()
     }
     arguments |= {name: context[name] for name in parameters if name in context}
     for name, parameter in parameters.items():
@@ -121,7 +121,7 @@ def _arguments(
 
 
 def _refuse_unfit(target: Callable[..., Any], path: str, context: Mapping[str, Any], chosen: Mapping[str, str]) -> None:
-    """Raise `ConfigError` if a part of the context is not of the kind that `target` works with."""
+    """Raise `ConfigError` if a part of the context has a type that `target` does not accept."""
     for name, wanted in hints(target).items():
         if name not in context or not _is_part(wanted) or isinstance(context[name], wanted):
             continue
@@ -132,7 +132,7 @@ def _refuse_unfit(target: Callable[..., Any], path: str, context: Mapping[str, A
 
 
 def _describes(group: str, option: str, role: type) -> bool:
-    """Whether an option of ours names, by itself, a class of that kind."""
+    """Whether one of our options names, in its own file, a class of that role."""
     node = yaml.safe_load((CONF / group / f"{option}.yaml").read_text(encoding="utf-8"))
     target = node.get(group, node).get("_target_")  # those that set other groups too have one root
     found = locate(target, group, ()) if target else None
@@ -155,14 +155,14 @@ def fill(cls: type[S], node: Mapping[str, Any], path: str = "") -> S:
     values = {
         name: fill(annotations[name], node[name], f"{path}{name}.")
         if is_dataclass(annotations[name])
-        else checked(node[name], annotations[name], f"{path}{name}")
+        else check_value(node[name], annotations[name], f"{path}{name}")
         for name in known
         if name in node
     }
     return cls(**values)
 
 
-def checked(value: Any, annotation: Any, path: str, plugins: Sequence[str] = ()) -> Any:
+def check_value(value: Any, annotation: Any, path: str, plugins: Sequence[str] = ()) -> Any:
     """`value` if it fits `annotation`, a function built from it where the annotation is a callable.
 
     Raises `ConfigError` naming `path`, what was given and what fits.
@@ -184,12 +184,12 @@ def checked(value: Any, annotation: Any, path: str, plugins: Sequence[str] = ())
 
 
 def _place(detail: ErrorDetails) -> str:
-    """Where in a list a value does not fit; each part of a union says so for itself."""
+    """Locate a misfit within a list; each member of a union reports its own."""
     return "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
 
 
 def _instead(mistake: str, value: Any) -> str:
-    """What was meant, where that is plain."""
+    """Suggest what was meant, where that is clear."""
     match mistake, value:
         case "list_type", str() | int() if value != "":
             return f", [{value}]"
@@ -238,7 +238,7 @@ def _is_function(annotation: Any) -> bool:
 
 
 def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]:
-    """The class or function called `target`, defined where parts may come from. Raises `ConfigError` otherwise."""
+    """Import the class or function `target` from where parts may be defined. Raises `ConfigError` otherwise."""
     allowed = (*PARTS, *plugins, *announced())
     module_name, _, name = current_target(str(target)).rpartition(".")
     package = module_name.partition(".")[0]

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 Node = dict[str, Any]
 
 
-def described(config: DictConfig, command: HydraConf | None = None) -> Node:
-    """The resolved values, and under `choices` the option of each group.
+def resolve(config: DictConfig, command: HydraConf | None = None) -> Node:
+    """Return the resolved values, and under `choices` the option of each group.
 
     `command` is Hydra's own node, where `config` has none.
     """

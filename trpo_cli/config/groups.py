@@ -11,11 +11,12 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 """The configuration: inside the package in a wheel, beside it in a source tree."""
 
-GROUPS = ("algo", "env", "sampler", "policy", "critic", "experiment", "logger")
+PART_GROUPS = ("algo", "env", "sampler", "policy", "critic")
+GROUPS = (*PART_GROUPS, "experiment", "logger")
 OF_SWEEPS = ("hydra/launcher", "hydra/sweeper", "hydra/sweeper/sampler", "hydra/sweeper/pruner")
 OF_HYDRA = {"hydra/launcher": {"basic", "joblib", "ray", "submitit_local"}}
 """Options that are Hydra's, and of its plugins."""
-INGREDIENTS = {"base", "by_sampler", "tuned"}  # what options are made of, and no options themselves
+INGREDIENTS = {"base"}  # what options are made of, and no options themselves
 
 
 def roots(config_dir: str | None = None) -> list[Path]:
@@ -35,11 +36,11 @@ def subgroups(folder: Path) -> list[str]:
 
 
 def choices(group: str, places: Sequence[Path]) -> list[str]:
-    """The options of a group in all places.
+    """The options of a group in all places; those of `env` include every task with tuned settings.
 
     Only an algorithm and Hydra's groups have groups in them: in others, folders belong to names.
     """
-    folders = [place / group for place in places]
+    folders = [place / name for place in places for name in (group, *["tuned"] * (group == "env"))]
     found = {option for folder in folders for option in options(folder)} | OF_HYDRA.get(group, set())
     if not group.startswith(("algo", "hydra/")):
         found |= {

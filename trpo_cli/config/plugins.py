@@ -56,7 +56,7 @@ def import_plugins(plugins: Sequence[str]) -> None:
 
 
 def _not_there(top: str) -> str:
-    """What to do about a module that is nowhere on the Python path."""
+    """Explain a module that is not on the Python path."""
     near = next((path for pattern in (top, f"*/{top}") for path in _modules(pattern)), None)
     where = near.parent if near else "DIR"
     what = f"{near} is not on the Python path" if near else "the directory of one of your own has to be named"
@@ -64,12 +64,12 @@ def _not_there(top: str) -> str:
 
 
 def _modules(pattern: str) -> list[Path]:
-    """The modules in the working directory that are called so, packages or files."""
+    """Find modules of this name, files or packages, in the working directory."""
     return sorted([*Path().glob(f"{pattern}.py"), *(path.parent for path in Path().glob(f"{pattern}/__init__.py"))])
 
 
 def _raised(name: str, error: BaseException) -> str:
-    """What came of importing a module, and at which line of the user's."""
+    """Explain a failed import, with the line of the user's code that raised."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"'{name}' cannot be imported: {error.filename}, line {error.lineno}: SyntaxError: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)

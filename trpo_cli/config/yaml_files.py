@@ -1,8 +1,9 @@
-"""YAML that people write: a slip in a file is said in a sentence, with its line and column."""
+"""Reading YAML that people write: a mistake is described in a sentence, with its line and column."""
 
 from __future__ import annotations
 
 import codecs
+import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf._utils import get_yaml_loader
 
 SLIPPED = (yaml.YAMLError, ValueError, RecursionError)
-"""What reading such a file raises where there is a slip in it: `slip` says which."""
+"""What reading a file with a mistake raises; `describe_slip` explains it."""
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 NAMES = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")  # what keys may be
 DEEP = "its brackets are nested too deeply"
@@ -27,22 +28,23 @@ SLIPS = {
     r"expected the node content.*<stream end>.*": "the file ends within a bracket",
     r"but found another document": "a second document begins, and an option is one",
 }
-"""What PyYAML finds -> what that is, at the place where it found it."""
+"""PyYAML's message -> ours, for mistakes at the place where PyYAML noticed them."""
 OPENED = {
     r"could not find expected ':'": "no ': ' follows this key",
     r"expected ',' or .*<stream end>.*|.*end of stream": "the bracket or quote that opens here is never closed",
 }
-"""The same, at the place where what it was reading begins."""
+"""The same, for mistakes at the beginning of what PyYAML was reading."""
 
 
-def option(data: bytes) -> tuple[str, dict[Any, Any]]:
-    """The text of a file of options, and what it holds. Raises one of `SLIPPED` if no option can be made of that."""
-    text = decoded(data)
-    return text, parsed(text, get_yaml_loader(), _refuse_misshapen) or {}
+@functools.lru_cache(maxsize=256)  # to compose one configuration asks for some files several times
+def read_option(data: bytes) -> tuple[str, dict[Any, Any]]:
+    """Return the text and the content of an option's file. Raises one of `SLIPPED` if it is not a valid option."""
+    text = decode(data)
+    return text, parse(text, get_yaml_loader(), _refuse_misshapen) or {}
 
 
-def parsed(text: str, loader_class: Any, accept: Callable[[Any], None] = lambda root: None) -> Any:
-    """What a text says, by a loader of PyYAML's; `accept` has a say. Raises one of `SLIPPED`."""
+def parse(text: str, loader_class: Any, accept: Callable[[Any], None] = lambda root: None) -> Any:
+    """Parse a text with a loader of PyYAML; `accept` may reject the root node. Raises one of `SLIPPED`."""
     loader = loader_class(text)
     root = loader.get_single_node()
     if root is None:
@@ -52,8 +54,8 @@ def parsed(text: str, loader_class: Any, accept: Callable[[Any], None] = lambda 
     return loader.construct_document(root)
 
 
-def decoded(data: bytes) -> str:
-    """The text of a file. Raises `MarkedYAMLError` if it is none that YAML can be in."""
+def decode(data: bytes) -> str:
+    """Decode a file. Raises `MarkedYAMLError` for an encoding or a character that YAML forbids."""
     if data.startswith(UTF16):
         raise _at("", "it is UTF-16; save it as UTF-8")
     try:
@@ -66,7 +68,7 @@ def decoded(data: bytes) -> str:
 
 
 def _at(before: str, problem: str) -> yaml.MarkedYAMLError:
-    """The problem, behind that text."""
+    """Make an error whose mark follows the text `before` it."""
     mark = yaml.Mark("", len(before), before.count("\n"), len(before) - before.rfind("\n") - 1, None, None)
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
@@ -81,8 +83,8 @@ def _refuse_twice(root: Any) -> None:
             keys.add(str(key.value))
 
 
-def slip(error: Exception) -> str:
-    """What is wrong with the YAML that raised this, and where in its file: to follow the name of that."""
+def describe_slip(error: Exception) -> str:
+    """Describe a mistake and its place, to be appended to the name of the file."""
     match error:
         case yaml.MarkedYAMLError(problem=str(problem), problem_mark=mark, context_mark=beginning):
             for pattern, told in OPENED.items():
@@ -97,14 +99,14 @@ def slip(error: Exception) -> str:
 
 
 def place(mark: Any) -> str:
-    """Line and column, to follow the name of a file."""
+    """Format line and column, to be appended to the name of a file."""
     return f", line {mark.line + 1}, column {mark.column + 1}"
 
 
-def standing(data: bytes, fits: Callable[[str], object]) -> str:
-    """The place of the first key or text of a file that `fits`; nothing where there is none, or it cannot be read."""
+def find_place(data: bytes, fits: Callable[[str], object]) -> str:
+    """Find the first key or text of a file that `fits`; empty if there is none, or the file cannot be read."""
     try:
-        root = yaml.compose(decoded(data), get_yaml_loader())
+        root = yaml.compose(decode(data), get_yaml_loader())
     except SLIPPED:
         return ""
     found = (node for node in _below(root) if isinstance(node, yaml.ScalarNode) and fits(node.value))

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trpo_cli.cli.resume import MAY_CHANGE, schedules
-from trpo_cli.config.settings import INDIFFERENT
+from trpo_cli.cli.resume import find_schedules
+from trpo_cli.config.settings import INDIFFERENT, MAY_CHANGE
 from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.report.runs import RunRecord
 
@@ -59,7 +59,7 @@ def identity(record: RunRecord, by: Sequence[str]) -> str:
     """A text that is the same for runs that would learn the same; `by` are the keys that groups agree in."""
     options = {key: option for key, option in record.choices.items() if key != PRESET}
     settings = deciding_settings(record)
-    if by and not schedules(settings):
+    if by and not find_schedules(settings):
         settings = {key: value for key, value in settings.items() if key in by or not key.startswith(MAY_CHANGE)}
     return repr((record.seed, sorted(options.items()), sorted(settings.items())))
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from trpo_cli.config.moved import with_current_targets
-from trpo_cli.config.yaml_files import SLIPPED, decoded, parsed, slip
+from trpo_cli.config.yaml_files import SLIPPED, decode, describe_slip, parse
 from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.shell import short_path
 
@@ -40,13 +40,13 @@ def read_config(directory: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_CONFIG:
             raise ValueError("the file is too large for a configuration")
-        text = decoded(path.read_bytes())
+        text = decode(path.read_bytes())
         if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ValueError("it has YAML aliases, which could expand to more than fits into memory")
-        node: Any = parsed(text, yaml.SafeLoader)
+        node: Any = parse(text, yaml.SafeLoader)
         _refuse_unknown_values(node)
     except (*SLIPPED, OSError) as error:
-        raise RunDirectoryError(f"{path}{slip(error)}") from error
+        raise RunDirectoryError(f"{path}{describe_slip(error)}") from error
     if (
         not isinstance(node, dict)
         or not {"env", "policy", "seed", "choices"} <= node.keys()

@@ -19,11 +19,11 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from trpo_cli.cli.mistakes import explained
-from trpo_cli.cli.resume import AUTO, ONE_RUN, planned
+from trpo_cli.cli.mistakes import explain
+from trpo_cli.cli.resume import AUTO, ONE_RUN, plan_run
 from trpo_cli.cli.whole_numbers import with_whole_numbers
 from trpo_cli.config.build import fill
-from trpo_cli.config.composed import Node, described
+from trpo_cli.config.composed import Node, resolve
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
 from trpo_cli.parts import check, root_settings
 from trpo_cli.report import report
@@ -176,13 +176,13 @@ class Campaign:
     def find_problem(self, job: Job, accept: Callable[[Node], None]) -> str | None:
         """Why a job cannot start or resume; None if it can. `accept` raises if its configuration is not acceptable."""
         try:
-            node = with_whole_numbers(described(self.compose(job.overrides)))
+            node = with_whole_numbers(resolve(self.compose(job.overrides)))
             del node["sweep"]
-            plan = planned(job.directory, {**node, "resume": AUTO}, job.overrides)
+            plan = plan_run(job.directory, {**node, "resume": AUTO}, job.overrides)
             with keep_working_directory():  # an environment may change it
                 accept(plan.config)
         except (HydraException, OmegaConfBaseException) as error:
-            return str(explained(error))
+            return str(explain(error))
         except UserError as error:
             return str(error)
         return None

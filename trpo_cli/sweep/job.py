@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trpo_cli.cli.resume import MAY_CHANGE, as_value, unquoted
+from trpo_cli.cli.resume import as_value, unquote
+from trpo_cli.config.settings import NAMELESS
 from trpo_cli.errors import ConfigError, RunDirectoryError
 from trpo_cli.run.layout import CONFIG, SWEEP, directory_name
 
-NAMELESS = ("hydra", "resume", "sweep.", "plugins", "logger", "experiment", *MAY_CHANGE)
-"""Prefixes of keys that are left out of the names of jobs, unless they are swept."""
 UNNAMED_JOB = "job"  # the name of a job without overrides
 SWEEPING = ("hydra/launcher=", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")  # prefixes
 LONGEST = 200  # bytes of a name; file systems allow 255
@@ -76,7 +75,7 @@ def with_sweep_directory(arguments: Sequence[str]) -> list[str]:
     Raises `ConfigError` if both are given, `RunDirectoryError` if the directory holds no sweep.
     """
     words = [text for text in arguments if text.lstrip("+").startswith("sweep.resume=")]
-    resume = unquoted(words[-1].partition("=")[2]) if words else "null"
+    resume = unquote(words[-1].partition("=")[2]) if words else "null"
     if resume == "null":
         return list(arguments)
     if any(text.startswith("hydra.sweep.dir=") for text in arguments):

@@ -11,7 +11,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from trpo_cli.cli.command_line import listed
+from trpo_cli.cli.command_line import read_list
 from trpo_cli.cli.tables import format_table
 from trpo_cli.run import durable
 from trpo_cli.shell import shell_command
@@ -45,7 +45,7 @@ def best_command(trials: Trials) -> str:
     """The command that trains with the values of the best trial. Raises `ValueError` if no trial is complete."""
     found = trials.study.best_trial
     texts = [text for text in trials.space.overrides(found.params) if not text.startswith(RUN_ONLY)]
-    return f"{shell_command('trpo-train', listed('plugins', texts))} {shlex.join(texts)}"
+    return f"{shell_command('trpo-train', read_list('plugins', texts))} {shlex.join(texts)}"
 
 
 def _head(trials: Trials) -> list[str]:

@@ -13,7 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from trpo_cli.cli.tables import format_table
-from trpo_cli.cli.whole_numbers import in_words
+from trpo_cli.cli.whole_numbers import rewrite_overrides
 from trpo_cli.errors import ConfigError, TrainingError
 from trpo_cli.run.state import FINISHED
 from trpo_cli.sweep.campaign import Campaign, resume_command
@@ -122,7 +122,7 @@ class Sweep(BasicSweeper):
             )
         parser = OverridesParser.create(self.campaign.context.config_loader)
         node: Any = OmegaConf.to_container(self.campaign.config)
-        return parser.parse_overrides(in_words([*self._parse_config(), *arguments], node))
+        return parser.parse_overrides(rewrite_overrides([*self._parse_config(), *arguments], node))
 
 
 def dry_run(found: list[Job], campaign: Campaign) -> None:

@@ -190,14 +190,14 @@ class Trials:
 
 def instantiate(kind: str, node: Mapping[str, Any], **arguments: Any) -> Any:
     """Optuna's `sampler` or `pruner` described by `node`. Raises `ConfigError` if it cannot be made."""
-    from trpo_cli.config.build import checked
+    from trpo_cli.config.build import check_value
 
     path = f"hydra.sweeper.{kind}"
     try:
         known = inspect.signature(hydra.utils.get_class(node["_target_"])).parameters
         for key in known.keys() & node.keys():
             if type(known[key].default) in (bool, int, float):  # Optuna checks these late or never
-                checked(node[key], type(known[key].default), f"{path}.{key}")
+                check_value(node[key], type(known[key].default), f"{path}.{key}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return hydra.utils.instantiate(dict(node), **arguments)
