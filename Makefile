@@ -33,17 +33,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: install ## train TRPO on Hopper-v4, a minute or two; ARGS="algo=ppo env=CartPole-v1" overrides
 	$(BIN)/trpo-train $(TRAIN) $(ARGS)
 
-test: install ## the tests, under ten minutes on two cores
+test: install ## the tests; `make check`, which CI runs, looks at format, lint and types first
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
-test-slow: install ## the tests that take longer: learning over seeds, a clean installation
+test-slow: install ## the tests that take longer: learning over seeds, mutants of the core, a clean installation
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
-check: install ## format, lint, types and the fast tests
+check: install ## format, lint, types and then `make test`
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" -q
+	$(MAKE) test
 
 bench: install ## how fast, against the physics engine and others; ARGS="--tasks Hopper-v4" for less
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,6 +32,7 @@ from trpo_cli.threads import limit_threads
 TESTS = Path(__file__).parent
 NO_MEMORY = np.empty((0, 0), dtype=np.float32)  # of a policy that keeps nothing from step to step
 limit_threads()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
 # The commands are found by their names, as where `.venv/bin/activate` was sourced.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
@@ -52,6 +56,11 @@ def vectors(size: int, num_states: int | None = None) -> ObservationSpec:
 
 def composed(*overrides: str, options: Sequence[str] = ()) -> dict[str, Any]:
     """The resolved configuration of these overrides, without Hydra's own node."""
+    return copy.deepcopy(_composed(overrides, tuple(options)))
+
+
+@functools.cache
+def _composed(overrides: tuple[str, ...], options: tuple[str, ...]) -> dict[str, Any]:
     with search_everywhere(read(options)), initialize_config_dir(str(CONF), version_base="1.3"):
         node: Any = OmegaConf.to_container(compose("train", allow_new_keys(overrides)), resolve=True)
     return node
@@ -63,9 +72,21 @@ def built(*overrides: str) -> Parts:
     return build_parts(node, root_settings(node))
 
 
+def thinned(every: int, *groups: Sequence[str]) -> list[Any]:
+    """All choices from these groups: each `every`-th for the fast tests, the others for the slow ones.
+
+    Of several groups every member is in a fast test, if `every` has no divisor in common with their sizes.
+    """
+    slow = pytest.mark.slow
+    choices = enumerate(itertools.product(*groups))
+    return [
+        pytest.param(*choice, id="-".join(choice), marks=[slow] if number % every else []) for number, choice in choices
+    ]
+
+
 def small(*overrides: str) -> tuple[str, ...]:
     """The overrides, and others that make an iteration of whatever they chose a matter of milliseconds."""
-    match composed(*overrides):
+    match _composed(tuple(word for word in overrides if word.startswith(("algo=", "sampler=")))):
         case {"sampler": {"steps_per_iteration": _, "num_states": _}}:
             less = ("sampler.num_envs=2", "sampler.steps_per_iteration=128", "sampler.num_states=4")
             less = (*less, "sampler.actions_per_state=2", "sampler.branch_length=4")

@@ -9,7 +9,7 @@ from typing import Any
 import probes  # noqa: F401  registers the probe environments
 import pytest
 import torch
-from conftest import built, small
+from conftest import built, small, thinned
 from exactness import exactly
 from torch import Tensor
 
@@ -188,7 +188,7 @@ def test_a_resumed_run_rounds_as_one_that_went_on() -> None:
     assert exactly(first.policy.state_dict(), second.policy.state_dict())
 
 
-@pytest.mark.parametrize("algo", options(CONF / "algo"))
+@pytest.mark.parametrize("algo", thinned(3, options(CONF / "algo")))
 def test_a_checkpoint_holds_all_but_the_environments(algo: str, tmp_path: Any) -> None:
     """Loaded into fresh parts, the state is whole: the next iteration on the same environments' states is the same.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from comparison import saved
-from conftest import TESTS, Command, small
+from conftest import TESTS, Command, small, thinned
 from exactness import exactly
 
 import trpo_cli
@@ -40,6 +40,7 @@ ENVIRONMENTS = {
 }
 FILES = {"config.yaml", "metrics.csv", "tensorboard", "checkpoints", "train.log", "summary.json", "headline.txt"}
 ANATOMY = (TESTS.parent / "runs" / "README.md").read_text(encoding="utf-8")
+WORKERS = ("sampler.num_envs=4", "sampler.vectorization=async")
 TRAIN = [sys.executable, "-c", "from trpo_cli.train import main; main()"]
 
 
@@ -48,13 +49,14 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("actions", ENVIRONMENTS)
-@pytest.mark.parametrize("algo", options(CONF / "algo"))
+EXACT = ("cpi", "monotone_pi")  # for finite processes alone
+SAMPLED = [algo for algo in options(CONF / "algo") if algo not in EXACT]
+
+
+@pytest.mark.parametrize(("actions", "algo"), thinned(3, list(ENVIRONMENTS), SAMPLED))
 def test_every_algorithm_on_every_kind_of_action(
     trpo_train: Command, trpo_eval: Command, tmp_path: Path, algo: str, actions: str
 ) -> None:
-    if algo in ("cpi", "monotone_pi"):
-        pytest.skip("for finite processes: below")
     task = ENVIRONMENTS[actions]
     done = trpo_train(*small(f"algo={algo}", *task), *SHORT[3:], "total_steps=256", "hydra.run.dir=run")
     assert done.status == 0, done.err
@@ -79,7 +81,7 @@ def test_finite_processes_exactly(trpo_train: Command, trpo_eval: Command, tmp_p
     assert summary["final_training_return"] == float(found[-1]["exact/return"])
     for row in found:
         assert float(row["exact/return"]) >= float(row["exact/lower_bound"]) - 1e-12
-        if algo in ("cpi", "monotone_pi"):
+        if algo in EXACT:
             assert float(row["exact/true_change"]) > 0
     assert trpo_eval("run", "--episodes", "2").status == 0
 
@@ -134,9 +136,9 @@ def test_the_default_directory_names_task_algorithm_time_and_seed(trpo_train: Co
     assert {path.name for path in second.iterdir()} == FILES
 
 
-@pytest.mark.parametrize("algo", options(CONF / "algo"))
+@pytest.mark.parametrize("algo", thinned(3, options(CONF / "algo")))
 def test_the_same_seed_gives_the_same_bits(trpo_train: Command, tmp_path: Path, algo: str) -> None:
-    exact = algo in ("cpi", "monotone_pi")
+    exact = algo in EXACT
     overrides = small(f"algo={algo}", f"env={'FrozenLake-v1' if exact else 'Hopper-v4'}")
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         done = trpo_train(*overrides, f"total_steps={3 if exact else 256}", f"seed={seed}", f"hydra.run.dir={name}")
@@ -576,8 +578,15 @@ def test_a_users_own_yaml(trpo_train: Command, tmp_path: Path) -> None:
     assert float(rows(tmp_path / "run")[-1]["rollout/episode_length_mean"]) <= 10
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("workers", [(), ("sampler.num_envs=4", "sampler.vectorization=async")], ids=["alone", "async"])
+@pytest.mark.parametrize(
+    ("number", "status", "workers"),
+    [
+        (signal.SIGTERM, 143, ()),
+        (signal.SIGINT, 130, WORKERS),
+        pytest.param(signal.SIGINT, 130, (), marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, WORKERS, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_ends_the_run_after_a_checkpoint(
     tmp_path: Path, number: int, status: int, workers: tuple[str, ...]
 ) -> None:

@@ -15,7 +15,7 @@ import gymnasium
 import pytest
 import yaml  # type: ignore[import-untyped]
 from compositions import LISTING, TASKS, read
-from conftest import built, composed, small
+from conftest import built, composed, small, thinned
 
 from trpo_cli.config.groups import CONF, PART_GROUPS, options
 from trpo_cli.config.sections import is_title, parse_title
@@ -39,7 +39,7 @@ MUJOCO = [
 SMALL = ("sampler.num_envs=2", "sampler.steps_per_iteration=64")
 
 
-@pytest.mark.parametrize("env", TASKS)
+@pytest.mark.parametrize("env", thinned(4, TASKS))
 def test_every_task_builds_and_plays(env: str) -> None:
     parts = built(f"env={env}", *SMALL)
     assert parts.task.id == env
@@ -63,9 +63,9 @@ def iterates(*overrides: str) -> None:
     assert parts.algorithm.iterate(0.5).metrics.keys() == first.keys()
 
 
-@pytest.mark.parametrize("algo", SAMPLED)
-@pytest.mark.parametrize("critic", options(CONF / "critic"))
-@pytest.mark.parametrize("policy", options(CONF / "policy"))
+@pytest.mark.parametrize(
+    ("policy", "critic", "algo"), thinned(7, options(CONF / "policy"), options(CONF / "critic"), SAMPLED)
+)
 def test_every_algorithm_takes_every_critic_and_policy(algo: str, critic: str, policy: str) -> None:
     if critic == "shared" and (algo not in SHARING or policy == "tabular"):
         pytest.skip("refused, as test_cli says")
@@ -73,17 +73,14 @@ def test_every_algorithm_takes_every_critic_and_policy(algo: str, critic: str, p
     iterates(f"algo={algo}", f"critic={critic}", f"policy={policy}", f"env={task}")
 
 
-@pytest.mark.parametrize("algo", sorted(EXACT | SEARCHES))
-@pytest.mark.parametrize("policy", options(CONF / "policy"))
+@pytest.mark.parametrize(("policy", "algo"), thinned(2, options(CONF / "policy"), sorted(EXACT | SEARCHES)))
 def test_methods_without_a_gradient_take_every_policy_they_can(algo: str, policy: str) -> None:
     if algo in EXACT and policy != "tabular":
         pytest.skip("refused, as test_tabular says")
     iterates(f"algo={algo}", f"policy={policy}", f"env={'FrozenLake-v1' if policy == 'tabular' else 'CartPole-v1'}")
 
 
-@pytest.mark.parametrize("algo", SAMPLED)
-@pytest.mark.parametrize("sampler", ["vine", "exact"])
-@pytest.mark.parametrize("policy", ["mlp", "tabular"])
+@pytest.mark.parametrize(("policy", "sampler", "algo"), thinned(3, ["mlp", "tabular"], ["vine", "exact"], SAMPLED))
 def test_every_algorithm_takes_every_sampler(algo: str, sampler: str, policy: str) -> None:
     parts = built(
         *small(f"algo={algo}", f"sampler={sampler}", f"policy={policy}", "env=FrozenLake-v1", "algo.gamma=0.9")
@@ -262,11 +259,16 @@ def test_what_is_said_for_one_sampler_holds() -> None:
         built(*choice)
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name.startswith("paper/")])
-def test_every_method_of_the_paper_builds(experiment: str) -> None:
-    for algo in ("trpo", "trpo_vine", "npg_fixed", "trpo_empirical_fisher", "trpo_max_kl", "cem", "cma_es", "rwr"):
-        fewer = ("sampler.num_envs=2",) if algo in SEARCHES else ("sampler.num_envs=10",)
-        built(f"experiment={experiment}", f"algo={algo}", *fewer)
+@pytest.mark.parametrize(
+    ("experiment", "algo"),
+    thinned(
+        5,
+        [name for name in EXPERIMENTS if name.startswith("paper/")],
+        ["trpo", "trpo_vine", "npg_fixed", "trpo_empirical_fisher", "trpo_max_kl", "cem", "cma_es", "rwr"],
+    ),
+)
+def test_every_method_of_the_paper_builds(experiment: str, algo: str) -> None:
+    built(f"experiment={experiment}", f"algo={algo}", f"sampler.num_envs={2 if algo in SEARCHES else 10}")
 
 
 def leaves(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -111,6 +111,11 @@ def test_a_certain_category_is_always_drawn() -> None:
     assert (drawn(Categorical([3]), logits, 0) == 1).all()
 
 
+def test_the_largest_noise_draws_the_last_category() -> None:
+    """Rounding may take it beyond the sum of the probabilities."""
+    assert Categorical([3]).sample(torch.zeros(1, 3), torch.ones(1, 1)).item() == 2
+
+
 def test_one_category_has_nothing_to_choose() -> None:
     """A single action: entropy, KL and Fisher matrix are zero, and nothing is NaN."""
     family, parameters = Categorical([1]), torch.randn(3, 1)

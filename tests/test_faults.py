@@ -81,8 +81,10 @@ def test_a_worker_is_replaced(trpo_train: Command, tmp_path: Path, fault: str, s
 def test_a_worker_that_dies_before_a_save_is_replaced(
     trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int
 ) -> None:
+    others = set(multiprocessing.active_children())  # of other tests
+
     def kill() -> None:
-        (worker,) = multiprocessing.active_children()
+        (worker,) = set(multiprocessing.active_children()) - others
         worker.kill()
         worker.join()
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trpo_cli.envs.random_mdp import RandomMDP
 from trpo_cli.errors import ConfigError
-from trpo_cli.exact.finite_mdp import FiniteMDP, Values
+from trpo_cli.exact.finite_mdp import FiniteMDP, Guarantee, Values
 from trpo_cli.exact.kl_ball import kl_divergence
 
 LIMITED = settings(derandomize=True, max_examples=60, deadline=None)
@@ -201,9 +201,35 @@ def test_episodes_without_an_end_are_refused_at_gamma_one() -> None:
     mdp = FiniteMDP.from_env(Model({0: {0: [(1.0, 0, 1.0, True)], 1: [(1 / 3, 0, 1.0, False)] * 3}}, [1.0]))
     assert mdp.evaluate(rows([0.25, 0.75]), 1.0).eta == pytest.approx(4)
     assert mdp.evaluate(rows([0.0, 1.0]), 0.5).eta == pytest.approx(2)
-    for never in (0.0, 1e-12):
+    for never in (0.0, 1e-12, 6e-9):
         with pytest.raises(ConfigError, match=r"^algo\.gamma: got 1\.0.* state 0 does not converge"):
             mdp.evaluate(rows([never, 1 - never]), 1.0)
+
+
+def test_one_state_without_an_end_is_enough() -> None:
+    hardly = [(1 - 1e-12, 1, 1.0, False), (1e-12, 1, 1.0, True)]
+    mdp = FiniteMDP.from_env(Model({0: {0: [(1.0, 0, 1.0, True)]}, 1: {0: hardly}}, [1.0, 0.0]))
+    with pytest.raises(ConfigError, match="state 1 does not converge"):
+        mdp.evaluate(rows([1.0], [1.0]), 1.0)
+
+
+def test_the_guarantee_by_hand() -> None:
+    """L = 1 + 2 (1/4 - 9/4) + 1/2, C = 4 * 3 * 0.5 / 0.25 = 24, and the KL is ln(4/3) / 2 in the state that changes."""
+    none = torch.zeros(2, 2, dtype=torch.float64)
+    advantage, visitation = rows([1.0, -3.0], [2.0, 0.0]), torch.tensor([2.0, 0.5], dtype=torch.float64)
+    old = Values(none[0], none, advantage, visitation, eta=1.0)
+    new = Values(none[0], none, 2 * advantage, visitation, eta=3.0)
+    tables = rows([0.5, 0.5], [0.5, 0.5]), rows([0.25, 0.75], [0.5, 0.5])
+    penalty = 12 * math.log(4 / 3)
+    assert Guarantee.between(old, tables[0], new, tables[1], gamma=0.5).metrics() == pytest.approx(
+        {
+            "exact/return": 3.0,
+            "exact/surrogate": -2.5,
+            "exact/penalty": penalty,
+            "exact/lower_bound": -2.5 - penalty,
+            "exact/true_change": 2.0,
+        }
+    )
 
 
 def test_what_has_no_model_is_refused() -> None:
@@ -233,6 +259,27 @@ def test_a_faulty_model_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         FiniteMDP.from_env(Model({0: {0: [transition]}}, start))
+
+
+SOUND = [(1.0, 0, 0.0, True)]
+
+
+@pytest.mark.parametrize(
+    ("transitions", "start", "message"),
+    [
+        (SOUND, [1.5, -0.5], "not a probability distribution"),
+        ([(0.9, 0, 0.0, True)], [0.5, 0.5], "do not sum to one"),
+        ([(1.5, 0, 0.0, True), (-0.5, 0, 0.0, True)], [0.5, 0.5], "do not sum to one"),
+        ([(0.5, 0, 0.0, True), (0.5, 2, 0.0, True)], [0.5, 0.5], "2 states"),
+        ([(1.0, 0, float("inf"), True)], [0.5, 0.5], "not finite"),
+    ],
+)
+def test_one_fault_is_enough(
+    transitions: list[tuple[float, int, float, bool]], start: list[float], message: str
+) -> None:
+    """Beside a state that is as it should be."""
+    with pytest.raises(ConfigError, match=message):
+        FiniteMDP.from_env(Model({0: {0: SOUND}, 1: {0: transitions}}, start))
 
 
 def test_the_random_process_keeps_gymnasiums_contract() -> None:

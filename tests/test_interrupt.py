@@ -54,11 +54,11 @@ def calling(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, before: bool
 @pytest.mark.parametrize(
     ("owner", "name", "before", "finished"),
     [
-        (Run, "begin", True, 0),  # in the building of a job
+        pytest.param(Run, "begin", True, 0, marks=pytest.mark.slow),  # in the building of a job
         (checkpoint, "save", False, 0),  # in a job
         (Run, "finish", True, 1),  # as a job ends
-        (Run, "finish", False, 1),
-        (Run, "__exit__", False, 1),
+        pytest.param(Run, "finish", False, 1, marks=pytest.mark.slow),
+        pytest.param(Run, "__exit__", False, 1, marks=pytest.mark.slow),
         (Campaign, "_launch", True, 0),  # before the first
         (report, "write", True, 3),  # in the report
     ],
@@ -117,7 +117,9 @@ def test_a_search_that_is_interrupted_as_a_job_ends(
     assert trpo_train(*search, "sweep.resume=search").status == 0
 
 
-@pytest.mark.parametrize("values", [1, 3, 4])
+@pytest.mark.parametrize(
+    "values", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_a_search_that_is_interrupted_as_it_draws_values(
     trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: int
 ) -> None:

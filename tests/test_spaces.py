@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Command, composed, quiet_make
+from conftest import Command, composed, quiet_make, thinned
 from gymnasium import spaces
 
 from trpo_cli.config.groups import CONF, options
@@ -73,7 +73,7 @@ def test_bounds_far_from_those_a_policy_begins_in_are_told(low: Any, high: Any, 
     assert odd_scale(spaces.Discrete(1000), "Some-v0") is None
 
 
-@pytest.mark.parametrize("env", options(CONF / "env"))
+@pytest.mark.parametrize("env", thinned(4, options(CONF / "env")))
 def test_no_task_of_ours_is_warned_of(env: str) -> None:
     if env == "gym":
         return

@@ -68,9 +68,9 @@ def test_importance_sampling_weighs_by_the_ratio() -> None:
 
 
 def test_self_normalisation_by_hand() -> None:
-    """Equation 33: w = pi / q = 0.6/0.5 and 0.1/0.5, so (1.2 * 2 + 0.2 * 9) / 1.4 = 3."""
-    data = batch(torch.tensor([[2.0, 9.0]]), log_q=torch.tensor([[0.5, 0.5]]).log())
-    assert self_normalised(torch.tensor([[0.6, 0.1]]).log(), data).item() == pytest.approx(3.0)
+    """Equation 33: w = pi / q = 0.6/0.5 and 0.1/0.25, so (1.2 * 2 + 0.4 * 9) / 1.6 = 3.75."""
+    data = batch(torch.tensor([[2.0, 9.0]]), log_q=torch.tensor([[0.5, 0.25]]).log())
+    assert self_normalised(torch.tensor([[0.6, 0.1]]).log(), data).item() == pytest.approx(3.75)
 
 
 @pytest.mark.parametrize(("surrogate", "unmoved"), [(self_normalised, True), (importance_sampled, False)])
@@ -104,6 +104,14 @@ def test_reward_weighting_by_hand() -> None:
     data = batch(torch.tensor([[0.0], [9.0]]).log().clamp(min=0))
     value = reward_weighted(torch.tensor([[-1.0], [-3.0]]), data, temperature=2.0)
     assert value.item() == pytest.approx((0.5 * -1 + 1.5 * -3) / 2)
+
+
+def test_reward_weighting_corrects_for_the_proposal() -> None:
+    """Weights exp(A / temperature) pi_old / q: 1 * 0.6/0.3 and 3 * 0.2/0.4, that is 8/7 and 6/7 of their mean."""
+    advantage = torch.tensor([[0.0], [9.0]]).log().clamp(min=0)
+    data = batch(advantage, torch.tensor([[0.6], [0.2]]).log(), log_q=torch.tensor([[0.3], [0.4]]).log())
+    value = reward_weighted(torch.tensor([[-1.0], [-3.0]]), data, temperature=2.0)
+    assert value.item() == pytest.approx((8 / 7 * -1 + 6 / 7 * -3) / 2)
 
 
 @pytest.mark.parametrize(

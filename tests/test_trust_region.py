@@ -17,7 +17,7 @@ from trpo_cli.trust_region.fisher import empirical, gauss_newton, identity, kl_h
 from trpo_cli.trust_region.geometry import Geometry, MatVec, Scores
 from trpo_cli.trust_region.problem import Evaluation, Problem
 from trpo_cli.trust_region.solve import conjugate_gradient
-from trpo_cli.trust_region.step import Direction, Outcome, fixed, line_search, normalised
+from trpo_cli.trust_region.step import Direction, Outcome, Step, fixed, line_search, normalised
 from trpo_cli.trust_region.update import Update, update
 
 METRICS = {"identity": identity, "gauss_newton": gauss_newton, "kl_hessian": kl_hessian, "empirical": empirical}
@@ -179,6 +179,15 @@ def test_every_iterate_is_the_best_of_its_krylov_space() -> None:
         assert solution.residual == pytest.approx(((b - a @ best).norm() / b.norm()).item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_the_tolerance_of_conjugate_gradient_is_relative(scale: float) -> None:
+    """The first iterate whose residual is at most the tolerance times ||b|| is taken."""
+    a, b = positive_definite(30)
+    solution = conjugate_gradient(lambda v: a @ v, scale * b, iterations=30, tolerance=1e-3)
+    before = conjugate_gradient(lambda v: a @ v, b, iterations=solution.iterations - 1, tolerance=0.0)
+    assert solution.residual <= 1e-3 < before.residual
+
+
 def test_conjugate_gradient_stops_before_a_direction_of_negative_curvature() -> None:
     a = torch.diag(torch.tensor([1.0, -1.0]))
     solution = conjugate_gradient(lambda v: a @ v, torch.tensor([0.5, 1.0]), iterations=5, tolerance=0.0)
@@ -261,6 +270,7 @@ def test_fixed_multiplier_scales_the_natural_gradient() -> None:
     small = solved(case, step=partial(fixed, multiplier=0.01)).theta - case.problem.theta_old
     large = solved(case, step=partial(fixed, multiplier=0.03)).theta - case.problem.theta_old
     torch.testing.assert_close(large, 3 * small)
+    assert small @ case.problem.gradient() > 0
 
 
 def test_the_natural_step_does_not_depend_on_the_parametrisation() -> None:
@@ -313,6 +323,11 @@ FAILURES: dict[str, tuple[Case, dict[str, Any], Outcome]] = {
         {},
         Outcome.NON_FINITE_GRADIENT,
     ),
+    "one derivative not finite": (
+        broken(objective=lambda t: t.sum() + (t - t.detach())[0].sqrt()),
+        {},
+        Outcome.NON_FINITE_GRADIENT,
+    ),
     "loss not finite": (broken(objective=lambda t: t.sum() * NAN), {}, Outcome.NON_FINITE_LOSS),
     "negative curvature": (broken(fisher=lambda v: -v), {}, Outcome.BAD_CURVATURE),
     "zero curvature": (broken(fisher=lambda v: 0 * v), {}, Outcome.BAD_CURVATURE),
@@ -348,6 +363,16 @@ def test_a_failure_leaves_theta_bit_for_bit(failure: str, retries: int) -> None:
     assert torch.equal(case.problem.theta_old, before)
 
 
+@pytest.mark.parametrize("rule", [partial(fixed, multiplier=1.0), normalised, SEARCH])
+@pytest.mark.parametrize("where", ["parameters", "kl"])
+def test_one_number_that_is_not_finite_is_enough(rule: Any, where: str) -> None:
+    """Even where the objective improves, and does not depend on it."""
+    x, kl = torch.ones(8, dtype=torch.float64), torch.zeros(6, dtype=torch.float64)
+    (x if where == "parameters" else kl)[0] = math.inf
+    case = broken(objective=lambda t: t[1:].sum(), kl=lambda t: kl)
+    assert rule(case.problem, Direction(x, slope=1.0, curvature=1.0), 0.01).outcome is Outcome.NON_FINITE_LOSS
+
+
 def test_raised_damping_rescues_an_indefinite_metric() -> None:
     """One eigenvalue is -0.5: with damping 1 the direction still has negative curvature, with ten times as much not."""
     values = torch.tensor([1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 3.0, -0.5], dtype=torch.float64)
@@ -355,6 +380,33 @@ def test_raised_damping_rescues_an_indefinite_metric() -> None:
     bent = {"metric": lambda _: lambda v: values * v, "damping": 1.0, "delta": 0.5}
     assert solved(case, **bent, damping_retries=0).outcome is Outcome.BAD_CURVATURE
     assert solved(case, **bent, damping_retries=1).outcome is Outcome.ACCEPTED
+
+
+@pytest.mark.parametrize(("damping", "tried"), [(0.0, [0.0, 1e-3, 1e-2]), (0.5, [0.5, 5.0, 50.0])])
+def test_every_retry_has_ten_times_the_damping(damping: float, tried: list[float]) -> None:
+    problem, seen = broken(objective=lambda t: t.sum()), []
+
+    def failing(problem: Problem, direction: Direction, delta: float) -> Step:
+        seen.append(1 / direction.x[0].item() - 1)  # x = g / (1 + damping), and g = 1
+        return Step(Outcome.NO_IMPROVEMENT, 0.0)
+
+    solved(problem, metric=identity, step=failing, damping=damping, damping_retries=2)
+    assert seen == pytest.approx(tried)
+
+
+def test_a_parameter_without_a_gradient_stops_no_update() -> None:
+    problem = broken(objective=lambda t: t[1:].sum(), kl=lambda t: torch.zeros(6))
+    assert solved(problem, metric=identity).outcome is Outcome.ACCEPTED
+
+
+def test_an_infinite_curvature_is_a_bad_one() -> None:
+    tiny = {"metric": lambda _: lambda v: 1e-100 * v, "damping": 0.0}
+    assert solved(broken(objective=lambda t: 1e150 * t.sum()), **tiny).outcome is Outcome.BAD_CURVATURE
+
+
+def test_where_the_curvature_is_bad_no_step_is_reported() -> None:
+    metrics = solved(broken(fisher=lambda v: -v)).metrics
+    assert (metrics["step_length"], metrics["predicted_improvement"]) == (0, 0)
 
 
 def test_a_rejected_search_reports_its_last_candidate() -> None:

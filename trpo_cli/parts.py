@@ -131,14 +131,14 @@ def make_environments(node: dict[str, Any], settings: Settings, task: Task) -> t
     from trpo_cli.samplers import Sampler
     from trpo_cli.seeding import environment_seeds
 
-    in_process = part_class(node.get("sampler"), "sampler", Sampler, settings.plugins).in_process
-    keys = {field.name for field in fields(Width)}
-    width = fill(Width, {key: value for key, value in node["sampler"].items() if key in keys}, "sampler.")
-    if in_process and width.vectorization == "async":
+    kind, given = part_class(node.get("sampler"), "sampler", Sampler, settings.plugins), node["sampler"]
+    keys = {field.name for field in fields(kind.beside)} if kind.beside else set()
+    width = fill(Width, {key: value for key, value in given.items() if key in keys}, "sampler.")
+    if kind.in_process and width.vectorization == "async":
         raise ConfigError("sampler.vectorization: got 'async'; it should be 'auto', 'native' or 'sync' here")
     seeds = environment_seeds(settings.seed, "environments", width.num_envs)
-    parallelism = Parallelism(width.vectorization, width.num_threads, in_process)
-    others = {key: value for key, value in node["sampler"].items() if key not in keys}
+    parallelism = Parallelism(width.vectorization, width.num_threads, kind.in_process)
+    others = {key: value for key, value in given.items() if key not in keys}
     return Environments(task, width.num_envs, seeds, parallelism), others
 
 

@@ -267,6 +267,8 @@ def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], prefix: str)
 
 
 def hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Type hints of the parameters, with their ranges."""
+    """Type hints of the parameters, with their ranges, and of the keys `beside` them in the configuration."""
     plain_class = inspect.isclass(target) and not is_dataclass(target)
-    return get_type_hints(target.__init__ if plain_class else target, include_extras=True)
+    own = get_type_hints(target.__init__ if plain_class else target, include_extras=True)
+    beside = getattr(target, "beside", None)
+    return {**get_type_hints(beside, include_extras=True), **own} if beside else own

@@ -4,9 +4,9 @@
       algo:
         delta: 0.1
 
-The title of a section names choices as they are typed on a command line; `*` and `?` stand for any characters, and for one. Its settings
-are written from the root, and hold where every group of the title has one of the options named. Later sections override
-earlier ones, and those of the options that this one builds on.
+The title of a section names choices as they are typed on a command line; `*` stands for any characters, and `?` for
+one. Its settings are written from the root, and hold where every group of the title has one of the options named. Later
+sections override earlier ones, and those of the options that this one builds on.
 """
 
 from __future__ import annotations

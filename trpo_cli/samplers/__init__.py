@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from trpo_cli.data import Sample
+from trpo_cli.envs.make import Width
 from trpo_cli.models.policies import Policy
 
 
@@ -13,6 +14,7 @@ class Sampler(ABC):
     """Finds out what policies are worth."""
 
     env_steps: int  # taken in all
+    beside: ClassVar[type | None] = Width  # the keys of its configuration that are for the environments it is given
     headline: ClassVar[str] = "rollout/episode_return_mean"  # the metric that says how good the policy is
     in_process: ClassVar[bool] = False  # whether its environments have to be in this process
     random: ClassVar[bool] = True  # False: the same policy gives the same sample, and what is rejected once always is

@@ -66,6 +66,7 @@ class Exact(PolicySampler):
     tries_all = True
     random = False
     headline = "exact/return"
+    beside = None
 
     def __init__(self, environments: Environments, gamma: Shrink) -> None:
         """Raises `ConfigError` unless the task is a finite process whose model is known, with 0 < gamma < 1."""
