@@ -86,7 +86,7 @@ def thinned(every: int, *groups: Sequence[str]) -> list[Any]:
 
 def small(*overrides: str) -> tuple[str, ...]:
     """The overrides, and others that make an iteration of whatever they chose a matter of milliseconds."""
-    match _composed(tuple(word for word in overrides if word.startswith(("algo=", "sampler=")))):
+    match _composed(tuple(word for word in overrides if word.startswith(("algo=", "sampler="))), ()):
         case {"sampler": {"steps_per_iteration": _, "num_states": _}}:
             less = ("sampler.num_envs=2", "sampler.steps_per_iteration=128", "sampler.num_states=4")
             less = (*less, "sampler.actions_per_state=2", "sampler.branch_length=4")

@@ -198,7 +198,7 @@ def test_an_array_that_is_used_again_is_copied() -> None:
 
 @pytest.mark.parametrize("space", [spaces.Box(-1.0, 1.0, (0,)), spaces.Box(-1.0, 1.0, (2, 0))])
 def test_a_space_without_a_number_is_refused(space: spaces.Space[Any]) -> None:
-    with pytest.raises(ConfigError, match=r"the observations of Probe/Careless-v0 are Box.* of one number or more"):
+    with pytest.raises(ConfigError, match=r"the observations of Probe/Careless-v0 are Box.*of one number or more"):
         made("sync", space=space)
 
 
