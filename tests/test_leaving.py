@@ -179,7 +179,7 @@ def test_a_run_with_the_only_one(
     played = trpo_eval("run", "--plugins", "probes", "--episodes", "3")
     assert played.status == 0
     assert "|      5.00 |" in played.out
-    assert caplog.messages[-1].endswith("3 of it cannot be had at a time, so that one plays all episodes")
+    assert caplog.messages[-1].endswith("3 environments cannot exist at a time, so one plays all episodes")
     assert not list(seats.iterdir())
 
 

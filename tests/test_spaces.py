@@ -12,7 +12,7 @@ from conftest import Command, composed, quiet_make, thinned
 from gymnasium import spaces
 
 from trpo_cli.config.groups import CONF, options
-from trpo_cli.envs.spaces import action_decoder, observation_encoder, odd_scale
+from trpo_cli.envs.spaces import action_decoder, observation_encoder, warn_of_scale
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.distributions import DiagonalGaussian
 
@@ -68,9 +68,9 @@ def test_box_actions_are_clipped_here() -> None:
 )
 def test_bounds_far_from_those_a_policy_begins_in_are_told(low: Any, high: Any, said: str | None) -> None:
     space = spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
-    told = odd_scale(space, "Some-v0")
+    told = warn_of_scale(space, "Some-v0")
     assert said is None if told is None else said and said in told
-    assert odd_scale(spaces.Discrete(1000), "Some-v0") is None
+    assert warn_of_scale(spaces.Discrete(1000), "Some-v0") is None
 
 
 @pytest.mark.parametrize("env", thinned(4, options(CONF / "env")))
@@ -78,7 +78,7 @@ def test_no_task_of_ours_is_warned_of(env: str) -> None:
     if env == "gym":
         return
     made = quiet_make(composed(f"env={env}")["env"]["id"])
-    assert odd_scale(made.action_space, env) is None
+    assert warn_of_scale(made.action_space, env) is None
     made.close()
 
 

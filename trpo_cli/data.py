@@ -1,4 +1,4 @@
-"""The shapes data takes: a `Sample` as it was taken, and the flat `Batch` that an update reads.
+"""Records of data: the `Sample` that a sampler collects, and the flat `Batch` that an update reads.
 
 Sizes: T time steps, N environments, S states, K actions tried in each (one along a single path), A action numbers,
 P distribution parameters. `O` stands for the shape of one observation, one number for vectors.
@@ -24,7 +24,7 @@ Advantage = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class ObservationSpec:
-    """What an environment shows at each step: an array of one shape and dtype.
+    """What an environment shows at each step: an array of fixed shape and dtype.
 
     Pixels stay `uint8`, as they are stored; everything else is computed with as floating-point numbers.
     """
@@ -51,26 +51,26 @@ class ObservationSpec:
 
 @dataclass(frozen=True)
 class Tensors:
-    """A record of tensors, and of such records."""
+    """A record of tensors and of other such records."""
 
     def to(self, device: torch.device) -> Self:
-        """The same on another device."""
+        """Return a copy on another device."""
         there = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor | Tensors)}
         return replace(self, **there)
 
 
 @dataclass(frozen=True)
 class Visited:
-    """M states, and what is known of their value: the critic learns from them."""
+    """M states that the critic learns from."""
 
     observation: Tensor  # (M, O)
-    value: Tensor  # (M,), V(s) as the critic has it
-    return_: Tensor  # (M,), as it was found: the critic's target
+    value: Tensor  # (M,), V(s) by the critic
+    return_: Tensor  # (M,), the estimated return: the critic's target
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """The worth of K actions in each of S states."""
+    """What K actions in each of S states are worth."""
 
     observation: Tensor  # (S, O)
     action: Tensor  # (S, K, A)
@@ -81,25 +81,26 @@ class Estimates:
 
 
 class Sample(ABC):
-    """What a sampler brings home."""
+    """What a sampler collects."""
 
-    size: int  # steps, or states: what the time of an update grows with
+    size: int  # number of steps or states, to which the time of an update is proportional
 
     @abstractmethod
     def to(self, device: torch.device) -> Self:
-        """The same on another device."""
+        """Return a copy on another device."""
 
     def judge(self, improved: Any) -> dict[str, float | None]:
-        """What is known for certain of the policy that an update made of the sampled one, as columns of metrics."""
+        """Return metrics of the policy that an update made, if the sampler knows them exactly."""
         return {}
 
     @abstractmethod
     def estimate(
         self, predict: Predict, advantage: Advantage, gamma: float, discount: float
     ) -> tuple[Estimates, Visited]:
-        """What the sampled actions are worth, with the critic's `predict` as baseline or to close what was cut off.
+        """Estimate what the sampled actions are worth.
 
-        A state at time t of its episode weighs `discount`^t.
+        The critic's `predict` is the baseline, and gives the value of whatever was cut off. A state at time t of its
+        episode has weight `discount`^t.
         """
 
 
@@ -107,32 +108,32 @@ class Sample(ABC):
 class Rollout(Tensors, Sample):
     """T consecutive steps of N environments under one policy; episodes may begin and end anywhere inside.
 
-    `observation` is what the policy saw at time t, `reward`, `terminated` and `truncated` are what the action at time t
-    brought. A step is never both terminated and truncated: a true end outweighs a time limit.
+    `observation` is what the policy saw at time t; `reward`, `terminated` and `truncated` followed from the action at
+    time t. A step is never both terminated and truncated: a true end takes precedence over a time limit.
     """
 
     observation: Tensor  # (T, N, O)
     action: Tensor  # (T, N, A), before clipping to the bounds
     reward: Tensor  # (T, N)
-    terminated: Tensor  # (T, N) bool, the successor has value 0
-    truncated: Tensor  # (T, N) bool, cut off: the successor still has value
+    terminated: Tensor  # (T, N) bool, where the successor has value 0
+    truncated: Tensor  # (T, N) bool, where the episode was cut off, and the successor still has value
     time: Tensor  # (T, N) int64, steps since the episode began
     truncated_observation: Tensor  # (M, O), the true successor of each truncated step, in row-major order
-    last_observation: Tensor  # (N, O), successor of time T - 1 where the episode goes on
+    last_observation: Tensor  # (N, O), the successor of time T - 1 where the episode continues
 
     @property
     def size(self) -> int:  # type: ignore[override]
         return self.reward.numel()
 
     def values(self, predict: Predict) -> tuple[Tensor, Tensor]:
-        """V(s_t) and V of the true successor, both (T, N)."""
+        """Return V(s_t) and V of the true successor, both (T, N)."""
         value = predict(self.observation.flatten(0, 1)).view_as(self.reward)
         next_value = torch.cat([value[1:], predict(self.last_observation)[None]])
         next_value[self.truncated] = predict(self.truncated_observation)
         return value, next_value
 
     def advantages(self, predict: Predict, advantage: Advantage, gamma: float) -> tuple[Tensor, Visited]:
-        """The advantages (T, N), and every step as a visited state."""
+        """Return the advantages (T, N), and every step as a visited state."""
         value, next_value = self.values(predict)
         found = advantage(self.reward, value, next_value, self.terminated, self.truncated, gamma)
         return found, Visited(self.observation.flatten(0, 1), value.flatten(), (found + value).flatten())
@@ -154,20 +155,20 @@ class Rollout(Tensors, Sample):
 
 @dataclass(frozen=True)
 class Batch:
-    """S states with K actions each, and what the old policy thought of them."""
+    """S states with K actions each, and the distributions of the old policy."""
 
     observation: Tensor  # (S, O)
     action: Tensor  # (S, K, A)
     advantage: Tensor  # (S, K)
     return_: Tensor  # (S,)
     weight: Tensor  # (S,), of the state, mean one
-    old_parameters: Tensor  # (S, P), the distribution of the old policy
+    old_parameters: Tensor  # (S, P), of the old policy's distributions
     old_log_prob: Tensor  # (S, K), log pi_old(a|s)
-    log_q: Tensor  # (S, K), the log-probability with which the action was drawn; along a single path q = pi_old
+    log_q: Tensor  # (S, K), log q(a|s) of the proposal that drew the action; along a single path, q = pi_old
 
     def __len__(self) -> int:
         return len(self.advantage)
 
     def select(self, rows: Tensor | slice) -> Batch:
-        """The given states, (M,) int64, in that order; or a slice of them, without copying."""
+        """Return the given states, (M,) int64, in that order, or a slice of the states without copying."""
         return replace(self, **{name: value[rows] for name, value in vars(self).items()})

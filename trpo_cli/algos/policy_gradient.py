@@ -35,7 +35,7 @@ class PolicyGradient(PatientAlgorithm):
     advantage: Advantage
     surrogate: Surrogate | None = None  # None: the one that fits the sampler
     normalize_advantage: bool
-    discount_states: bool  # the state at time t of its episode weighs gamma^t, as in theory (seed 002's gamma^k)
+    discount_states: bool  # the state at time t of its episode weighs gamma^t, as in theory
 
     def __post_init__(self) -> None:
         self.objective = self.surrogate or fitting_surrogate(self.sampler)

@@ -36,8 +36,8 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
         log.warning("changed: %s", change)
     for key in plan.rescheduled:
         log.warning("%s: it falls to 0 at the new total_steps, from another value than it had reached", key)
-    if parts.environments.odd_scale and not plan.continues:
-        log.warning(parts.environments.odd_scale)
+    if parts.environments.scale_warning and not plan.continues:
+        log.warning(parts.environments.scale_warning)
     if parts.obstacle:
         log.warning(INEXACT, parts.obstacle)
 

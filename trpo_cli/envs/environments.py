@@ -1,4 +1,4 @@
-"""N environments of a task as a policy meets them: encoded observations in, unclipped actions out, faults named."""
+"""N environments of a task as a policy meets them: encoded observations, unclipped actions, and faults by name."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from trpo_cli.envs.make import FASTEST, Parallelism, Task
 from trpo_cli.envs.mujoco.batch import MujocoBatch
 from trpo_cli.envs.slots import Slots
 from trpo_cli.envs.snapshot_check import has_layout_of, mismatch
-from trpo_cli.envs.spaces import action_decoder, observation_encoder, odd_scale
+from trpo_cli.envs.spaces import action_decoder, observation_encoder, warn_of_scale
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
 
 Array = NDArray[Any]
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.int64]
-LARGEST = float(np.finfo(np.float32).max)  # that networks can read
+LARGEST = float(np.finfo(np.float32).max)  # the largest number that a network can read
 
 
 class Saved(NamedTuple):
-    """One environment in the middle of an episode: plain data."""
+    """One environment in the middle of an episode, as plain data."""
 
     observation: Array  # (O,)
     state: dict[str, Any]
 
 
 class Environments:
-    """Observations (N, O) are as `spec` says, not normalised; actions (N, A) are what the distribution sampled."""
+    """Observations (N, O) have the shape and dtype of `spec`; actions (N, A) are samples of `distribution`."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Environments:
         seeds: list[int],
         parallelism: Parallelism = FASTEST,
     ) -> None:
-        """Make and reset them, environment i with `seeds[i]`.
+        """Make and reset the environments, number i with `seeds[i]`.
 
         Raises `ConfigError` if they cannot be made or their spaces are not supported.
         """
@@ -53,7 +53,7 @@ class Environments:
         self._envs: Any = envs
         self.spec, self._encode = observation_encoder(self._envs.single_observation_space, task.id)
         self.distribution, self._decode = action_decoder(self._envs.single_action_space, task.id)
-        self.odd_scale = odd_scale(self._envs.single_action_space, task.id)  # in words
+        self.scale_warning = warn_of_scale(self._envs.single_action_space, task.id)
         try:
             self.observation = self._reset(seed=seeds)
         except UserError:
@@ -61,11 +61,12 @@ class Environments:
             raise
 
     def step(self, action: NDArray[Any]) -> tuple[Array, NDArray[np.float64], Flags, Flags]:
-        """Observation (N, O), reward (N,), terminated (N,) and truncated (N,) bool, never both.
+        """Take one step with the actions (N, A).
 
-        Ended environments show their last observation and must be restarted before the next step. Raises
-        `EnvironmentFault` when an action, observation or reward is not finite, or the environment raises;
-        `EnvironmentContractError` when it returns what it does not declare.
+        Returns observations (N, O), rewards (N,), and which episodes terminated (N,) or were truncated (N,), never
+        both. Environments whose episodes ended show their last observation; restart them before the next step.
+        Raises `EnvironmentFault` if an action, observation or reward is not finite, or the environment raises, and
+        `EnvironmentContractError` if the environment returns what its spaces do not declare.
         """
         self.steps += 1
         self._check_finite("action", action)
@@ -79,93 +80,95 @@ class Environments:
         return self.observation, reward, terminated, truncated & ~terminated
 
     def restart(self, ended: Flags, seeds: list[int] | None = None) -> Array:
-        """Reset the ended environments (N,) alone; the observations (N, O) of all.
+        """Reset only the environments that have `ended` (N,), and return the observations (N, O) of all.
 
-        With `seeds` (N of them), all that is random until the next restart follows from the seed; but where
-        environments in turn draw from global generators, they share one stream.
+        With `seeds`, one for each environment, everything random until the next restart follows from the seed, except
+        where environments of this process draw from global generators, which they share.
         """
         self.observation = self._reset(seed=seeds, options={"reset_mask": ended})
         return self.observation
 
     def render(self) -> Any:
-        """What the first of them shows now, if it has `render_mode=rgb_array`: (H, W, 3). Raises what that raises."""
+        """Draw the first environment, which needs `render_mode=rgb_array`: (H, W, 3). Raises whatever that raises."""
         return self._envs.render()[0]
 
     def snapshot_obstacle(self) -> str | None:
-        """Why the environments cannot be saved and restored exactly, in a few words; None if they can."""
+        """Return why the environments cannot be saved and restored exactly, or None if they can."""
         return self._slots.snapshot_obstacle()  # type: ignore[no-any-return]
 
     def resume_obstacle(self) -> str | None:
-        """Why the environments cannot be kept in a file and go on from it, in a few words; None if they can."""
-        return self._told(self._slots.obstacle)  # type: ignore[no-any-return]
+        """Return why the environments cannot be kept in a file and continue from it, or None if they can."""
+        return self._ask(self._slots.obstacle)  # type: ignore[no-any-return]
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole state of all environments, for a file. There must be no `resume_obstacle`.
+        """Return the whole state of all environments, for a file. There must be no `resume_obstacle`.
 
-        Environments in turn and in worker processes have the same kind, a native batch has its own.
+        Its format is the same whether environments step in turn or in worker processes; a native batch has its own.
         """
-        return {"steps": self.steps, "observation": self.observation.copy(), "envs": self._told(self._slots.state_dict)}
+        return {"steps": self.steps, "observation": self.observation.copy(), "envs": self._ask(self._slots.state_dict)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave: all that follows is bit for bit what would have followed there.
+        """Restore what `state_dict` returned: whatever follows is bit for bit what would have followed then.
 
-        Raises `CheckpointError` if it does not fit these environments; their state is not to be relied on then.
+        Raises `CheckpointError` if it does not fit these environments, whose state is undefined afterwards.
         """
         if type(state) is not dict or state.keys() != {"steps", "observation", "envs"}:
-            raise mismatch("they are no state of environments")
+            raise mismatch("they are not the state of environments")
         if type(state["steps"]) is not int or not has_layout_of(state["observation"], self.observation):
             raise mismatch(f"their observations are not {self.num_envs} times {self.spec.size} numbers")
         envs, one_by_one = state["envs"], not isinstance(self._envs, MujocoBatch)
         if type(envs) is not (list if one_by_one else dict):
             raise mismatch(f"they are {'' if one_by_one else 'not '}those of a MuJoCo batch; see sampler.vectorization")
         if one_by_one and len(envs) != self.num_envs:
-            raise mismatch(f"there are {len(envs)} of them, and {self.num_envs} here")
-        self._told(self._slots.load_state_dict, envs)
+            raise mismatch(f"there are {len(envs)} of them instead of {self.num_envs}")
+        self._ask(self._slots.load_state_dict, envs)
         self.steps, self.observation = state["steps"], state["observation"].copy()
 
     def save(self, rows: Rows) -> list[Saved]:
-        """The whole states of the environments `rows` (K,). There must be no `snapshot_obstacle`."""
+        """Return the whole states of the environments `rows` (K,). There must be no `snapshot_obstacle`."""
         return [Saved(*pair) for pair in zip(self.observation[rows], self._slots.save(rows), strict=True)]
 
     def restore(self, rows: Rows, saved: Sequence[Saved]) -> None:
-        """Put what was `saved` (K,) into the environments `rows` (K,), whichever they were saved from."""
+        """Put the `saved` states (K,) into the environments `rows` (K,), whichever they were saved from."""
         self._slots.restore(rows, [one.state for one in saved])
         for row, one in zip(rows.tolist(), saved, strict=True):
             self.observation[row] = one.observation
 
     def reseed(self, rows: Rows, seeds: Sequence[int]) -> None:
-        """Start all random numbers of the environments `rows` (K,) anew from `seeds` (K,): two environments in one
-        state, with one seed, meet the same future if the same actions are taken."""
+        """Reseed every generator of the environments `rows` (K,) with `seeds` (K,).
+
+        Two environments in the same state, with the same seed, have the same future under the same actions.
+        """
         self._slots.reseed(rows, seeds)
 
     def rebuild(self, seeds: list[int]) -> None:
-        """Whatever condition they are in, make them anew in the same way, and reset environment i with `seeds[i]`."""
+        """Replace the environments, whatever their condition, by new ones, and reset number i with `seeds[i]`."""
         self.close()
         self.steps = 0
         try:
             self._envs = self._make_others(seeds)
         except Failure as failure:
             raise self._fault(failure) from failure
-        except ConfigError as error:  # it could be made before, so it is no fault of the configuration
+        except ConfigError as error:  # they could be made before, so the configuration is not at fault
             raise EnvironmentFault(str(error)) from error
         self.observation = self._reset(seed=seeds)
 
     def close(self) -> None:
-        """Let go of them, whatever they say to it."""
+        """Close the environments; a failure to close is only logged."""
         try:
-            self.task.let_go(self._envs.close)
+            self.task.close_safely(self._envs.close)
         finally:
             self._envs.closed = True
 
     @property
     def _slots(self) -> Any:
-        """What saves and restores them."""
+        """The object that saves and restores the environments."""
         return Slots(self._envs) if isinstance(self._envs, SyncVectorEnv) else self._envs
 
-    def _told(self, ask: Callable[..., Any], *arguments: Any) -> Any:
-        """The answer, a `Failure` made a fault."""
+    def _ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a method; its `Failure` becomes an error for the user."""
         try:
-            return ask(*arguments)
+            return method(*arguments)
         except Failure as failure:
             raise self._fault(failure) from failure
 

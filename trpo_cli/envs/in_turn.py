@@ -14,10 +14,10 @@ from trpo_cli.envs.watched import Watched
 
 
 class InTurn(SyncVectorEnv[Any, Any]):
-    """A vector environment that never resets by itself: `reset(options={"reset_mask": mask})` does. No infos."""
+    """A vector environment without autoreset and without infos; `reset(options={"reset_mask": mask})` resets some."""
 
     def __init__(self, make: Callable[[int], Watched], num_envs: int) -> None:
-        """`make(i)` is environment i. If one cannot be made, those before it are closed."""
+        """`make(i)` makes environment i. If one cannot be made, those before it are closed."""
         made: list[Watched] = []
 
         def one(index: int) -> Watched:
@@ -29,12 +29,12 @@ class InTurn(SyncVectorEnv[Any, Any]):
             super().__init__(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
         except BaseException:
             self.envs: list[Any] = made
-            with contextlib.suppress(Failure):  # that they cannot be made matters more
+            with contextlib.suppress(Failure):  # the error from making them matters more
                 self.close_extras()
             raise
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close every one, whatever others say to it. Raises the first `Failure` of them."""
+        """Close every environment, even if others fail to close. Raises the first `Failure`."""
         failures = []
         for env in self.envs:
             try:

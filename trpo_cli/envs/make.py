@@ -1,4 +1,4 @@
-"""The one place where environments are made: a task's configuration -> the fastest exact vector environment."""
+"""Environments are made here only: the configuration of a task becomes the fastest exact vector environment."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from trpo_cli.ranges import Count, Positive
 from trpo_cli.seeding import isolate_globals
 
 Vectorization = Literal["auto", "native", "sync", "async"]
-WORKERS_PAY = 200e-6  # seconds a step: below it, talking to a worker process costs more than the step (2 cores)
+WORKERS_PAY = 200e-6  # seconds a step; a faster step costs less than talking to a worker process (2 cores)
 
 
 class Parallelism(NamedTuple):
-    """How environments run side by side. What they return does not depend on it."""
+    """How environments run side by side, on which nothing that they return depends."""
 
-    vectorization: Vectorization = "auto"  # one native batch, in turn, in worker processes, or the fastest of these
-    num_threads: int | None = None  # of the native batch; None: one a core
-    in_process: bool = False  # whether "auto" leaves out worker processes, where nothing can be tried out
+    vectorization: Vectorization = "auto"  # a native batch, in turn (sync), worker processes (async), or the fastest
+    num_threads: int | None = None  # of the native batch; None: one per core
+    in_process: bool = False  # whether "auto" may not choose worker processes
 
 
 FASTEST = Parallelism()
@@ -54,11 +54,11 @@ class Width:
 
 
 Maker = Callable[[Sequence[int]], VectorEnv[Any, Any, Any]]
-"""Makes an environment a seed."""
+"""Makes one environment for each seed."""
 
 
 class Vectorized(NamedTuple):
-    """Environments side by side, how (for the log), and others made in the same way."""
+    """Environments side by side, how they run (for the log), and a function that makes others like them."""
 
     envs: VectorEnv[Any, Any, Any]
     how: str
@@ -77,26 +77,26 @@ class Task:
     observation_clip: Positive  # standard deviations
     reward_clip: Positive  # standard deviations of the return
     step_timeout: Positive = 60.0  # seconds that a worker process may take for a step or a reset
-    complaints: set[str] = field(default_factory=set, init=False, repr=False, compare=False)  # told, of closing
+    complaints: set[str] = field(default_factory=set, init=False, repr=False, compare=False)  # logged while closing
 
     def make(self, seeds: Sequence[int], parallelism: Parallelism = FASTEST) -> Vectorized:
-        """A copy a seed. They never reset by themselves: the caller does, with `options={"reset_mask": ...}`.
+        """Make one copy for each seed. The caller resets them, with `options={"reset_mask": ...}`; they never do.
 
-        From its seed follows what a copy in a worker process draws from global generators, already as it is made.
-        Raises `ConfigError` if the environment is unknown, cannot be made, or is not to be had natively, and
-        `EnvironmentFault` or `EnvironmentContractError` if its steps are timed and go wrong.
+        The seed of a copy in a worker process also seeds that process's global generators before the copy is made.
+        Raises `ConfigError` if the environment is unknown, cannot be made, or has no native batch where one is
+        required, and `EnvironmentFault` or `EnvironmentContractError` if steps that are timed fail.
         """
-        how, make = self._planned(len(seeds), parallelism)
+        how, make = self._plan(len(seeds), parallelism)
         return Vectorized(make(seeds), how, make)
 
     @isolate_globals(0, "probe")
-    def _planned(self, num_envs: int, parallelism: Parallelism) -> tuple[str, Maker]:
-        """How they are to run, found out with one that is made for that. Raises as `make` does."""
-        with self.looked_at() as env:
+    def _plan(self, num_envs: int, parallelism: Parallelism) -> tuple[str, Maker]:
+        """Make one environment to find out how all should run. Raises as `make` does."""
+        with self.probe() as env:
             spaces: Any = getattr(env, "observation_space", None), getattr(env, "action_space", None)
-            observation_encoder(spaces[0], self.id)  # spaces that no policy reads are refused here
+            observation_encoder(spaces[0], self.id)  # raises for a space that no policy can read
             action_decoder(spaces[1], self.id)
-            vectorization, reason = self._chosen(env, num_envs, parallelism)
+            vectorization, reason = self._choose(env, num_envs, parallelism)
         if vectorization == "native":
             threads = min(parallelism.num_threads or cores(), num_envs)
             return f"one MuJoCo batch, {counted(threads, 'thread')}", functools.partial(self._make_batch, threads)
@@ -104,10 +104,10 @@ class Task:
             return f"stepped in turn ({reason})", functools.partial(self._make_in_turn, spaces)
         return f"in {counted(num_envs, 'worker process')} ({reason})", functools.partial(self._make_workers, spaces)
 
-    def _chosen(
+    def _choose(
         self, env: gymnasium.Env[Any, Any], num_envs: int, parallelism: Parallelism
     ) -> tuple[Vectorization, str]:
-        """How to run environments like `env`, which may be stepped to find out; and why so."""
+        """Choose how to run environments like `env`, which may be stepped to time it, and say why."""
         vectorization, _, in_process = parallelism
         obstacle = batch_obstacle(env)
         if obstacle is None and vectorization in ("auto", "native"):
@@ -124,8 +124,8 @@ class Task:
         return vectorization, reason
 
     @contextlib.contextmanager
-    def looked_at(self) -> Iterator[gymnasium.Env[Any, Any]]:
-        """A single environment, closed before others are made: of some there can be but one at a time.
+    def probe(self) -> Iterator[gymnasium.Env[Any, Any]]:
+        """Make a single environment to look at, and close it before others are made: some exist only one at a time.
 
         Raises `ConfigError` as `make_one` does.
         """
@@ -133,10 +133,10 @@ class Task:
         try:
             yield env
         finally:
-            self.let_go(env.close)
+            self.close_safely(env.close)
 
-    def let_go(self, close: Callable[[], object]) -> None:
-        """Have environments closed. What goes wrong in that is told, once a run, and ends nothing."""
+    def close_safely(self, close: Callable[[], object]) -> None:
+        """Close environments. A failure is logged, once for each message, and ends nothing."""
         close_safely(close, self.id, self.complaints)
 
     def _make_batch(self, num_threads: int, seeds: Sequence[int]) -> MujocoBatch:
@@ -149,21 +149,21 @@ class Task:
         return Watched(self._make_alike(spaces), index)
 
     def _make_workers(self, spaces: Spaces, seeds: Sequence[int]) -> Workers:
-        """From the spec, since a plugin's id is not registered there."""
+        """Pass the spec, since the id of a plugin is not registered in a worker process."""
         make = functools.partial(self._make_alike, spaces, gymnasium.spec(self.id))
         return Workers(make, spaces, seeds, self.step_timeout)
 
     def _make_alike(self, spaces: Spaces, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
-        """One with these spaces. Raises `ConfigError` if it has others: one policy is for all."""
+        """Make one environment. Raises `ConfigError` if its spaces differ: one policy acts in all environments."""
         env = self.make_one(spec)
         for space, other in zip(spaces, (env.observation_space, env.action_space), strict=True):
             if space != other:
-                self.let_go(env.close)
+                self.close_safely(env.close)
                 raise ConfigError(f"env.id: {self.id} has other spaces each time it is made: {space}, then {other}")
         return env
 
     def make_one(self, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
-        """A single environment, as Gymnasium makes it. Raises `ConfigError` if it is unknown or cannot be made."""
+        """Make one environment with Gymnasium. Raises `ConfigError` if it is unknown or cannot be made."""
         if ":" in self.id:  # Gymnasium would import the module
             module, _, name = self.id.partition(":")
             raise ConfigError(f"env.id: no package is named in an id; say plugins=[{module}] env.id={name}")
@@ -176,7 +176,7 @@ class Task:
             )
         try:
             with warnings.catch_warnings():
-                # The user asked for this version by name; that a newer one exists is no news.
+                # The user asked for this version by name, and need not hear that a newer one exists.
                 warnings.filterwarnings("ignore", message=".*is out of date.*")
                 warnings.filterwarnings("ignore", message=".*deprecated.*")
                 return gymnasium.make(
@@ -186,12 +186,12 @@ class Task:
             raise
         except BaseException as error:  # of a constructor that calls `sys.exit`, too
             if misnamed := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
-                raise ConfigError(self._no_argument(misnamed[1])) from error
+                raise ConfigError(self._describe_unknown_argument(misnamed[1])) from error
             said = str(error).partition(" was raised from the environment creator")[0]
             reason = said if said and isinstance(error, Exception) else describe_error(error)
             raise ConfigError(f"env.id: {self.id} cannot be made with {self.kwargs}: {reason}") from error
 
-    def _no_argument(self, name: str) -> str:
+    def _describe_unknown_argument(self, name: str) -> str:
         entry: Any = gymnasium.spec(self.id).entry_point
         creator = load_env_creator(entry) if isinstance(entry, str) else entry
         named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -200,7 +200,7 @@ class Task:
         return f"env.kwargs.{name}: no such argument of {self.id}{hint}"
 
     def _seconds_a_step(self, env: gymnasium.Env[Any, Any], steps: int = 30) -> float:
-        """The median time of a step under random actions. Raises as `Environments.step` does."""
+        """Return the median time of a step under random actions. Raises as `Environments.step` does."""
         times, ended, watched = [0.0], True, Watched(env, 0)
         watched.simulator = None  # random actions may well upset it
         env.action_space.seed(0)
@@ -219,5 +219,5 @@ class Task:
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""Running statistics of observations and rewards, owned by the run and saved with it.
+"""Running statistics of observations and rewards, which belong to the run and are saved with it.
 
-They change only between rollouts, so within one iteration the policy is one fixed function and its KL means what it
-says.
+They change only between rollouts. Within an iteration the policy is therefore one fixed function of raw observations,
+and the KL divergence compares policies rather than scales.
 """
 
 from __future__ import annotations

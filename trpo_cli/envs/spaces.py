@@ -14,12 +14,12 @@ from trpo_cli.errors import ConfigError
 from trpo_cli.models.distributions import Categorical, DiagonalGaussian, Distribution
 
 Encoder = Callable[[NDArray[Any]], NDArray[Any]]
-FAR = 5.0  # a factor, from the bounds of actions to 1
+FAR = 5.0  # the factor by which bounds of actions may differ from 1 without a warning
 Decoder = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def observation_encoder(space: spaces.Space[Any], env_id: str) -> tuple[ObservationSpec, Encoder]:
-    """The observations that policies of this space read, and the function (N, ...) -> (N, O) that makes them.
+    """Return what policies read from this space, and the function (N, ...) -> (N, O) that encodes it.
 
     A Box keeps its shape, and its dtype if that is `uint8`; other numbers become float64. A Discrete state becomes a
     one-hot vector. Raises `ConfigError` for any other space.
@@ -41,9 +41,9 @@ def observation_encoder(space: spaces.Space[Any], env_id: str) -> tuple[Observat
 
 
 def action_decoder(space: spaces.Space[Any], env_id: str) -> tuple[Distribution, Decoder]:
-    """The policy's distribution for a space, and the function from its actions (N, A) to the environment's (N, ...).
+    """Return the policy's distribution for a space, and the function from its actions (N, A) to those of the space.
 
-    Box actions are clipped to the bounds here and nowhere else. Raises `ConfigError` for an unsupported space.
+    Only here are Box actions clipped to their bounds. Raises `ConfigError` for an unsupported space.
     """
     match space:
         case spaces.Box() if np.issubdtype(space.dtype, np.floating) and 0 not in space.shape:
@@ -69,8 +69,8 @@ def action_decoder(space: spaces.Space[Any], env_id: str) -> tuple[Distribution,
             )
 
 
-def odd_scale(space: spaces.Space[Any], env_id: str) -> str | None:
-    """What to warn of where the finite bounds of some action are far from -1 and 1; None where there are none such."""
+def warn_of_scale(space: spaces.Space[Any], env_id: str) -> str | None:
+    """Return a warning if the finite bounds of some action are far from -1 and 1, or None."""
     if not isinstance(space, spaces.Box):
         return None
     largest = np.maximum(np.abs(space.low), np.abs(space.high)).flatten()

@@ -1,4 +1,4 @@
-"""Whole episodes with a trained policy, on environments of their own, with the statistics frozen as saved."""
+"""Whole episodes with a trained policy, in environments of their own, with the running statistics frozen."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:  # torch takes a second to import, and neither `--help` nor TA
 
 log = logging.getLogger("trpo_cli")
 METRICS = ("eval/episode_return_mean", "eval/episode_return_std", "eval/episode_length_mean")
-STREAM = "evaluation"  # of random numbers
+STREAM = "evaluation"  # name of the stream of random numbers
 MAX_PARALLEL = 16  # environments at once
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """What to play: so many whole episodes, cut off after so many steps where the task knows no end."""
+    """How many whole episodes to play, and after how many steps to cut off one that does not end by itself."""
 
     episodes: Count
     max_episode_steps: Count
@@ -42,12 +42,12 @@ class Evaluation:
     lengths: NDArray[np.int64]  # (E,)
 
     def metrics(self) -> dict[str, float | None]:
-        """The `METRICS` of one row."""
+        """Return the values of `METRICS`."""
         values = (self.returns.mean(), self.returns.std(), self.lengths.mean())
         return {name: float(value) for name, value in zip(METRICS, values, strict=True)}
 
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean return, Student's t; None for too few episodes."""
+        """Return the 95 % interval of the mean return by Student's t, or None for too few episodes."""
         from trpo_cli.statistics import are_enough, bounds
 
         if not are_enough([self.returns]):
@@ -65,20 +65,20 @@ def evaluate(
     sample: bool = False,
     parallelism: Parallelism | None = None,
 ) -> Evaluation:
-    """Play the planned episodes with the likeliest action of each state, or with sampled ones.
+    """Play the planned episodes with the likeliest action in each state, or with sampled actions.
 
-    Every environment plays its fixed share of the episodes, so short ones are not counted more often than long ones.
+    Every environment plays a fixed share of the episodes, so that short ones do not count more often than long ones.
     """
     from trpo_cli.seeding import environment_seeds, isolate_globals
 
     num_envs = min(plan.episodes, MAX_PARALLEL)
     seeds = environment_seeds(seed, STREAM, num_envs)
-    with isolate_globals(seed, STREAM), contextlib.closing(_made(task, seeds, parallelism)) as envs:
+    with isolate_globals(seed, STREAM), contextlib.closing(_make(task, seeds, parallelism)) as envs:
         return play(envs, policy, normalizer, plan, seed, sample)
 
 
-def _made(task: Task, seeds: list[int], parallelism: Parallelism | None) -> Environments:
-    """An environment for each of the seeds; one alone, with the first, where so many cannot be had at a time."""
+def _make(task: Task, seeds: list[int], parallelism: Parallelism | None) -> Environments:
+    """Make an environment for each seed, or only the first if several cannot exist at a time."""
     from trpo_cli.envs.environments import Environments
     from trpo_cli.envs.make import FASTEST
 
@@ -88,7 +88,7 @@ def _made(task: Task, seeds: list[int], parallelism: Parallelism | None) -> Envi
         if len(seeds) == 1:
             raise
         envs = Environments(task, 1, seeds[:1], parallelism or FASTEST)
-        log.warning("%s\n%d of it cannot be had at a time, so that one plays all episodes", error, len(seeds))
+        log.warning("%s\n%d environments cannot exist at a time, so one plays all episodes", error, len(seeds))
         return envs
 
 
@@ -101,9 +101,9 @@ def play(
     sample: bool,
     seen: Callable[[bool], None] = lambda ended: None,
 ) -> Evaluation:
-    """Play in environments that were just reset; after each step, `seen` is told whether the first one's episode ended.
+    """Play in environments that were just reset.
 
-    It is called before that environment is reset, and not after its last episode.
+    `seen(ended)` is called after each step of the first environment, before it is reset, until its last episode ends.
     """
     import numpy as np
 

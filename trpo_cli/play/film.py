@@ -62,7 +62,7 @@ def film(trained: Trained, path: Path, plan: Episodes, seed: int, sample: bool) 
 
 def with_rendering(task: Task) -> tuple[Task, int]:
     """The task with rendering, and its frames per second. Raises `ConfigError` if it cannot render images."""
-    with task.looked_at() as env:
+    with task.probe() as env:
         modes, rate = env.metadata.get("render_modes", []), int(env.metadata.get("render_fps", DEFAULT_RATE))
         camera = tracking_camera(env, task.kwargs)
     if MODE not in modes:

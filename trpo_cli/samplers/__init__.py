@@ -1,4 +1,4 @@
-"""What algorithms ask of a sampler: it decides who acts when, in environments that it is given."""
+"""What algorithms ask of a sampler. It decides who acts when, in environments that it is given."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from trpo_cli.models.policies import Policy
 class Sampler(ABC):
     """Finds out what policies are worth."""
 
-    env_steps: int  # taken in all
-    beside: ClassVar[type | None] = Width  # the keys of its configuration that are for the environments it is given
+    env_steps: int  # in total
+    beside: ClassVar[type | None] = Width  # further keys of its configuration, which describe the environments
     headline: ClassVar[str] = "rollout/episode_return_mean"  # the metric that says how good the policy is
-    in_process: ClassVar[bool] = False  # whether its environments have to be in this process
-    random: ClassVar[bool] = True  # False: the same policy gives the same sample, and what is rejected once always is
+    in_process: ClassVar[bool] = False  # whether its environments must live in this process
+    random: ClassVar[bool] = True  # False if the same policy always gives the same sample
 
     @abstractmethod
     def metrics(self) -> dict[str, float | None]:
-        """`rollout/*` and its own metrics, with the same keys each time."""
+        """Return `rollout/*` and its own metrics, with the same keys each time."""
 
-    def abandon(self) -> None:  # noqa: B027  not every sampler follows episodes from one sample to the next
-        """Forget the episodes that have not ended: the environments begin anew."""
+    def abandon(self) -> None:  # noqa: B027  most samplers begin new episodes anyway
+        """Forget unfinished episodes, because the environments were replaced."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold: tensors, plain scalars, lists and dicts."""
+        """Return what a checkpoint must hold: tensors, plain scalars, lists and dicts."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
 
 
 class PolicySampler(Sampler):
     """Tries actions of one stochastic policy."""
 
     actions_per_state: int = 1
-    tries_all: bool = False  # whether these are all actions of a finite set, each once
+    tries_all: bool = False  # whether it tries every action of a finite set once
 
     @abstractmethod
     def collect(self, policy: Policy) -> Sample:
-        """The next sample; episodes go on from one call to the next."""
+        """Collect the next sample; episodes continue from one call to the next."""

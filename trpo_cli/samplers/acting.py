@@ -1,4 +1,4 @@
-"""One way to act: what a policy sees, remembers and does in N environments, one step at a time."""
+"""The one way to act: what a policy sees, remembers and does in N environments, one step at a time."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ Array = NDArray[Any]
 
 
 class Step(NamedTuple):
-    """What N environments did with the actions of a policy."""
+    """One step of a policy in N environments."""
 
     seen: Array  # (N, O), the observations as the policy saw them
     action: Array  # (N, A)
-    reached: Array  # (N, O), the next observations as they came
+    reached: Array  # (N, O), the next observations, as the environments gave them
     reward: NDArray[np.float64]  # (N,)
     terminated: Flags  # (N,)
     truncated: Flags  # (N,), never where terminated
 
 
 class Acting:
-    """A policy in environments that are in the middle of their episodes, or at their beginning."""
+    """A policy in environments that are at any point of their episodes."""
 
     def __init__(
         self, environments: Environments, normalizer: ObservationNormalizer, policy: Policy, act: Actor | None = None
     ) -> None:
-        """`act` is how the policy acts, if not as it is now. Its memory is empty at first."""
+        """The policy acts as it is now, unless `act` says otherwise, and begins with an empty memory."""
         self.environments, self.normalizer = environments, normalizer
         self.act = policy.actor() if act is None else act
         self.memory: Array = np.zeros((environments.num_envs, policy.memory_size), dtype=np.float32)
 
     def step(self, noise: Array | None, out: Array | None = None, imposed: tuple[Flags, Array] | None = None) -> Step:
-        """Act once everywhere, on noise (N, K), or with the likeliest actions if there is none.
+        """Act once in every environment: on noise (N, K), or with the likeliest actions if `noise` is None.
 
-        What the policy sees is written into `out` (N, O) if given. `imposed` are environments (N,) and the actions
-        (K, A) that are taken there instead. Raises what `Environments.step` raises.
+        What the policy sees is written to `out` (N, O) if given. `imposed` names environments, a mask (N,), and the
+        actions (K, A) to take there in place of the policy's. Raises whatever `Environments.step` raises.
         """
         seen = self.normalizer(self.environments.observation, out=out)
         action, self.memory = self.act(seen, self.memory, noise)
@@ -50,6 +50,6 @@ class Acting:
         return Step(seen, action, *self.environments.step(action))
 
     def restart(self, ended: Flags, seeds: list[int] | None = None) -> None:
-        """Begin new episodes where they have `ended` (N,), with an empty memory; `seeds` as in `Environments`."""
+        """Begin new episodes, with an empty memory, where they have `ended` (N,). `seeds` are as in `Environments`."""
         self.memory[ended] = 0
         self.environments.restart(ended, seeds)

@@ -1,4 +1,4 @@
-"""Returns and lengths of episodes, as the environment pays them: never normalised, never discounted."""
+"""Returns and lengths of episodes, neither normalised nor discounted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WINDOW = 100  # finished episodes that the reported means are taken over
 
 
 class FinishedEpisodes:
-    """The last `WINDOW` finished episodes, those of the latest iteration, and how many there were."""
+    """The last `WINDOW` finished episodes, those of the latest iteration, and their number so far."""
 
     def __init__(self) -> None:
         self.recent: list[float] = []  # returns; an iteration begins and ends between two checkpoints
@@ -47,7 +47,7 @@ class FinishedEpisodes:
 
 
 class EpisodeStatistics(FinishedEpisodes):
-    """Follows the episodes of N environments."""
+    """Statistics of episodes in N environments."""
 
     def __init__(self, num_envs: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class EpisodeStatistics(FinishedEpisodes):
         return age
 
     def abandon(self) -> None:
-        """Forget the episodes that have not ended."""
+        """Forget unfinished episodes."""
         self.running_return[:], self.running_length[:] = 0, 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Nothing is sampled: a finite Markov decision process, evaluated by linear algebra in every state and action.
+"""Exact evaluation of a policy in a finite Markov decision process, by linear algebra in every state and action.
 
-What an algorithm learns from is then its surrogate itself, L - eta = sum_s rho(s) sum_a pi(a|s) A(s, a) (seed 004,
-equation 9), so that the methods of the family can be compared line by line, and their guarantee be watched.
+An algorithm then learns from its surrogate itself, L - eta = sum_s rho(s) sum_a pi(a|s) A(s, a) (the TRPO
+paper, equation 3), so that methods can be compared line by line, and their guarantee be checked.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from trpo_cli.samplers import PolicySampler
 
 @dataclass(frozen=True)
 class Evaluated(Tensors, Sample):
-    """A policy, and all there is to know of it."""
+    """A policy, and everything there is to know about it."""
 
     observation: Tensor  # (S, O)
     table: Tensor  # (S, A), its probabilities
     values: Values
     gamma: float
-    evaluate: Callable[[Policy], Evaluated]  # another policy, on the CPU
+    evaluate: Callable[[Policy], Evaluated]  # of another policy, on the CPU
 
     @property
     def size(self) -> int:  # type: ignore[override]
         return self.table.numel()
 
     def judge(self, improved: Policy) -> dict[str, float | None]:
-        """Both sides of the guarantee for the step from the evaluated policy to the improved one."""
+        """Return both sides of the guarantee for the step from the evaluated policy to the improved one."""
         new = self.evaluate(improved)
         return Guarantee.between(self.values, self.table, new.values, new.table, self.gamma).metrics()
 
     def estimate(
         self, predict: Predict, advantage: Advantage, gamma: float, discount: float
     ) -> tuple[Estimates, Visited]:
-        """No estimate at all. States weigh rho(s), in which the discount is already; `advantage` has nothing to do."""
+        """Return exact values. The weight of a state is rho(s), which is discounted; `advantage` is not used."""
         kind, values = self.observation.dtype, self.values
         states, actions = self.table.shape
         return_ = values.value.to(kind)
@@ -55,7 +55,7 @@ class Evaluated(Tensors, Sample):
             advantage=values.advantage.to(kind),
             return_=return_,
             weight=values.visitation.to(kind),
-            log_weight=(self.table * actions).log().to(kind),  # each action once: q is uniform
+            log_weight=(self.table * actions).log().to(kind),  # every action once, so q is uniform
         )
         return estimates, Visited(self.observation, predict(self.observation), return_)
 
@@ -71,7 +71,7 @@ class Exact(PolicySampler):
     def __init__(self, environments: Environments, gamma: Shrink) -> None:
         """Raises `ConfigError` unless the task is a finite process whose model is known, with 0 < gamma < 1."""
         task, distribution = environments.task, environments.distribution
-        with task.looked_at() as env:
+        with task.probe() as env:
             self.mdp = FiniteMDP.from_env(env)
         if task.normalize_observation or task.normalize_reward:
             raise ConfigError("env: normalisation is for sampled observations and rewards, not for sampler=exact")
@@ -79,7 +79,7 @@ class Exact(PolicySampler):
             raise ConfigError("sampler: exact is for algorithms with a discount, algo.gamma, and this one has none")
         if not 0 < gamma < 1:
             raise ConfigError(f"algo.gamma: got {gamma}; exact values need a discount between 0 and 1")
-        if not isinstance(distribution, Categorical):  # a model has one number an action
+        if not isinstance(distribution, Categorical):  # a model numbers its actions
             raise ConfigError(f"sampler: exact needs discrete actions, and those of {task.id} are not")
         self.gamma = gamma
         self.observation = torch.eye(len(self.mdp.start), dtype=torch.float32)
@@ -96,13 +96,15 @@ class Exact(PolicySampler):
         policy = on_cpu(policy)
         parameters = policy.infer(self.observation)
         table = policy.distribution.log_prob(parameters[:, None], self.action).double().exp()
-        table = table.clamp(min=torch.finfo(torch.float64).tiny)  # no probability is zero: KLs stay finite
-        table = table / table.sum(-1, keepdim=True)  # to double precision, whatever that of the policy
+        table = table.clamp(min=torch.finfo(torch.float64).tiny)  # no probability is zero, so KL divergences are finite
+        table = table / table.sum(
+            -1, keepdim=True
+        )  # sums to one in double precision, whatever the precision of the policy
         observation, values = self.observation.to(parameters.dtype), self.mdp.evaluate(table, self.gamma)
         return Evaluated(observation, table, values, self.gamma, self._evaluate)
 
     def metrics(self) -> dict[str, float | None]:
-        """None: no episode is played."""
+        """Return none, since no episode is played."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

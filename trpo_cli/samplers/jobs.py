@@ -1,4 +1,4 @@
-"""Many short pieces of work, one after the other in a few environments side by side."""
+"""Many short jobs, shared among a few environments that step together."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from numpy.typing import NDArray
 
 
 class Jobs:
-    """`count` jobs over N environments: each takes the next in line when its own has ended, so that none waits but at
-    the very end. Then it does its last one again, which counts for nothing: environments step together."""
+    """`count` jobs over N environments.
+
+    An environment whose job has ended takes the next one in line. When none is left it repeats its last job, which does
+    not count, because environments step together.
+    """
 
     def __init__(self, count: int, num_envs: int) -> None:
         self.count, self._begun = count, min(count, num_envs)

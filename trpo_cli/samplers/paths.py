@@ -1,4 +1,4 @@
-"""Paths: N environments that follow a policy from one rollout to the next, and what they saw, did and were paid."""
+"""Paths of a policy through N environments, continued from one rollout to the next."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from trpo_cli.models.policies import Policy, on_cpu
 from trpo_cli.samplers.acting import Acting
 from trpo_cli.samplers.episodes import EpisodeStatistics
 
-BYTES = 26  # of each step beside its observation: noise, rewards, time and ends
+BYTES = 26  # per step, in addition to its observation: noise, rewards, time and ends
 
 
 class Paths:
-    """Episodes in N environments, which go on from one call of `follow` to the next."""
+    """Episodes in N environments, which continue from one call of `follow` to the next."""
 
     def __init__(
         self,
@@ -33,15 +33,15 @@ class Paths:
         self.environments, self.normalizer, self.reward_scaler = environments, normalizer, reward_scaler
         self.generator = generator
         self.episodes = EpisodeStatistics(environments.num_envs)
-        self.env_steps = 0  # taken in all, those of spoiled samples included
+        self.env_steps = 0  # in total, including those of spoiled samples
 
     def follow(
         self, policy: Policy, horizon: int, visit: Callable[[int], None] | None = None
     ) -> tuple[Rollout, np.ndarray]:
-        """Play on for `horizon` steps.
+        """Continue for `horizon` steps.
 
-        Returns the raw observations (T, N, O), too, of which there are none (0, N, O) where nobody learns from them.
-        `visit(t)` is called before each step, to look around.
+        Also returns the raw observations (T, N, O) for `learn_scale`, or none, (0, N, O), if no scale is learnt.
+        `visit(t)` is called before step t.
         """
         envs, places = self.environments, (horizon, self.environments.num_envs)
         raw = np.empty((horizon if self.normalizer.enabled else 0, *envs.observation.shape), envs.spec.dtype)
@@ -79,12 +79,12 @@ class Paths:
         return rollout, raw
 
     def learn_scale(self, raw: np.ndarray) -> None:
-        """Learn the scale of observations from those of a rollout, which `follow` returned."""
+        """Learn the scale of observations from the raw ones that `follow` returned."""
         if len(raw):
             self.normalizer.update(raw)
 
     def abandon(self) -> None:
-        """Forget the episodes that have not ended."""
+        """Forget unfinished episodes."""
         self.episodes.abandon()
         self.reward_scaler.abandon()
 
@@ -102,6 +102,6 @@ class Paths:
 
 
 def refuse_too_many(steps: int, spec: ObservationSpec, normalizer: ObservationNormalizer) -> None:
-    """Raise `ConfigError` if a batch of so many steps would never fit into memory."""
+    """Raise `ConfigError` if a batch of this many steps can never fit into memory."""
     numbers = normalizer.dtype.itemsize + (spec.dtype.itemsize if normalizer.enabled else 0)
     refuse_oversized_batch(steps, BYTES + numbers * spec.size)

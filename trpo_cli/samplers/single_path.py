@@ -1,4 +1,4 @@
-"""Single path sampling (the TRPO paper, section 5.1): follow the policy, and keep what it saw and did."""
+"""Single path sampling (the TRPO paper, section 5.1): follow the policy, and keep what it sees and does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trpo_cli.seeding import torch_generator
 
 
 class SinglePath(PolicySampler):
-    """`steps_per_iteration` environment steps a rollout, over all environments side by side."""
+    """Rollouts of `steps_per_iteration` environment steps, over all environments side by side."""
 
     def __init__(
         self,

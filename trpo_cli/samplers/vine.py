@@ -36,10 +36,10 @@ MOST_ACTIONS = 1024  # of a discrete set, where every one is to be tried
 
 @dataclass(frozen=True)
 class Branches(Tensors, Sample):
-    """What the branches of S states, K each, came to."""
+    """Trunks, and K branches from each of S of their states."""
 
     trunk: Rollout
-    branch: Rollout  # (L, S * K): those of one state are neighbours; zero after a branch has ended
+    branch: Rollout  # (L, S * K), where branches of one state are neighbours; zero after a branch has ended
     log_weight: Tensor  # (S, K), log pi_old(a|s) - log q(a|s) of the first actions
 
     @property
@@ -49,8 +49,11 @@ class Branches(Tensors, Sample):
     def estimate(
         self, predict: Predict, advantage: Advantage, gamma: float, discount: float
     ) -> tuple[Estimates, Visited]:
-        """Q of a first action is the discounted return of its branch; a critic, if there is one, closes what was cut
-        off, and learns from the trunks by `advantage`."""
+        """Estimate Q of each first action by the discounted return of its branch.
+
+        The critic, if there is one, gives the value of branches that were cut off, and learns from the trunks by
+        `advantage`.
+        """
         branch, (states, actions) = self.branch, self.log_weight.shape
         value, next_value = branch.values(predict)
         q = monte_carlo(branch.reward, value, next_value, branch.terminated, branch.truncated, gamma)[0] + value[0]
@@ -68,7 +71,7 @@ class Branches(Tensors, Sample):
 
 
 class Vine(PolicySampler):
-    """Trunks along every environment; every step of trunks and branches counts."""
+    """Trunks in every environment, and branches from some of their states; all their steps count."""
 
     in_process = True
 
@@ -86,7 +89,7 @@ class Vine(PolicySampler):
         proposal: Literal["policy", "uniform"] | None,
         common_random_numbers: bool,
     ) -> None:
-        """`steps_per_iteration` is for trunks and branches together; where episodes end early, it takes less.
+        """`steps_per_iteration` is the most that trunks and branches take together; less if episodes end early.
 
         Raises `ConfigError` if nothing is left for the trunks, or the environments cannot be saved and restored.
         """
@@ -101,7 +104,7 @@ class Vine(PolicySampler):
         self.num_states, self.branch_length = num_states, branch_length
         self.common_random_numbers = common_random_numbers
         self.horizon = self._trunk_length(steps_per_iteration)
-        # Of the trunks only, since branches may end early.
+        # Counts the trunks only, since branches may end early.
         refuse_too_many(self.horizon * environments.num_envs, environments.spec, normalizer)
 
     @property
@@ -109,9 +112,9 @@ class Vine(PolicySampler):
         return self.paths.env_steps
 
     def _trunk_length(self, steps_per_iteration: int) -> int:
-        """What the branches leave for each trunk. Raises `ConfigError` if that is too little to choose states from."""
+        """Return the steps left for each trunk. Raises `ConfigError` if they are too few to choose states from."""
         num_envs, num_states = self.environments.num_envs, self.num_states
-        # Environments without a branch step on while others have one: what they do counts.
+        # Environments that have no branch left step along with the others, and their steps count.
         rounds = -(-num_states * self.actions_per_state // num_envs)
         branch_steps = rounds * num_envs * self.branch_length
         length = (steps_per_iteration - branch_steps) // num_envs
@@ -124,7 +127,7 @@ class Vine(PolicySampler):
         return length
 
     def _every_action(self, actions_per_state: int | str, proposal: str | None, env_id: str) -> Tensor:
-        """The actions (M, A) that a uniform proposal draws from; none where the policy itself proposes."""
+        """Return the actions (M, A) that a uniform proposal draws from; none if the policy itself proposes."""
         distribution = self.environments.distribution
         wants_all = actions_per_state == "all"
         if not isinstance(distribution, Categorical):
@@ -164,7 +167,7 @@ class Vine(PolicySampler):
 
     @torch.no_grad()
     def _first_actions(self, policy: Policy, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions (S, K, A) from the proposal, and log pi_old / q (S, K)."""
+        """Draw actions (S, K, A) from the proposal. Returns log pi_old / q (S, K), too."""
         distribution, shape = policy.distribution, (self.num_states, self.actions_per_state)
         parameters = policy.infer(observation)
         if self.tries_all:
@@ -179,12 +182,12 @@ class Vine(PolicySampler):
         return action, distribution.log_prob(parameters[:, None], action) - log_q
 
     def _branches(self, policy: Policy, states: list[Any], first: Tensor) -> Rollout:
-        """Run every branch to its end or `branch_length`, as many at a time as there are environments."""
+        """Follow every branch to its end or `branch_length`, as many at a time as there are environments."""
         envs, tries, length = self.environments, self.actions_per_state, self.branch_length
         count, common, generator = self.num_states * tries, self.common_random_numbers, self.paths.generator
         noise = policy.distribution.noise((length, self.num_states if common else count), generator).numpy()
         seeds = torch.randint(2**31, (self.num_states if common else count,), generator=generator).numpy()
-        stream = np.arange(count) // (tries if common else 1)  # of each branch: where its noise and its seed lie
+        stream = np.arange(count) // (tries if common else 1)  # index of each branch's noise and seed
         record = _Record(length, count, envs.spec, self.normalizer.dtype, first.flatten(0, 1).numpy())
         acting = Acting(envs, self.normalizer, policy)
         jobs, age = Jobs(count, envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
@@ -221,12 +224,12 @@ class Vine(PolicySampler):
 
 
 class _Record:
-    """What `count` branches, of at most `length` steps each, saw, did and were paid; zero where they have ended."""
+    """The steps of `count` branches, of at most `length` steps each; zero after a branch has ended."""
 
     def __init__(
         self, length: int, count: int, spec: ObservationSpec, dtype: np.dtype[Any], first: NDArray[Any]
     ) -> None:
-        """The branches begin with the actions `first` (count, A)."""
+        """`first` (count, A) are the actions that the branches begin with."""
         self.first = first
         self.observation = np.zeros((length, count, *spec.shape), dtype=dtype)
         self.action = np.zeros((length, *first.shape), dtype=first.dtype)
@@ -236,14 +239,14 @@ class _Record:
         self.last = np.zeros((count, *spec.shape), dtype=spec.dtype)
 
     def add(self, step: Step, age: NDArray[np.int64], jobs: Jobs) -> None:
-        """Note a step of the environments that are busy with a branch, which took `age` (N,) steps before."""
+        """Add a step of the environments that are busy with a branch, `age` (N,) steps after the branch began."""
         busy, at = jobs.busy, (age[jobs.busy], jobs.of[jobs.busy])
         self.observation[at], self.action[at], self.reward[at] = step.seen[busy], step.action[busy], step.reward[busy]
         self.terminated[at], self.truncated[at] = step.terminated[busy], step.truncated[busy]
         self.last[jobs.of[busy]] = step.reached[busy]
 
     def rollout(self, normalizer: ObservationNormalizer, scaler: RewardScaler) -> Rollout:
-        """The branches side by side (L, S * K), with observations and rewards on the scale reached."""
+        """Return the branches side by side (L, S * K), with rewards on the present scale."""
         length, count = self.reward.shape
         return Rollout(
             observation=torch.from_numpy(self.observation),

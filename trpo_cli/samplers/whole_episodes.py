@@ -1,9 +1,9 @@
-"""Whole episodes of many candidates, for methods that learn from returns alone.
+"""Whole episodes of many candidates, for methods that learn only from returns.
 
-The candidates of one generation meet the same episodes: the same initial states, the same random numbers inside the
-environment and, where actions are sampled, the same noise at the same time (common random numbers; PEGASUS, Ng & Jordan
-2000). So they differ by what they do and not by their luck, and a return depends neither on the number of environments
-nor on which of them played it.
+All candidates of a generation play the same episodes: the same initial states, the same random numbers inside the
+environment and, if actions are sampled, the same noise at the same time (common random numbers; PEGASUS, Ng & Jordan
+2000). They therefore differ in what they do rather than in luck, and a return depends neither on the number of
+environments nor on which of them played it.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class WholeEpisodes(Sampler):
         self.env_steps = 0
 
     def play(self, policy: Policy, thetas: Tensor) -> Tensor:
-        """The return (C,) float64 of each candidate `thetas` (C, D): raw, undiscounted, the mean of its episodes.
+        """Return the mean return (C,) float64 of each candidate `thetas` (C, D), raw and undiscounted.
 
-        What an environment does while others finish counts as steps, and as nothing else.
+        Environments that wait for others to finish keep stepping; these steps are counted, and ignored otherwise.
         """
         envs, each, count = self.environments, self.episodes_per_candidate, len(thetas) * self.episodes_per_candidate
         thetas, policy = thetas.float(), on_cpu(policy)
