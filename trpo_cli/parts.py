@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of 
 log = logging.getLogger("trpo_cli")
 R = TypeVar("R")
 INEXACT = "a resume will not be exact, and resets the environments: %s"
-LEARNING = ("normalizer", "reward_scaler", "sampler", "policy", "critic", "algorithm")  # the parts that change
+SCALES = ("normalizer", "reward_scaler")
+LEARNING = (*SCALES, "sampler", "policy", "critic", "algorithm")  # the parts that change
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Parts:
         """Restore what `state_dict` gave."""
         state = with_own_scales(state)
         for name in LEARNING:
-            if name in state:
+            if name in state or name not in SCALES:  # earlier versions had a scale only where a sampler used it
                 getattr(self, name).load_state_dict(state[name])
         if state["environments"] is not None:
             self.environments.load_state_dict(state["environments"])
