@@ -12,14 +12,13 @@ import pytest
 from conftest import quiet_make
 from exactness import exactly
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation, NormalizeObservation, TimeLimit
 
 from trpo_cli.envs.environments import Environments
+from trpo_cli.envs.in_turn import InTurn
 from trpo_cli.envs.make import Parallelism, Task
 from trpo_cli.envs.mujoco import contact_forces
 from trpo_cli.envs.mujoco.batch import MujocoBatch
-from trpo_cli.envs.slots import Slots
 from trpo_cli.envs.snapshot import obstacle, reseed, restore, save
 from trpo_cli.errors import EnvironmentFault
 
@@ -105,7 +104,7 @@ def told(infos: dict[str, Any], row: int) -> dict[str, Any]:
 
 def vector(env_id: str, kwargs: dict[str, Any], seed: int) -> Any:
     """Three environments in turn, in the middle of episodes."""
-    envs = SyncVectorEnv([lambda: quiet_make(env_id, **kwargs)] * 3, autoreset_mode=AutoresetMode.DISABLED, copy=False)
+    envs = InTurn(lambda index: quiet_make(env_id, **kwargs), 3)
     envs.reset(seed=seed)
     future(envs, [0, 1, 2], 33, seed)
     return envs
@@ -143,13 +142,13 @@ def test_a_batch_that_keeps_its_data_goes_on_too(env_id: str, monkeypatch: pytes
 @pytest.mark.parametrize(("env_id", "kwargs"), IN_TURN, ids=str)
 def test_environments_in_turn_go_on_bit_for_bit(env_id: str, kwargs: dict[str, Any]) -> None:
     envs, other = vector(env_id, kwargs, 0), vector(env_id, kwargs, 1)
-    assert Slots(envs).snapshot_obstacle() is None
-    saved = Slots(envs).save(np.array([2, 0]))
+    assert envs.snapshot_obstacle() is None
+    saved = envs.save(np.array([2, 0]))
     assert plain(saved)
     expected = future(envs, [2, 0], STEPS)
     assert any(len(step) == 2 for seen in expected for step in seen) or env_id.startswith("Ant")
     for where, rows in ((envs, [2, 1]), (other, [0, 1])):
-        Slots(where).restore(np.array(rows), saved)
+        where.restore(np.array(rows), saved)
         assert exactly(future(where, rows, STEPS), expected), rows
 
 
@@ -305,16 +304,15 @@ class Own(gymnasium.Env[Any, Any]):
 
 
 def test_an_environment_of_plain_data_works_by_itself() -> None:
-    envs = SyncVectorEnv([lambda: TimeLimit(Own(), 30)] * 3, autoreset_mode=AutoresetMode.DISABLED, copy=False)
+    envs = InTurn(lambda index: TimeLimit(Own(), 30), 3)
     envs.reset(seed=0)
     future(envs, [0, 1, 2], 20)
-    slots = Slots(envs)
-    assert slots.snapshot_obstacle() is None
-    saved = slots.save(np.array([0]))
+    assert envs.snapshot_obstacle() is None
+    saved = envs.save(np.array([0]))
     assert plain(saved)
     expected = future(envs, [0], STEPS)
     for row in (0, 2):
-        slots.restore(np.array([row]), saved)
+        envs.restore(np.array([row]), saved)
         assert exactly(future(envs, [row], STEPS), expected)
 
 
@@ -455,13 +453,13 @@ def test_an_environment_may_clone_what_it_hides() -> None:
     def make() -> Any:
         return FlattenObservation(FrameStackObservation(TimeLimit(Emulated(), 60), 4))
 
-    envs, other = (SyncVectorEnv([make] * 2, autoreset_mode=AutoresetMode.DISABLED, copy=False) for _ in range(2))
+    envs, other = (InTurn(lambda index: make(), 2) for _ in range(2))
     for seed, each in enumerate((envs, other)):
         each.reset(seed=seed)
-        assert Slots(each).snapshot_obstacle() is None
+        assert each.snapshot_obstacle() is None
         future(each, [0, 1], 20 + seed)
-    saved = Slots(envs).save(np.array([0]))
+    saved = envs.save(np.array([0]))
     expected = future(envs, [0], STEPS)
     for where, row in ((envs, 0), (envs, 1), (other, 1)):
-        Slots(where).restore(np.array([row]), saved)
+        where.restore(np.array([row]), saved)
         assert exactly(future(where, [row], STEPS), expected)

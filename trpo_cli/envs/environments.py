@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
+from trpo_cli.envs.backend import Backend
 from trpo_cli.envs.failure import Failure, describe_error
 from trpo_cli.envs.make import FASTEST, Parallelism, Task
-from trpo_cli.envs.mujoco.batch import MujocoBatch
-from trpo_cli.envs.slots import Slots
 from trpo_cli.envs.snapshot_check import has_layout_of, mismatch
 from trpo_cli.envs.spaces import action_decoder, observation_encoder, warn_of_scale
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
@@ -50,7 +48,7 @@ class Environments:
             envs, self.how, self._make_others = task.make(seeds, parallelism)
         except Failure as failure:
             raise self._fault(failure) from failure
-        self._envs: Any = envs
+        self._envs: Backend = envs
         self.spec, self._encode = observation_encoder(self._envs.single_observation_space, task.id)
         self.distribution, self._decode = action_decoder(self._envs.single_action_space, task.id)
         self.scale_warning = warn_of_scale(self._envs.single_action_space, task.id)
@@ -90,22 +88,23 @@ class Environments:
 
     def render(self) -> Any:
         """Draw the first environment, which needs `render_mode=rgb_array`: (H, W, 3). Raises whatever that raises."""
-        return self._envs.render()[0]
+        frames: Any = self._envs.render()
+        return frames[0]
 
     def snapshot_obstacle(self) -> str | None:
         """Return why the environments cannot be saved and restored exactly, or None if they can."""
-        return self._slots.snapshot_obstacle()  # type: ignore[no-any-return]
+        return self._envs.snapshot_obstacle()
 
     def resume_obstacle(self) -> str | None:
         """Return why the environments cannot be kept in a file and continue from it, or None if they can."""
-        return self._ask(self._slots.obstacle)  # type: ignore[no-any-return]
+        return self._ask(self._envs.file_obstacle)  # type: ignore[no-any-return]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state of all environments, for a file. There must be no `resume_obstacle`.
 
         Its format is the same whether environments step in turn or in worker processes; a native batch has its own.
         """
-        return {"steps": self.steps, "observation": self.observation.copy(), "envs": self._ask(self._slots.state_dict)}
+        return {"steps": self.steps, "observation": self.observation.copy(), "envs": self._ask(self._envs.state_dict)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned: whatever follows is bit for bit what would have followed then.
@@ -116,21 +115,16 @@ class Environments:
             raise mismatch("they are not the state of environments")
         if type(state["steps"]) is not int or not has_layout_of(state["observation"], self.observation):
             raise mismatch(f"their observations are not {self.num_envs} times {self.spec.size} numbers")
-        envs, one_by_one = state["envs"], not isinstance(self._envs, MujocoBatch)
-        if type(envs) is not (list if one_by_one else dict):
-            raise mismatch(f"they are {'' if one_by_one else 'not '}those of a MuJoCo batch; see sampler.vectorization")
-        if one_by_one and len(envs) != self.num_envs:
-            raise mismatch(f"there are {len(envs)} of them instead of {self.num_envs}")
-        self._ask(self._slots.load_state_dict, envs)
+        self._ask(self._envs.load_state_dict, state["envs"])
         self.steps, self.observation = state["steps"], state["observation"].copy()
 
     def save(self, rows: Rows) -> list[Saved]:
         """Return the whole states of the environments `rows` (K,). There must be no `snapshot_obstacle`."""
-        return [Saved(*pair) for pair in zip(self.observation[rows], self._slots.save(rows), strict=True)]
+        return [Saved(*pair) for pair in zip(self.observation[rows], self._envs.save(rows), strict=True)]
 
     def restore(self, rows: Rows, saved: Sequence[Saved]) -> None:
         """Put the `saved` states (K,) into the environments `rows` (K,), whichever they were saved from."""
-        self._slots.restore(rows, [one.state for one in saved])
+        self._envs.restore(rows, [one.state for one in saved])
         for row, one in zip(rows.tolist(), saved, strict=True):
             self.observation[row] = one.observation
 
@@ -139,7 +133,7 @@ class Environments:
 
         Two environments in the same state, with the same seed, have the same future under the same actions.
         """
-        self._slots.reseed(rows, seeds)
+        self._envs.reseed(rows, seeds)
 
     def rebuild(self, seeds: list[int]) -> None:
         """Replace the environments, whatever their condition, by new ones, and reset number i with `seeds[i]`."""
@@ -159,11 +153,6 @@ class Environments:
             self.task.close_safely(self._envs.close)
         finally:
             self._envs.closed = True
-
-    @property
-    def _slots(self) -> Any:
-        """The object that saves and restores the environments."""
-        return Slots(self._envs) if isinstance(self._envs, SyncVectorEnv) else self._envs
 
     def _ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
         """Call a method; its `Failure` becomes an error for the user."""

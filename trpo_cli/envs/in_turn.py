@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from numpy.typing import NDArray
 
+from trpo_cli.envs import snapshot
+from trpo_cli.envs.backend import Backend
 from trpo_cli.envs.failure import Failure
+from trpo_cli.envs.slot import Slot, check_number
 from trpo_cli.envs.watched import Watched
 
+log = logging.getLogger("trpo_cli")
+OTHER_GLOBALS = (
+    "this resume is not exact: the environments drew from global generators, each in its own process, but now they "
+    "share a process; see sampler.vectorization"
+)
 
-class InTurn(SyncVectorEnv[Any, Any]):
+
+class InTurn(SyncVectorEnv[Any, Any], Backend):
     """A vector environment without autoreset and without infos; `reset(options={"reset_mask": mask})` resets some."""
 
     def __init__(self, make: Callable[[int], Watched], num_envs: int) -> None:
@@ -43,3 +55,44 @@ class InTurn(SyncVectorEnv[Any, Any]):
                 failures.append(failure)
         for first in failures:
             raise first
+
+    def snapshot_obstacle(self) -> str | None:
+        return next(filter(None, map(snapshot.obstacle, self.envs)), None)
+
+    def file_obstacle(self) -> str | None:
+        return next(filter(None, (self._slot(row).file_obstacle() for row in range(self.num_envs))), None)
+
+    def save(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+        return [self._slot(row).save() for row in rows.tolist()]
+
+    def restore(self, rows: NDArray[np.int64], snapshots: Sequence[dict[str, Any]]) -> None:
+        for row, state in zip(rows.tolist(), snapshots, strict=True):
+            slot = self._slot(row)
+            slot.restore(state)
+            self._keep(row, slot)
+
+    def reseed(self, rows: NDArray[np.int64], seeds: Sequence[int]) -> None:
+        for row, seed in zip(rows.tolist(), seeds, strict=True):
+            snapshot.reseed(self.envs[row], seed)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return self.save(np.arange(self.num_envs))
+
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+        """Restore what `state_dict` of `InTurn` or `Workers` returned."""
+        check_number(state, self.num_envs)
+        for row, one in enumerate(state):
+            slot = self._slot(row)
+            slot.load(one)
+            self._keep(row, slot)
+        if any(one.get("globals", {}).get("drawn") for one in state):
+            log.warning("%s", OTHER_GLOBALS)
+
+    def _slot(self, row: int) -> Slot:
+        own: Any = self
+        return Slot(self.envs[row], own._env_obs[row], bool(own._autoreset_envs[row]))
+
+    def _keep(self, row: int, slot: Slot) -> None:
+        own: Any = self
+        own._env_obs[row] = slot.observation  # a reset of other environments returns it again
+        own._autoreset_envs[row] = slot.ended  # it refuses to step ended episodes

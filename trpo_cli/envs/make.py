@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
-from gymnasium.vector import VectorEnv
 
+from trpo_cli.envs.backend import Backend
 from trpo_cli.envs.closing import close_safely
 from trpo_cli.envs.failure import INTERRUPTS, Failure, describe_error
 from trpo_cli.envs.in_turn import InTurn
@@ -53,14 +53,14 @@ class Width:
     num_threads: Count | None = None
 
 
-Maker = Callable[[Sequence[int]], VectorEnv[Any, Any, Any]]
+Maker = Callable[[Sequence[int]], Backend]
 """Makes one environment for each seed."""
 
 
 class Vectorized(NamedTuple):
     """Environments side by side, how they run (for the log), and a function that makes others like them."""
 
-    envs: VectorEnv[Any, Any, Any]
+    envs: Backend
     how: str
     make_others: Maker
 

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from trpo_cli.envs.failure import Failure, as_failure
 from trpo_cli.envs.global_generators import WorkerGenerators
-from trpo_cli.envs.slots import Slot
+from trpo_cli.envs.slot import Slot
 from trpo_cli.envs.watched import Watched
 from trpo_cli.errors import UserError
 from trpo_cli.run.signals import SIGNALS
@@ -89,7 +89,7 @@ class _Worker:
         return float(reward), terminated, truncated
 
     def obstacle(self) -> str | None:
-        return self._slot.obstacle()
+        return self._slot.file_obstacle()
 
     def save(self) -> dict[str, Any]:
         return self._slot.save()

@@ -21,11 +21,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import CloudpickleWrapper, batch_space, iterate
 from numpy.typing import NDArray
 
+from trpo_cli.envs.backend import Backend
 from trpo_cli.envs.failure import Failure
+from trpo_cli.envs.slot import check_number
 from trpo_cli.envs.worker import CLOSED, GRACE, shared_array, work
 from trpo_cli.errors import ConfigError
 from trpo_cli.run.signals import SIGNALS, block_signals
@@ -39,7 +41,7 @@ START = 300.0  # seconds to make an environment, including imports
 CLOSE = 10.0  # seconds to close all environments
 
 
-class Workers(VectorEnv[Any, Any, Any]):
+class Workers(Backend):
     """A vector environment without autoreset, to be reset by `reset(options={"reset_mask": mask})`, and without infos.
 
     Every method raises `Failure` if a worker has died, does not answer in time, or its environment raises; after that,
@@ -107,16 +109,16 @@ class Workers(VectorEnv[Any, Any, Any]):
         """Why single environments cannot be saved and restored often: each time would take a message."""
         return "they run in worker processes"
 
-    def obstacle(self) -> str | None:
-        """Why one of them cannot be restored exactly from a file; None if all can."""
+    def file_obstacle(self) -> str | None:
         return next(filter(None, self._ask("obstacle")), None)
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """The complete states of all environments, in the format of `Slots.state_dict`."""
+        """Return the whole states of all environments, in the format of `InTurn.state_dict`."""
         return self._ask("save")
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        """Restore what `state_dict` of `Workers` or `Slots` returned. Raises `CheckpointError` if it does not match."""
+        """Restore what `state_dict` of `Workers` or `InTurn` returned."""
+        check_number(state, self.num_envs)
         self._ask("load", {row: (one,) for row, one in enumerate(state)})
 
     def close_extras(self, **kwargs: Any) -> None:

@@ -13,17 +13,18 @@ import gymnasium
 import mujoco  # type: ignore[import-untyped]
 import numpy as np
 from gymnasium.utils import seeding
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
 from trpo_cli.envs import generators
+from trpo_cli.envs.backend import Backend
 from trpo_cli.envs.mujoco.simulations import Array, Simulations, Terms
 from trpo_cli.envs.mujoco.tasks import TASKS
 from trpo_cli.envs.snapshot_check import has_layout_of, mismatch
 
 
-class MujocoBatch(VectorEnv[Any, Any, Any]):
+class MujocoBatch(Backend):
     """A vector environment without autoreset, to be reset by `reset(options={"reset_mask": mask})`."""
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012  as in Gymnasium
@@ -103,7 +104,7 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
         """None, since all simulations can be saved and restored."""
         return None
 
-    obstacle = snapshot_obstacle
+    file_obstacle = snapshot_obstacle
 
     def state_dict(self) -> dict[str, Any]:
         """The complete states of all environments, which have been reset, as a few tables (N, ...)."""
@@ -115,6 +116,8 @@ class MujocoBatch(VectorEnv[Any, Any, Any]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned. Raises `CheckpointError` if it does not match."""
+        if type(state) is not dict:
+            raise mismatch("they are not those of a MuJoCo batch; see sampler.vectorization")
         tables, states, elapsed = state.get("tables"), state.get("generators"), state.get("elapsed")
         own = [self._elapsed, *self._simulations.tables]
         if not (isinstance(tables, list) and isinstance(states, list) and len(states) == self.num_envs):
