@@ -1,9 +1,9 @@
 """The constrained problem of one update, as pure functions of a flat parameter vector theta.
 
-    maximise objective(theta)  subject to  mean KL(theta_old || theta) <= delta
+    maximise objective(theta)  subject to  KL(theta_old || theta) <= delta
 
-This is equation 12 of the TRPO paper, and equation 14 once samples stand for the expectations. Nothing here holds
-state, so a candidate that is rejected leaves nothing to undo.
+The constraint takes the mean KL over states (the TRPO paper, equation 12; equation 14 once samples stand for the
+expectations) or the largest one (equation 11). Nothing here holds state, so a rejected candidate leaves nothing to undo.
 """
 
 from __future__ import annotations
