@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trpo_cli.algos import Outcome
 from trpo_cli.algos.first_order import FirstOrder
-from trpo_cli.config.groups import CONF, options
+from trpo_cli.config.groups import CONF, find_options
 from trpo_cli.data import Batch
 from trpo_cli.run import checkpoint
 from trpo_cli.trust_region import step
@@ -188,7 +188,7 @@ def test_a_resumed_run_rounds_as_one_that_went_on() -> None:
     assert exactly(first.policy.state_dict(), second.policy.state_dict())
 
 
-@pytest.mark.parametrize("algo", thinned(3, options(CONF / "algo")))
+@pytest.mark.parametrize("algo", thinned(3, find_options(CONF / "algo")))
 def test_a_checkpoint_holds_all_but_the_environments(algo: str, tmp_path: Any) -> None:
     """Loaded into fresh parts, the state is whole: the next iteration on the same environments' states is the same.
 

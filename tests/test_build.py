@@ -46,7 +46,7 @@ def test_a_function_waits_for_its_positional_arguments() -> None:
 
 VALUES = [
     ({**LINEAR, "rigde": 1}, r"x.rigde: no such key; did you mean 'x.ridge'\?"),
-    ({**LINEAR, "colour": 1}, r"x.colour: no such key; known are: ridge"),
+    ({**LINEAR, "colour": 1}, r"x.colour: no such key; known keys are: ridge"),
     ({**LINEAR, "observation": 3}, r"x.observation: no such key"),
     ({**LINEAR, "ridge": -1}, r"x.ridge: got -1; it should be greater than 0"),
     ({**LINEAR, "ridge": "much"}, r"x.ridge: got 'much'; it should be a valid number"),
@@ -58,7 +58,7 @@ VALUES = [
     (MLP, r"x._target_: 'trpo_cli.models.policies.mlp.MLPPolicy' is no Critic"),
     ({"_target_": "trpo_cli.models.critics.explained_variance"}, r"x._target_: .* is no Critic"),
     ({"_target_": "trpo_cli.models.critics.Nothing"}, r"x._target_: .* cannot be found"),
-    ({"_target_": 5}, r"x._target_: '5' is in no package that parts are built from"),
+    ({"_target_": 5}, r"x._target_: '5' is not in a package that parts are built from"),
 ]
 
 
@@ -125,10 +125,10 @@ def test_a_plugin_is_allowed_only_when_named() -> None:
     node = {"_target_": "fractions.Fraction", "numerator": 1, "denominator": 2}
     assert build(node, "x", Fraction, ["fractions"]) == Fraction(1, 2)
     with pytest.raises(
-        ConfigError, match=r"if you trust that package, plugins=\[fractions\] allows it, --plugins fractions"
+        ConfigError, match=r"if you trust that package, plugins=\[fractions\] allows it, or --plugins fractions"
     ):
         build(node, "x", Fraction)
-    with pytest.raises(ConfigError, match=r"is in no package"):
+    with pytest.raises(ConfigError, match=r"is not in a package"):
         build(node, "x", Fraction, [""])
 
 

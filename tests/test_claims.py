@@ -12,11 +12,11 @@ import pytest
 from conftest import Command, composed
 from scipy import stats
 
-from trpo_cli.config.settings import flat
+from trpo_cli.config.settings import flatten
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.report.archive import archive
-from trpo_cli.report.content import Content, Options, content
-from trpo_cli.report.diagnostics import bounded, diagnostics, measured
+from trpo_cli.report.content import Content, Options, make_content
+from trpo_cli.report.diagnostics import compute_diagnostics, find_bounded_column, summarise
 from trpo_cli.report.measures import rises
 from trpo_cli.report.runs import EVALUATION, RECENT, RunRecord, find
 from trpo_cli.report.tables import Table
@@ -51,7 +51,7 @@ def group(folder: Path, task: str, algo: str, finals: list[float], column: str =
 
 def told(folder: Path, **options: Any) -> Content:
     """A report whose figures nobody draws."""
-    return content(find([folder]), Options(**options))
+    return make_content(find([folder]), Options(**options))
 
 
 def table(made: Content, name: str) -> list[dict[str, Any]]:
@@ -207,9 +207,13 @@ def test_an_archive_knows_what_all_rows_came_to(tmp_path: Path) -> None:
     archive(find([tmp_path / "run"]), tmp_path / "first")
     archive(find([tmp_path / "first"]), tmp_path / "second")
     (run,), (first,), (second,) = (find([tmp_path / name]) for name in ("run", "first", "second"))
-    assert (first.length(), run.length(), first.thinned(), run.thinned()) == (98, 1000, True, False)
-    assert measured(run) == measured(first) == measured(second)
-    assert measured(run)["largest KL / δ"] == diagnostics(run)["KL / δ"].max() > diagnostics(first)["KL / δ"].max()
+    assert (first.count_rows(), run.count_rows(), first.is_thinned(), run.is_thinned()) == (98, 1000, True, False)
+    assert summarise(run) == summarise(first) == summarise(second)
+    assert (
+        summarise(run)["largest KL / δ"]
+        == compute_diagnostics(run)["KL / δ"].max()
+        > compute_diagnostics(first)["KL / δ"].max()
+    )
     for threshold in np.linspace(1, 32, 63):
         exact = steps_to(threshold, run.rows[STEPS], run.rows[RETURN])
         assert exact == steps_to(threshold, *rises(run, RETURN)) == steps_to(threshold, *rises(second, RETURN))
@@ -258,9 +262,9 @@ def test_a_run_that_lost_no_row_needs_nothing_beside_it(tmp_path: Path) -> None:
 def test_the_kl_is_compared_with_delta_only_where_delta_bounds_it(overrides: tuple[str, ...], column: str) -> None:
     columns = ("policy/kl", "policy/max_kl", "trust_region/delta", "trust_region/backtracks")
     rows = {name: np.array([place + 1.0]) for place, name in enumerate(columns)}
-    record = RunRecord(Path("run"), "finished", settings=dict(flat(composed(*overrides))), rows=rows)
-    assert bounded(record) == column
-    assert diagnostics(record).get("KL / δ", [None])[0] == (None if column is None else rows[column][0] / 3)
+    record = RunRecord(Path("run"), "finished", settings=dict(flatten(composed(*overrides))), rows=rows)
+    assert find_bounded_column(record) == column
+    assert compute_diagnostics(record).get("KL / δ", [None])[0] == (None if column is None else rows[column][0] / 3)
 
 
 def test_the_headline_says_which_return_it_is_and_shows_the_others(tmp_path: Path) -> None:
@@ -275,7 +279,9 @@ def test_the_headline_says_which_return_it_is_and_shows_the_others(tmp_path: Pat
         "lags behind); beside it: the evaluation (the likeliest actions, the last one by then) and the training "
         "return of the last iteration (sampled actions, the episodes that ended in it)."
     )
-    assert "HalfCheetah-v4 trpo: of fewer than 200 episodes, the last 100 are half of a run" in made.notices[0]
+    assert (
+        "HalfCheetah-v4 trpo: with fewer than 200 episodes, the last 100 are at least half of a run" in made.notices[0]
+    )
     (row,) = table(told(tmp_path, metric=EVALUATION), "results")
     assert (row["final evaluation"], row["final training return"]) == (8, 4)
     assert not told(tmp_path, metric=EVALUATION).notices
@@ -286,10 +292,10 @@ def test_an_archive_below_a_folder_is_left_out_unless_it_is_named(trpo_report: C
     archive(find([tmp_path / "published"]), tmp_path / "runs" / "reference")
     done = trpo_report("runs")
     only = "error: runs holds no run: no metrics.csv, config.yaml or train.log at or below it"
-    assert done.err == f"{only}; of an archive there is a report if it is named: runs/reference"
+    assert done.err == f"{only}; to report on an archive, name it: runs/reference"
     group(tmp_path / "runs", "Hopper-v4", "trpo", [3.0])
     done = trpo_report("runs", "--out", "out")
-    assert done.out.startswith("runs/reference is an archive, and is left out: name it to have it in the report\n")
+    assert done.out.startswith("runs/reference is an archive and is left out; name it to include it in the report\n")
     assert (" trpo " in done.out, " ppo " in done.out) == (True, False)
     for folders in (("runs", "runs/reference"), ("runs/reference", "runs/Hopper-v4")):
         done = trpo_report(*folders, "--out", "out")

@@ -20,7 +20,7 @@ from conftest import TESTS, Command, small, thinned
 from exactness import exactly
 
 import trpo_cli
-from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, options
+from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, find_options
 from trpo_cli.run import checkpoint
 
 SHORT = (
@@ -50,7 +50,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 EXACT = ("cpi", "monotone_pi")  # for finite processes alone
-SAMPLED = [algo for algo in options(CONF / "algo") if algo not in EXACT]
+SAMPLED = [algo for algo in find_options(CONF / "algo") if algo not in EXACT]
 
 
 @pytest.mark.parametrize(("actions", "algo"), thinned(3, list(ENVIRONMENTS), SAMPLED))
@@ -136,7 +136,7 @@ def test_the_default_directory_names_task_algorithm_time_and_seed(trpo_train: Co
     assert {path.name for path in second.iterdir()} == FILES
 
 
-@pytest.mark.parametrize("algo", thinned(3, options(CONF / "algo")))
+@pytest.mark.parametrize("algo", thinned(3, find_options(CONF / "algo")))
 def test_the_same_seed_gives_the_same_bits(trpo_train: Command, tmp_path: Path, algo: str) -> None:
     exact = algo in EXACT
     overrides = small(f"algo={algo}", f"env={'FrozenLake-v1' if exact else 'Hopper-v4'}")
@@ -174,7 +174,7 @@ def test_a_run_is_never_overwritten(trpo_train: Command, tmp_path: Path) -> None
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     again = trpo_train("env=CartPole-v1", *SHORT, "hydra.run.dir=run", "seed=1")
     assert again.status == 1
-    assert "run holds a run already: resume=run continues it" in again.err
+    assert "run already holds a run: resume=run continues it" in again.err
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
@@ -213,7 +213,7 @@ MISTAKES = {
     ("algo.detla=0.01",): "algo.detla: no such key; did you mean 'algo.delta'?",
     ("algo=ppo", "algo.delta=0.01"): "algo.delta: no such key",
     ("+algo.detla=0.01",): "algo.detla: no such key; did you mean 'algo.delta'?",
-    ("+colour=red",): "colour: no such key; known are: seed, total_steps",
+    ("+colour=red",): "colour: no such key; known keys are: seed, total_steps",
     ("algo=trpo", "algo.delta=-1"): "algo.delta: got -1; it should be greater than 0",
     ("algo.delta=small",): "algo.delta: got 'small'; it should be a valid number",
     ("algo.gamma=1.5",): "algo.gamma: got 1.5; it should be less than or equal to 1",
@@ -223,8 +223,8 @@ MISTAKES = {
     ("algo/advantage=gea",): "algo/advantage: no option 'gea'; did you mean 'gae'?",
     ("seed=a",): "seed: got 'a'; it should be a valid integer",
     ("total_steps=0",): "total_steps: got 0; it should be greater than or equal to 1",
-    ("device=gpu",): "device: got 'gpu'; cpu, cuda and cuda:1 are such names",
-    ("device=meta",): "device: got 'meta'; cpu, cuda and cuda:1 are such names",
+    ("device=gpu",): "device: got 'gpu'; names such as cpu, cuda and cuda:1 fit",
+    ("device=meta",): "device: got 'meta'; names such as cpu, cuda and cuda:1 fit",
     (
         "sampler.vectorization=fast",
     ): "sampler.vectorization: got 'fast'; it should be 'auto', 'native', 'sync' or 'async'",
@@ -259,10 +259,10 @@ MISTAKES = {
     ("algo=ppo", "lr=0.1"): "lr: no such key; did you mean 'critic.learning_rate' or 'algo.learning_rate'?",
     ("every=3",): "every: no such key; did you mean 'eval.every' or 'checkpoint.every'?",
     ("logger=wandb", "logger.fail=1"): "logger.fail: no such key; there are: project, entity, group, mode",
-    ("-m", "algo=trpo,npg,"): "'algo=trpo,npg,': nothing follows its last comma; say algo=trpo,npg",
+    ("-m", "algo=trpo,npg,"): "'algo=trpo,npg,': nothing follows its last comma; write algo=trpo,npg",
     ("plugins=mine", "env=Mine-v0"): "plugins: got 'mine'; it should be a valid list, [mine]",
-    ("seed=0-4",): "seed: got '0-4'; it should be a valid integer; with -m, range(0,5) is each of these",
-    ("seed=1..3",): "with -m, range(1,4) is each of these",
+    ("seed=0-4",): "seed: got '0-4'; it should be a valid integer; with -m, range(0,5) runs each of these",
+    ("seed=1..3",): "with -m, range(1,4) runs each of these",
     (*PROBE, "env.id=Probe/Graph-v0"): "are Dict('a': Discrete(2)); supported are Box",
     (
         *PROBE,
@@ -271,12 +271,12 @@ MISTAKES = {
     (
         "plugins=[no_such_package]",
     ): "plugins: no module 'no_such_package' is installed; the directory of one of your own",
-    ("policy._target_=os.system",): "policy._target_: 'os.system' is in no package that parts are built from",
+    ("policy._target_=os.system",): "policy._target_: 'os.system' is not in a package that parts are built from",
     ("policy=null",): "policy: every run has one; only the groups experiment and logger can be empty",
     ("eval=3",): "eval: got 3; it should hold every, episodes, max_episode_steps",
     ("~total_steps",): "total_steps",
     ("~eval.every",): "eval.every: missing",
-    ("plugins=['']",): "plugins: '' is no name of a module",
+    ("plugins=['']",): "plugins: '' is not the name of a module",
     ("seed=[1",): "'seed=[1' cannot be read",
     ("hydra.run.dir=/proc/nowhere",): "/proc/nowhere: No such file or directory",
     ("hydra.run.dir=",): "hydra.run.dir: is empty; it takes a directory",
@@ -287,87 +287,91 @@ MISTAKES = {
     ("env=Nowhere-v0",): "any id that is registered with Gymnasium will do; plugins=[PACKAGE] imports a package",
     ("env=[Hopper-v4]",): "a group takes the name of one of its options; -m and commas run several",
     ("algo=ppo", "algo/metric=identity"): (
-        "algo/metric: no part of this algorithm; it has algo/advantage, algo/surrogate\n"
+        "algo/metric: no such part of this algorithm; it has algo/advantage, algo/surrogate\n"
     ),
     ("algo/surogate=clipped",): "algo/surogate: no such group; did you mean 'algo/surrogate'?",
     ("experiment=paper/cartpoles",): "experiment: no option 'paper/cartpoles'; did you mean 'paper/cartpole'?",
-    ("+algo=trpo",): "algo: is chosen twice; a group takes no + before it",
-    ("+algo/step=fixed",): "algo/step: is chosen twice; a group takes no + before it",
+    ("+algo=trpo",): "algo: is chosen twice; leave out the +",
+    ("+algo/step=fixed",): "algo/step: is chosen twice; leave out the +",
     ("seed=1,2",): "seed: got several values; -m runs each of them",
     ("seed=range(3)",): "seed=range(3): stands for several values; -m runs each of them",
     ("algo=trpo,ppo",): "algo: got several values; -m runs each of them",
     ("--hlep",): "unrecognized arguments: --hlep; did you mean '--help'?",
     ("--multi",): "unrecognized arguments: --multi; did you mean '--multirun'?",
-    ("--algo=trpo",): "--algo=trpo: keys and groups take no dashes; say algo=trpo",
-    ("--seed", "3"): "--seed: keys and groups take no dashes; say seed=3",
+    ("--algo=trpo",): "--algo=trpo: keys and groups take no dashes; write algo=trpo",
+    ("--seed", "3"): "--seed: keys and groups take no dashes; write seed=3",
     ("--cfg", "jobs"): "argument --cfg/-c: invalid choice: 'jobs'",
     ("--config-dir", "nowhere"): "--config-dir: there is no directory",
-    ("seed", "=", "1"): "'seed': an override has no spaces around '='; say seed=1",
-    ("seed", "=1"): "'seed': an override has no spaces around '='; say seed=1",
-    ("seed=", "1"): "'1' is no override: these are GROUP=OPTION and KEY=VALUE",
-    ("algo==trpo",): "'algo==trpo': '=' stands there twice; say algo=trpo",
-    ("algo:trpo",): "'algo:trpo': a value stands behind '='; say algo=trpo",
+    ("seed", "=", "1"): "'seed': an override has no spaces around '='; write seed=1",
+    ("seed", "=1"): "'seed': an override has no spaces around '='; write seed=1",
+    ("seed=", "1"): "'1' is not an override: overrides are GROUP=OPTION and KEY=VALUE",
+    ("algo==trpo",): "'algo==trpo': '=' occurs twice; write algo=trpo",
+    ("algo:trpo",): "'algo:trpo': a value follows '='; write algo=trpo",
     ("hopper",): "did you mean env=Hopper-v4 or env=Hopper-v5?",
     ("vine",): "did you mean sampler=vine?",
     ("total_steps=1.5",): "total_steps: got 1.5; it should be a valid integer",
-    ("--seed",): "--seed: keys and groups take no dashes; say seed=VALUE",
-    ("--total-steps", "1000"): "--total-steps: keys and groups take no dashes; say total_steps=1000",
-    ("--num_envs=4",): "--num_envs=4: keys and groups take no dashes; say num_envs=4",
-    ("--delta", "0.1"): "--delta: keys and groups take no dashes; say delta=0.1",
-    ("-help",): "an option of several letters has two dashes; did you mean '--help'?",
-    ("help",): "'help' is no override: these are GROUP=OPTION and KEY=VALUE; did you mean --help?",
+    ("--seed",): "--seed: keys and groups take no dashes; write seed=VALUE",
+    ("--total-steps", "1000"): "--total-steps: keys and groups take no dashes; write total_steps=1000",
+    ("--num_envs=4",): "--num_envs=4: keys and groups take no dashes; write num_envs=4",
+    ("--delta", "0.1"): "--delta: keys and groups take no dashes; write delta=0.1",
+    ("-help",): "a long option begins with two dashes; did you mean '--help'?",
+    ("help",): "'help' is not an override: overrides are GROUP=OPTION and KEY=VALUE; did you mean --help?",
     ("version",): "did you mean --version?",
     ("--foo",): "unrecognized arguments: --foo\n",
-    ("--resolve",): "--resolve: goes with --cfg job",
-    ("--experimental-rerun", "x"): "--experimental-rerun: is of Hydra's own; resume=DIR goes on with a run",
+    ("--resolve",): "--resolve: takes effect only with --cfg job",
+    ("--experimental-rerun", "x"): "--experimental-rerun: is not supported; resume=DIR resumes a run",
     ("--config-name", "x"): "there is one configuration; --config-dir DIR adds options to it",
-    ("env", "CartPole-v1"): "'env': '=' stands between a name and its value; say env=CartPole-v1",
-    ("seed=0,", "1"): "'1': values are listed without spaces; say seed=0,1",
-    ("policy.hidden_sizes=[32", "32]"): "'32]': values are listed without spaces; say policy.hidden_sizes=[32,32]",
+    ("env", "CartPole-v1"): "'env': a name and its value are joined by '='; write env=CartPole-v1",
+    ("seed=0,", "1"): "'1': values are listed without spaces; write seed=0,1",
+    ("policy.hidden_sizes=[32", "32]"): "'32]': values are listed without spaces; write policy.hidden_sizes=[32,32]",
     ("~algo",): "algo: every run has one; only the groups experiment and logger can be empty",
-    ("hydra.run.dir=~/x",): "'hydra.run.dir=~/x': a shell leaves this ~ alone; say hydra.run.dir=/",
+    ("hydra.run.dir=~/x",): "'hydra.run.dir=~/x': the shell does not expand this ~; write hydra.run.dir=/",
     ("-m", "seed=0,1", "sweep.resume="): "sweep.resume: is empty; it takes a directory",
-    ("env.id.a=3",): "env.id.a: no such key; env.id is a value, and has none",
+    ("env.id.a=3",): "env.id.a: no such key; env.id is a value and has no keys",
     ("hidden_sizes=[8]",): "hidden_sizes: no such key; did you mean 'policy.hidden_sizes' or 'critic.hidden_sizes'?",
-    ("policy.hidden_sizes=(8,8)",): "lists have square brackets; say policy.hidden_sizes=[8,8]",
+    ("policy.hidden_sizes=(8,8)",): "lists have square brackets; write policy.hidden_sizes=[8,8]",
     ("policy.hidden_sizes=8,8",): "-m runs each of them, and a list is written policy.hidden_sizes=[8,8]",
     ("algo.delta=0,01",): "-m runs each of them, and one number is written with a point, algo.delta=0.01",
     ("total_steps=1,000,000",): "-m runs each of them, and one number is written total_steps=1_000_000",
     ("total_steps=1M",): "total_steps: got '1M'; it should be a valid integer, 1_000_000",
     ("algo.delta='0.01'",): "algo.delta: got '0.01'; it should be a valid number, without quotes: 0.01",
-    ("algo.delta=nan",): "algo.delta: got nan; it should be less than inf, and this is no number",
+    ("algo.delta=nan",): "algo.delta: got nan; it should be less than inf, and this is not a number",
     ("update_threads=5000",): "update_threads: got 5000; it should be less than or equal to 1024",
     ("hydra.run.dri=x",): "hydra.run.dri: no such key; did you mean 'hydra.run.dir'?",
     ("run.dir=x",): "run: no such key; did you mean 'hydra.run.dir' or 'hydra.sweep.dir'?",
     ("metric=identity",): "metric: no such key; did you mean 'algo/metric'?",
-    ("algo/metric.damping=1",): "'algo/metric.damping=1': a slash is for groups; say algo.metric.damping=1",
-    ("env=größe",): "are quoted twice; say \"env='größe'\"",
+    ("algo/metric.damping=1",): "'algo/metric.damping=1': a slash is for groups; write algo.metric.damping=1",
+    ("env=größe",): "are quoted twice; write \"env='größe'\"",
     ("-m", "seed=rang(2)"): "'seed=rang(2)': there is no rang(); did you mean 'range'?",
-    ("-m", "seed=,0"): "'seed=,0': nothing stands before its first comma; say seed=0",
+    ("-m", "seed=,0"): "'seed=,0': nothing precedes its first comma; write seed=0",
     ("-m", "seed=range(0)"): "nothing to run: one of the keys has no values",
     (
         "-m",
         "env=CartPole-v1",
         "seed=[0,1]",
     ): "seed: got [0, 1]; it should be a valid integer; with -m, 0,1 are several runs",
-    ("-m", "env=CartPole-v1", "seed=0-4"): "it should be a valid integer; with -m, range(0,5) is each of these",
+    ("-m", "env=CartPole-v1", "seed=0-4"): "it should be a valid integer; with -m, range(0,5) runs each of these",
     ("env.kwargs=3",): "env.kwargs: got 3; it should be a valid dictionary, {NAME: VALUE}",
-    ("logger=none",): "logger: no option 'none'; logger=null is none",
+    ("logger=none",): "logger: no option 'none'; logger=null chooses none",
     ("logger.project=x",): "logger: has no keys before an option is chosen: logger=wandb",
     ("hydra/launcher=joblib",): "hydra/launcher=joblib: applies to sweeps only; add -m (--multirun) to run one",
     ("hydra/sweeper=optuna",): "hydra/sweeper=optuna: applies to sweeps only; add -m (--multirun) to run one",
-    ("-m", "seed=0,1", "hydra.sweeper.n_trials=3"): "hydra.sweeper.n_trials: is of a search, with hydra/sweeper=optuna",
-    ("-m", "hydra/sweeper/pruner=none"): "hydra/sweeper/pruner: is of a search, with -m hydra/sweeper=optuna",
+    (
+        "-m",
+        "seed=0,1",
+        "hydra.sweeper.n_trials=3",
+    ): "hydra.sweeper.n_trials: applies only to a search, with hydra/sweeper=optuna",
+    ("-m", "hydra/sweeper/pruner=none"): "hydra/sweeper/pruner: applies only to a search, with -m hydra/sweeper=optuna",
     ("seed=${nowhere}",): "'${nowhere}' refers to no key",
     ("seed=${oc.env:NO_SUCH_VARIABLE}",): "Environment variable 'NO_SUCH_VARIABLE' not found",
-    ("resume=true",): "there is no config.yaml in it; resume=auto goes on with the run of the same command line",
+    ("resume=true",): "there is no config.yaml in it; resume=auto resumes the run of the same command line",
     ("plugins=mine",): "plugins: got 'mine'; it should be a valid list, [mine]",
     ("algo=cem", "sampler=single_path"): "sampler=single_path does not go with algo=cem: sampler=whole_episodes does",
     ("algo=cpi", "env=FrozenLake-v1", "critic=mlp"): "critic=mlp does not go with algo=cpi: critic=zero does",
     ("policy._target_=my_package.Mine",): "plugins=[my_package] allows it, --plugins my_package of trpo-eval",
 }
 
-A_NAME = re.compile(r"no such (key|group)|no option|no part|is no override|unrecognized|invalid choice")
+A_NAME = re.compile(r"no such (key|group|part)|no option|is not an override|unrecognized|invalid choice")
 
 
 @pytest.mark.parametrize("overrides", MISTAKES, ids=" ".join)
@@ -377,7 +381,7 @@ def test_a_mistake_is_said_in_a_few_lines(trpo_train: Command, tmp_path: Path, o
     assert done.status == 1
     assert MISTAKES[overrides] in done.err
     assert len(done.err.splitlines()) <= 6
-    assert ("--help lists what there is" in done.err) is bool(A_NAME.search(done.err))
+    assert ("--help lists all" in done.err) is bool(A_NAME.search(done.err))
     assert "Traceback" not in done.err
     assert done.out == ""
     assert list(tmp_path.iterdir()) == []
@@ -413,7 +417,7 @@ def test_an_unknown_key_in_a_users_own_yaml_is_found_there(trpo_train: Command, 
     (tmp_path / "mine" / "algo" / "wide.yaml").write_text("defaults: [trpo, _self_]\ndleta: 0.1\n")
     done = trpo_train("--config-dir", "mine", "algo=wide")
     assert (
-        "algo.dleta: no such key; did you mean 'algo.delta'?\nit stands in mine/algo/wide.yaml, line 2, column 1\n"
+        "algo.dleta: no such key; did you mean 'algo.delta'?\nit is set in mine/algo/wide.yaml, line 2, column 1\n"
         in done.err
     )
 
@@ -483,8 +487,8 @@ PLACES = {
     ("trpo-train", "resume=runs/abd/train.log"): "there is no config.yaml in it; did you mean 'runs/abd'?",
     ("trpo-train", "resume=runs/abd", "delta=1"): "delta: no such key; did you mean 'algo.delta'?",
     ("trpo-train", "resume=runs/abd", "algo.detla=1"): "algo.detla: no such key; did you mean 'algo.delta'?",
-    ("trpo-train", "hydra.run.dir=file"): "hydra.run.dir: file is a file, and this takes a directory",
-    ("trpo-train", "hydra.run.dir=sweep"): "sweep holds a sweep: hydra.run.dir=DIR begins a run elsewhere",
+    ("trpo-train", "hydra.run.dir=file"): "hydra.run.dir: file is a file, but this key takes a directory",
+    ("trpo-train", "hydra.run.dir=sweep"): "sweep holds a sweep: hydra.run.dir=DIR starts a run elsewhere",
     (
         "trpo-train",
         "-m",
@@ -495,10 +499,10 @@ PLACES = {
     ("trpo-eval", "runs/abc"): "runs/abc is not a run directory, since it has no config.yaml; did you mean 'runs/abd'?",
     ("trpo-eval", "runs/abd/checkpoints"): "it has no config.yaml; did you mean 'runs/abd'?",
     ("trpo-eval", ""): "argument RUN: is empty",
-    ("trpo-eval", "runs/abd", "--episodes", "a"): "argument --episodes: 'a' is no whole number",
-    ("trpo-eval", "runs/abd", "--episodes", "1.5"): "argument --episodes: '1.5' is no whole number",
-    ("trpo-eval", "runs/abd", "--video-episodes", "2"): "--video-episodes: is of --video FILE.mp4",
-    ("trpo-eval", "--plugins", "x", "runs/abd"): "--plugins takes all that follows it, so RUN stands before it",
+    ("trpo-eval", "runs/abd", "--episodes", "a"): "argument --episodes: 'a' is not a whole number",
+    ("trpo-eval", "runs/abd", "--episodes", "1.5"): "argument --episodes: '1.5' is not a whole number",
+    ("trpo-eval", "runs/abd", "--video-episodes", "2"): "--video-episodes: takes effect only with --video FILE.mp4",
+    ("trpo-eval", "--plugins", "x", "runs/abd"): "--plugins takes everything that follows it, so put RUN before it",
     ("trpo-eval", "runs/abd", "--foo"): "unrecognized arguments: --foo\n",
     ("trpo-report", "file"): "file is a file; a run directory fits, or a folder of them",
     ("trpo-report", "runs/abd", "seed=1"): "seed=1 is no folder; a run directory fits, or a folder of them",
@@ -554,7 +558,7 @@ def test_help_is_ours_and_complete(trpo_train: Command, tmp_path: Path) -> None:
     done = trpo_train("--help")
     assert done.status == 0
     for group in (*GROUPS, *OF_SWEEPS):
-        for name in options(CONF / group):
+        for name in find_options(CONF / group):
             assert f" {name}" in done.out
     assert "algo/advantage" in done.out
     assert "powered by" not in done.out
@@ -600,7 +604,7 @@ def test_a_signal_ends_the_run_after_a_checkpoint(
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == status, err
-    assert f"stopped by {signal.Signals(number).name}; the last checkpoint is of step" in err
+    assert f"stopped by {signal.Signals(number).name}; the last checkpoint is from step" in err
     newest = checkpoint.load_newest(tmp_path / "run" / "checkpoints")
     assert newest.state["sampler"]["env_steps"] == int(rows(tmp_path / "run")[-1]["env_steps"]) > 0
 

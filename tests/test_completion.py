@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-from trpo_cli.cli.completion import candidates
-from trpo_cli.config.groups import CONF, options
+from trpo_cli.cli.completion import list_candidates
+from trpo_cli.config.groups import CONF, find_options
 
 ASKS = {
     "trpo-train algo=trpo_p": ["algo=trpo_penalty"],
@@ -45,20 +45,20 @@ def test_what_could_stand_next(line: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     for name in ("runs", "run one", "other"):
         (tmp_path / name).mkdir()
-    assert candidates(line) == ASKS[line]
+    assert list_candidates(line) == ASKS[line]
 
 
 def test_an_empty_word_has_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert {"algo=", "algo.", "env=", "seed=", "eval."} <= set(candidates("trpo-train "))
-    assert candidates("trpo-train critic=") == [f"critic={name}" for name in options(CONF / "critic")]
+    assert {"algo=", "algo.", "env=", "seed=", "eval."} <= set(list_candidates("trpo-train "))
+    assert list_candidates("trpo-train critic=") == [f"critic={name}" for name in find_options(CONF / "critic")]
 
 
 def test_options_of_the_user_s_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine" / "env").mkdir(parents=True)
     (tmp_path / "mine" / "env" / "Mine-v0.yaml").touch()
-    assert candidates("trpo-train --config-dir mine env=Mi") == ["env=Mine-v0"]
+    assert list_candidates("trpo-train --config-dir mine env=Mi") == ["env=Mine-v0"]
 
 
 def test_an_answer_needs_neither_torch_nor_gymnasium() -> None:

@@ -17,12 +17,12 @@ import yaml  # type: ignore[import-untyped]
 from compositions import LISTING, TASKS, read
 from conftest import built, composed, small, thinned
 
-from trpo_cli.config.groups import CONF, PART_GROUPS, options
+from trpo_cli.config.groups import CONF, PART_GROUPS, find_options
 from trpo_cli.config.sections import is_title, parse_title
 from trpo_cli.errors import ConfigError
 from trpo_cli.parts import build_parts, root_settings
 
-ALGORITHMS = options(CONF / "algo")
+ALGORITHMS = find_options(CONF / "algo")
 MUJOCO = [
     "Ant",
     "HalfCheetah",
@@ -64,7 +64,7 @@ def iterates(*overrides: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "critic", "algo"), thinned(7, options(CONF / "policy"), options(CONF / "critic"), SAMPLED)
+    ("policy", "critic", "algo"), thinned(7, find_options(CONF / "policy"), find_options(CONF / "critic"), SAMPLED)
 )
 def test_every_algorithm_takes_every_critic_and_policy(algo: str, critic: str, policy: str) -> None:
     if critic == "shared" and (algo not in SHARING or policy == "tabular"):
@@ -73,7 +73,7 @@ def test_every_algorithm_takes_every_critic_and_policy(algo: str, critic: str, p
     iterates(f"algo={algo}", f"critic={critic}", f"policy={policy}", f"env={task}")
 
 
-@pytest.mark.parametrize(("policy", "algo"), thinned(2, options(CONF / "policy"), sorted(EXACT | SEARCHES)))
+@pytest.mark.parametrize(("policy", "algo"), thinned(2, find_options(CONF / "policy"), sorted(EXACT | SEARCHES)))
 def test_methods_without_a_gradient_take_every_policy_they_can(algo: str, policy: str) -> None:
     if algo in EXACT and policy != "tabular":
         pytest.skip("refused, as test_tabular says")
@@ -132,7 +132,7 @@ def covered(title: str, task: str) -> list[str]:
 @pytest.mark.parametrize(("name", "title"), [(name, title) for name, title, _ in SECTIONS])
 def test_the_title_of_every_section_names_options(name: str, title: str) -> None:
     for group, names in parse_title(title).items():
-        known = TASKS if group == "env" else options(CONF / group)
+        known = TASKS if group == "env" else find_options(CONF / group)
         assert all(fnmatch.filter(known, pattern) for pattern in names)
 
 
@@ -184,7 +184,7 @@ def test_a_directory_of_the_user_s_adds_tuned_settings(tmp_path: Path) -> None:
 
 
 MISTAKEN = {
-    "algos=trpo:\n  seed: 1\n": "'algos=trpo': the title of a section is GROUP=OPTION,OPTION, once or more",
+    "algos=trpo:\n  seed: 1\n": "'algos=trpo': the title of a section is one or more GROUP=OPTION,OPTION",
     "algo=trpo sampler:\n  seed: 1\n": "'algo=trpo sampler': the title of a section",
     "algo=trpo,:\n  seed: 1\n": "'algo=trpo,': the title of a section",
     "algo=trpo: 5\n": "'algo=trpo': a section holds settings, KEY: VALUE, and chooses no options",

@@ -221,6 +221,6 @@ def test_a_misfit_ends_the_run_at_once(trpo_train: Command, tmp_path: Any) -> No
     done = trpo_train(*careless, "sampler.num_envs=2", "sampler.vectorization=sync", "hydra.run.dir=run")
     assert done.status == 1
     assert done.err.count("reward is not one number at step 1 of environment 0: one (str)") == 1
-    assert done.err.endswith("the checkpoint of step 0 is whole")
+    assert done.err.endswith("the checkpoint of step 0 is intact")
     assert "dropped" not in done.err
     assert (tmp_path / "run" / "checkpoints" / "step_000000000000.safetensors").exists()

@@ -118,7 +118,7 @@ def test_a_package_that_announces_itself_is_found(
     monkeypatch.syspath_prepend(tmp_path)  # forgets what was found
     (tmp_path / "site" / "my_lab-1.dist-info" / "entry_points.txt").write_text("")
     refused = trpo_eval("run", "--episodes", "1")
-    assert "'my_lab.policies.Wide' is in no package that parts are built from" in refused.err
+    assert "'my_lab.policies.Wide' is not in a package that parts are built from" in refused.err
 
 
 @pytest.mark.usefixtures("forgotten")
@@ -157,7 +157,10 @@ def test_a_plugin_that_is_not_on_the_python_path(trpo_train: Command, trpo_eval:
     played = trpo_eval("run", "--plugins", "beside_us")
     assert "beside_us.py is not on the Python path: PYTHONPATH=. trpo-eval ..." in played.err
     assert "PYTHONPATH=DIR trpo-train ..." in trpo_train("plugins=[nowhere_at_all]", "env=CartPole-v1").err
-    for name, said in (("beside_us.py", "say beside_us"), ("./beside_us", "neither '/' nor '.py' in it; say MODULE")):
+    for name, said in (
+        ("beside_us.py", "write beside_us"),
+        ("./beside_us", "neither '/' nor '.py'; write MODULE"),
+    ):
         assert said in trpo_train(f"plugins=[{name}]", "env=CartPole-v1").err
 
 

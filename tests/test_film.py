@@ -60,7 +60,7 @@ def test_what_cannot_be_filmed_is_said(trpo_train: Command, trpo_eval: Command, 
     assert trpo_train(*PAINTED, "env.id=Probe/Constant-v0", "hydra.run.dir=blind").status == 0
     done = trpo_eval("blind", *PLAYED[1:], "--video", "new.mp4")
     assert "Probe/Constant-v0 cannot be filmed: it needs render mode rgb_array, but offers none" in done.err
-    assert "for one run, and these are 2" in trpo_eval("run", "blind", "--video", "new.mp4").err
+    assert "films one run, but 2 were given" in trpo_eval("run", "blind", "--video", "new.mp4").err
     assert not list(tmp_path.glob("*new*"))
 
 

@@ -170,8 +170,8 @@ def test_a_run_with_the_only_one(
     only = ("env.id=Probe/Single-v0", f"env.kwargs={{folder: {seats}}}", "sampler.num_envs=1", "eval.every=32")
     done = trpo_train(*SMALL, *only)
     assert done.status == 0, done.err
-    assert done.err.count("this evaluation is left out") == 1
-    assert "no other Probe/Single-v0 can be made beside those that train: env.id: Probe/Single-v0 cannot" in done.err
+    assert done.err.count("this evaluation is skipped") == 1
+    assert "no Probe/Single-v0 can be made for the evaluation: env.id: Probe/Single-v0 cannot" in done.err
     assert trpo_train("resume=run", "plugins=[probes]", "total_steps=128").status == 0
     table = rows(tmp_path / "run")
     assert [row["eval/episode_return_mean"] for row in table] == [""] * 4

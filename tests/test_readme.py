@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-from trpo_cli.config.groups import CONF, options
+from trpo_cli.config.groups import CONF, find_options
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -181,4 +181,4 @@ def test_the_pages_of_folders_name_what_is_in_them() -> None:
         "policy",
         "sampler",
     ):
-        assert [name for name in options(CONF / group) if f"`{name}`" not in PAGES["conf/README.md"]] == []
+        assert [name for name in find_options(CONF / group) if f"`{name}`" not in PAGES["conf/README.md"]] == []

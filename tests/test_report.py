@@ -16,12 +16,12 @@ import pytest
 from conftest import Command
 from numpy.testing import assert_allclose
 
-from trpo_cli.report.archive import kept
-from trpo_cli.report.content import Options, content
-from trpo_cli.report.diagnostics import diagnostics
+from trpo_cli.report.archive import select_rows
+from trpo_cli.report.content import Options, make_content
+from trpo_cli.report.diagnostics import compute_diagnostics
 from trpo_cli.report.groups import natural_key
 from trpo_cli.report.measures import curve, series
-from trpo_cli.report.published import published
+from trpo_cli.report.published import find_published
 from trpo_cli.report.runs import RunRecord, find
 from trpo_cli.run.lock import Lock, is_held
 from trpo_cli.run.state import RETURN
@@ -307,7 +307,7 @@ def test_steps_to_a_threshold(trpo_report: Command, tmp_path: Path) -> None:
     (row,) = rows_of(tmp_path / "out" / "efficiency.csv")
     assert (row["threshold"], row["runs that reach it"], row["median steps"]) == ("11.0", "0 of 3", "")
     done = trpo_report("runs", "--out", "out", "--threshold", "Hoper-v4=11")
-    assert done.err == "error: --threshold: no run is of the task 'Hoper-v4'; did you mean 'Hopper-v4'?"
+    assert done.err == "error: --threshold: no run has the task 'Hoper-v4'; did you mean 'Hopper-v4'?"
     assert "got 'much'; a return fits" in trpo_report("runs", "--out", "out", "--threshold", "much").err
 
 
@@ -333,10 +333,10 @@ def test_published_numbers_stand_beside_ours(trpo_report: Command, tmp_path: Pat
 
 
 def test_published_numbers_are_found_whatever_the_version_of_a_task() -> None:
-    assert published("Hopper-v5") == published("Hopper-v4")
-    assert {number.algo for number in published("Ant-v4")} == {"trpo", "npg", "ppo"}
-    assert published("ALE/Breakout-v5")[0].value == 10.8
-    assert not published("Nowhere-v4")
+    assert find_published("Hopper-v5") == find_published("Hopper-v4")
+    assert {number.algo for number in find_published("Ant-v4")} == {"trpo", "npg", "ppo"}
+    assert find_published("ALE/Breakout-v5")[0].value == 10.8
+    assert not find_published("Nowhere-v4")
 
 
 def test_diagnostics_of_a_trust_region(trpo_report: Command, tmp_path: Path) -> None:
@@ -345,8 +345,8 @@ def test_diagnostics_of_a_trust_region(trpo_report: Command, tmp_path: Path) -> 
     (tmp_path / "runs" / "a" / "metrics.csv").write_text(f"{columns}\n100,1,0.005,0,1\n200,3,0.015,3,0\n")
     written(tmp_path / "runs" / "b", "Hopper-v4", "ppo", 0, ["1.0", "3.0"])
     first, second = find([tmp_path / "runs"])
-    np.testing.assert_allclose(diagnostics(first)["KL / δ"], [0.5, 1.5])
-    assert not diagnostics(second)
+    np.testing.assert_allclose(compute_diagnostics(first)["KL / δ"], [0.5, 1.5])
+    assert not compute_diagnostics(second)
     assert trpo_report("runs", "--out", "out").status == 0
     (row,) = rows_of(tmp_path / "out" / "diagnostics.csv")
     assert (row["median KL / δ"], row["share of KL > δ"], row["mean backtracks"]) == ("1.0", "0.5", "1.5")
@@ -370,7 +370,7 @@ def test_what_is_no_report_is_not_overwritten(trpo_report: Command, tmp_path: Pa
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "results.csv").write_text("precious")
     done = trpo_report("runs", "--out", "mine")
-    assert done.err == "error: --out: mine has a results.csv that is not of a report: name another folder"
+    assert done.err == "error: --out: mine has a results.csv that does not belong to a report; name another folder"
     assert (tmp_path / "mine" / "results.csv").read_text() == "precious"
     assert (
         trpo_report("runs", "--out", "mine/results.csv").err == "error: --out: mine/results.csv is a file, not a folder"
@@ -459,10 +459,10 @@ def test_a_run_of_one_row_is_a_marker(trpo_report: Command, tmp_path: Path) -> N
 
 def told(folder: Path, **options: Any) -> tuple[str, str]:
     """The notices and the first table of a report whose figures nobody draws."""
-    made = content(find([folder]), Options(**options))
+    made = make_content(find([folder]), Options(**options))
     table = made.sections[0].table
     assert table is not None
-    return "\n".join(made.notices), table.markdown()
+    return "\n".join(made.notices), table.to_markdown()
 
 
 def test_of_runs_that_differ_in_length_alone_the_longer_counts(tmp_path: Path) -> None:
@@ -481,7 +481,7 @@ def test_of_runs_that_differ_in_length_alone_the_longer_counts(tmp_path: Path) -
         config.write_text(config.read_text().replace("delta: 0.01", "delta: 0.01, step: {decay: linear}"))
     notices, table = told(tmp_path, by=["algo"])
     assert "| Hopper-v4 | trpo | 4 | 200 | 3 |" in table
-    assert "total_steps; seed 0 comes 2 times, seed 1 comes 2 times, and the interval takes all 4" in notices
+    assert "total_steps; seed 0 occurs 2 times, seed 1 occurs 2 times, and the interval treats all 4" in notices
 
 
 def test_evaluations_stand_in_where_no_episode_ended(trpo_report: Command, tmp_path: Path) -> None:
@@ -628,14 +628,14 @@ def test_results_of_something_else_are_not_written_over(trpo_report: Command, tm
     (tmp_path / "archive" / "results.csv").write_text("mine\n")
     done = trpo_report("run", "--archive", "archive")
     assert done.status == 1
-    assert "archive/results.csv is of no archive, and is not written over" in done.err
+    assert "archive/results.csv does not belong to an archive, and is not overwritten" in done.err
 
 
 def test_an_archive_keeps_the_best_row_among_many_evaluations() -> None:
     steps, returns = np.arange(1.0, 1001.0), np.zeros(1000)
     returns[37] = 1.0
     rows = {"env_steps": steps, RETURN: returns, "eval/episode_return_mean": steps}
-    chosen = kept(RunRecord(Path("run"), "finished", rows=rows))
+    chosen = select_rows(RunRecord(Path("run"), "finished", rows=rows))
     assert {0, 37, 999} <= set(chosen)
     assert 95 <= len(chosen) <= 100
     assert max(np.diff(chosen)) < 15

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from test_learning import METHODS
 
-from trpo_cli.report.content import Options, content
-from trpo_cli.report.published import published
+from trpo_cli.report.content import Options, make_content
+from trpo_cli.report.published import find_published
 from trpo_cli.report.runs import find
 from trpo_cli.statistics import FEWEST, bounds, difference, estimate, estimate_from_summary, holm
 
@@ -87,7 +87,7 @@ def test_the_returns_on_cartpole_are_those_that_the_slow_tests_demand() -> None:
 
 def held_against(task: str, algo: str, ours: np.ndarray) -> tuple[str, float | None]:
     """The best published number that compares, as the table has it, and the p-value of Welch's test."""
-    best = max((n for n in published(task) if n.compares(algo, 1_000_000)), key=lambda n: n.value, default=None)
+    best = max((n for n in find_published(task) if n.matches(algo, 1_000_000)), key=lambda n: n.value, default=None)
     if best is None:
         return "-", None
     test = difference(estimate([ours]), estimate_from_summary(best.value, best.spread, best.seeds or 1))
@@ -115,7 +115,7 @@ def rounded(number: float) -> str:
 
 def test_the_published_report_is_that_of_the_published_runs() -> None:
     """Every table of `runs/reference/report`, made anew of the archive by the options of its command."""
-    made = content(find([REFERENCE]), Options(compare=True, versus=["trpo"]))
+    made = make_content(find([REFERENCE]), Options(compare=True, versus=["trpo"]))
     for table in (section.table for section in made.sections if section.table and section.table.name != "runs"):
         with (REFERENCE / "report" / f"{table.name}.csv").open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
@@ -134,7 +134,7 @@ def test_the_published_report_is_that_of_the_published_runs() -> None:
 def test_the_paper_tables_are_those_of_the_published_runs(place: int, experiment: str, decided: set[str]) -> None:
     """Every number of the table, and which comparisons with TRPO the text calls decided."""
     runs = find([REFERENCE / f"paper_{experiment}"])
-    made = {s.table.name: s.table for s in content(runs, Options(versus=["trpo"])).sections if s.table}
+    made = {s.table.name: s.table for s in make_content(runs, Options(versus=["trpo"])).sections if s.table}
     results = [dict(zip(made["results"].columns, row, strict=True)) for row in made["results"].rows]
     expected = {}
     for row in results:

@@ -36,7 +36,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert trpo_train(*SMALL, f"hydra.run.dir={whole}").status == 0
     stopped = interrupted(trpo_train, monkeypatch, *SMALL, f"hydra.run.dir={parts}", by=signal.Signals[by])
     assert stopped.status == 128 + signal.Signals[by]
-    assert f"stopped by {by}; the last checkpoint is of step 192" in stopped.err
+    assert f"stopped by {by}; the last checkpoint is from step 192" in stopped.err
     assert "resume=parts" in stopped.err
     assert len(rows(parts)) == 3
     assert "Traceback" not in (parts / "train.log").read_text()
@@ -173,7 +173,7 @@ def test_code_of_the_users_is_asked_for_again(
     assert trpo_train(*SMALL, "plugins=[own_plugin]", "hydra.run.dir=run").status == 0
     refused = trpo_train("resume=run", "total_steps=704")
     assert refused.status == 1
-    assert "if you trust it, say so again: plugins=[own_plugin]" in refused.err
+    assert "if you trust it, allow it again: plugins=[own_plugin]" in refused.err
     assert trpo_train("resume=run", "total_steps=704", "plugins=[own_plugin]").status == 0
 
 
@@ -208,7 +208,7 @@ def test_what_resume_makes_of_a_command_line(tmp_path: Path) -> None:
         expand_resume([f"resume={tmp_path}/run", "seed=1,2"])
     with pytest.raises(ConfigError, match="algo: saved ppo, given trpo\n  algo/metric: saved null, given identity"):
         expand_resume([f"resume={tmp_path}/run", "algo=trpo", "algo/metric=identity"])
-    with pytest.raises(ConfigError, match="says already where"):
+    with pytest.raises(ConfigError, match="already says where"):
         expand_resume([f"resume={tmp_path}", "hydra.run.dir=elsewhere"])
     with pytest.raises(RunDirectoryError, match="nowhere holds no run"):
         expand_resume([f"resume={tmp_path / 'nowhere'}"])
@@ -255,7 +255,7 @@ def test_what_is_left_of_a_run_is_not_written_over(trpo_train: Command, tmp_path
     for resume in ("resume=null", "resume=auto"):
         refused = trpo_train(*SMALL, "seed=7", "total_steps=64", "hydra.run.dir=run", resume)
         assert refused.status == 1
-        assert "holds metrics.csv and checkpoints of a run, whose config.yaml is gone" in refused.err
+        assert "holds metrics.csv and checkpoints of a run, but not its config.yaml" in refused.err
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
 
 
@@ -293,7 +293,7 @@ def test_fewer_steps_than_there_are_already_are_refused(
     assert interrupted(trpo_train, monkeypatch, *SMALL, "hydra.run.dir=run", after=5).status == 143
     refused = trpo_train("resume=run", "total_steps=128")
     assert refused.status == 1
-    assert "error: total_steps: got 128; run has 320 already" in refused.err
+    assert "error: total_steps: got 128; run has already taken 320 steps" in refused.err
     assert "total_steps: 640" in (tmp_path / "run" / "config.yaml").read_text()
     assert trpo_train("resume=run", "total_steps=384").status == 0
     assert rows(tmp_path / "run")[-1]["env_steps"] == "384"
@@ -316,7 +316,7 @@ def test_one_directory_is_no_sweep(trpo_train: Command, tmp_path: Path) -> None:
     refused = trpo_train("experiment=paper/cartpole", "algo=trpo", "seed=0", "resume=run")
     assert refused.status == 1
     assert "experiment: saved null, given paper/cartpole" in refused.err
-    assert "a directory is one run, and this is a sweep" in trpo_train("-m", "seed=0,1", "resume=run").err
+    assert "a directory holds one run, but this is a sweep" in trpo_train("-m", "seed=0,1", "resume=run").err
     assert "error: resume: is empty; it takes a run directory, auto, or null" in trpo_train("resume=").err
 
 

@@ -11,7 +11,7 @@ import torch
 from conftest import Command, composed, quiet_make, thinned
 from gymnasium import spaces
 
-from trpo_cli.config.groups import CONF, options
+from trpo_cli.config.groups import CONF, find_options
 from trpo_cli.envs.spaces import action_decoder, observation_encoder, warn_of_scale
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.distributions import DiagonalGaussian
@@ -73,7 +73,7 @@ def test_bounds_far_from_those_a_policy_begins_in_are_told(low: Any, high: Any, 
     assert warn_of_scale(spaces.Discrete(1000), "Some-v0") is None
 
 
-@pytest.mark.parametrize("env", thinned(4, options(CONF / "env")))
+@pytest.mark.parametrize("env", thinned(4, find_options(CONF / "env")))
 def test_no_task_of_ours_is_warned_of(env: str) -> None:
     if env == "gym":
         return

@@ -188,7 +188,7 @@ def test_a_sweep_goes_on_with_its_command_alone(trpo_train: Command, tmp_path: P
         assert f"and add it to that:\n  trpo-train -m {' '.join(SMALL)} seed=0 sweep.resume=" in refused.err
     assert (tmp_path / "sweep" / SWEEP).read_bytes() == before
     for words in (("resume=sweep",), ("-m", "resume=sweep")):
-        assert "holds a sweep: its command goes on with sweep.resume=sweep" in trpo_train(*words).err
+        assert "holds a sweep: its command continues it with sweep.resume=sweep" in trpo_train(*words).err
     assert "did you mean 'sweep'?" in trpo_train("resume=swep").err
     dry = trpo_train("-m", *SMALL, "seed=0,1", "sweep.resume=sweep", "sweep.dry_run=true")
     assert "1 jobs can start, 1 are finished; nothing was run" in dry.out

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import Command, composed
 
-from trpo_cli.cli.whole_numbers import rewrite_overrides, with_whole_numbers
+from trpo_cli.cli.whole_numbers import convert_whole_numbers, rewrite_overrides
 from trpo_cli.config.build import as_whole, is_whole
 from trpo_cli.ranges import Count, NonNegativeInt, Positive
 
@@ -78,7 +78,7 @@ def test_other_words_are_left_alone(text: str) -> None:
 
 def test_values_are_converted_where_they_are_composed() -> None:
     node = composed("total_steps=1e3", "eval.episodes=3.0", "policy.hidden_sizes=[8.0]", "env.kwargs={a: 1.0}")
-    found = with_whole_numbers(node)
+    found = convert_whole_numbers(node)
     assert repr((found["total_steps"], found["eval"]["episodes"], found["policy"]["hidden_sizes"])) == "(1000, 3, [8])"
     assert repr(found["env"]["kwargs"]) == "{'a': 1.0}"
     assert found == node

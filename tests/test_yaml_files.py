@@ -14,16 +14,16 @@ from trpo_cli.config.yaml_files import SLIPPED, decode, describe_slip, parse, re
 TOP = "defaults:\n- gym\n- _self_\n"
 SLIPS: dict[str, tuple[str | bytes, str]] = {
     "tab": (f"{TOP}kwargs:\n\ta: 1\n", ", line 5, column 1: a TAB; YAML is indented with spaces"),
-    "twice": (f"{TOP}id: A\nid: B\n", ", line 5, column 1: the key 'id' stands there twice"),
-    "twice below": ("kwargs: {a: 1, a: 2}", ", line 1, column 16: the key 'a' stands there twice"),
+    "twice": (f"{TOP}id: A\nid: B\n", ", line 5, column 1: the key 'id' occurs twice"),
+    "twice below": ("kwargs: {a: 1, a: 2}", ", line 1, column 16: the key 'a' occurs twice"),
     "utf-16": ("id: A\n".encode("utf-16"), ", line 1, column 1: it is UTF-16; save it as UTF-8"),
-    "latin-1": ("a: 1\nid: größe\n".encode("latin-1"), ", line 2, column 7: it is not UTF-8; save it as that"),
-    "zero": ("id: A\0", ", line 1, column 6: the character '\\x00' cannot stand in YAML"),
+    "latin-1": ("a: 1\nid: größe\n".encode("latin-1"), ", line 2, column 7: it is not UTF-8; save it as UTF-8"),
+    "zero": ("id: A\0", ", line 1, column 6: the character '\\x00' is not allowed in YAML"),
     "indented": (
         f"{TOP}id: A\n  step_timeout: 5\n",
         ", line 5, column 15: a ':' too many: a line that is not indented",
     ),
-    "a list, indented": ("defaults:\n  - gym\n - _self_\n", ", line 3, column 2: this line is not indented as those"),
+    "a list, indented": ("defaults:\n  - gym\n - _self_\n", ", line 3, column 2: this line is not indented like those"),
     "bracket": ("a: 1\nkwargs: [1, 2\n", ", line 2, column 9: the bracket or quote that opens here is never closed"),
     "brace": ("kwargs: {a: 1\n", ", line 1, column 9: the bracket or quote that opens here is never closed"),
     "bracket at the end": ("id: [\n", ", line 2, column 1: the file ends within a bracket"),
@@ -33,16 +33,16 @@ SLIPS: dict[str, tuple[str | bytes, str]] = {
     "sign": ("id: @A\n", ", line 1, column 5: a text that begins with @ is written in quotes"),
     "alias": ("id: *A\n", ", line 1, column 5: found undefined alias 'A'; a text that begins with * is written"),
     "tag": ("id: !A b\n", ", line 1, column 5: there is no such tag; a text that begins with ! is written in quotes"),
-    "two": ("id: A\n---\nid: B\n", ", line 2, column 1: a second document begins, and an option is one"),
-    "list": ("- id: A\n", ", line 1, column 1: an option is lines of KEY: VALUE, and here is none"),
-    "text": ("A\n", ", line 1, column 1: an option is lines of KEY: VALUE, and here is none"),
-    "number": ("id: A\n1: 2\n", ", line 2, column 1: a key is a name; one that YAML takes for something else"),
-    "yes": ("on: 2\n", ", line 1, column 1: a key is a name; one that YAML takes for something else"),
+    "two": ("id: A\n---\nid: B\n", ", line 2, column 1: a second document begins, but an option is one document"),
+    "list": ("- id: A\n", ", line 1, column 1: an option consists of lines KEY: VALUE, but there is none here"),
+    "text": ("A\n", ", line 1, column 1: an option consists of lines KEY: VALUE, but there is none here"),
+    "number": ("id: A\n1: 2\n", ", line 2, column 1: a key is a name; one that YAML reads as something else"),
+    "yes": ("on: 2\n", ", line 1, column 1: a key is a name; one that YAML reads as something else"),
     "one default": ("defaults: gym\n", ", line 1, column 11: defaults are a list"),
     "a mapping of defaults": ("defaults:\n  gym: a\n", ", line 2, column 3: defaults are a list"),
     "a number of defaults": ("defaults: [gym, 5]\n", ", line 1, column 17: each of the defaults is OPTION or GROUP:"),
     "two in one": ("defaults: [{a: b, c: d}]\n", ", line 1, column 12: each of the defaults is OPTION or GROUP:"),
-    "twice itself": ("defaults: [_self_, _self_]\n", ", line 1, column 20: _self_ stands there twice"),
+    "twice itself": ("defaults: [_self_, _self_]\n", ", line 1, column 20: _self_ occurs twice"),
     "deep": ("kwargs: " + "[" * 2000, ": its brackets are nested too deeply"),
 }
 
@@ -90,9 +90,9 @@ OPTIONS = {
     "- gym\n- /algo/metric@x: nothing": "line 3, column 19: algo/metric: no option 'nothing'; there are: empirical,",
     "- gym\n- _self_\nid: ${nowhere}": "line 4, column 5: '${nowhere}' refers to no key",
     "- gym\n- _self_\nid: ${nowhere": "line 4, column 5: id: '${' begins a reference, and '}' ends it",
-    "- Mine": "a list of defaults leads back to the option that it is of",
+    "- Mine": "the defaults of an option lead back to that option",
     "- gym\n- _self_\nid: CartPole-v1\nstep_timeout: a": "env.step_timeout: got 'a'; it should be a valid number\n"
-    "it stands in mine/env/Mine.yaml, line 5, column 1",
+    "it is set in mine/env/Mine.yaml, line 5, column 1",
     "- _self_": "env: its YAML has no id; 'defaults: [OPTION, _self_]' inherits it from another option",
     "- _self_\nid: A": "env: its YAML has no _target_; 'defaults: [OPTION, _self_]' inherits it from another option",
 }
@@ -135,7 +135,7 @@ def test_of_the_configuration_of_a_run(
         shutil.copytree(tmp_path / "whole", tmp_path / name)
         (tmp_path / name / "config.yaml").write_bytes(text)
     lines = len(whole.splitlines()) + 1
-    for name, said in (("tab", "a TAB; YAML is indented with spaces"), ("double", "the key 'seed' stands there twice")):
+    for name, said in (("tab", "a TAB; YAML is indented with spaces"), ("double", "the key 'seed' occurs twice")):
         told = f"{name}/config.yaml, line {lines}, column 1: {said}"
         assert trpo_train(f"resume={name}", "total_steps=128").err == f"error: {told}"
         assert told in trpo_eval(name).err

@@ -1,4 +1,4 @@
-"""trpo-eval: play episodes with trained policies, print what they return, and film them."""
+"""trpo-eval: play episodes with trained policies, print their returns, and film them."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ HEADER = """\
 |    return | {:>20} |      std |  length | episodes |       steps | task, run
 |-----------|----------------------|----------|---------|----------|-------------|----------"""
 
-INDENTED = f"\n{'|':<12}| "  # a line more in a row
+INDENTED = f"\n{'|':<12}| "  # a further line in a row
 
 
 @dataclass(frozen=True)
 class Played:
-    """A run, and what came of its episodes."""
+    """A run and the result of its episodes."""
 
     directory: Path
     trained: Trained
     result: Evaluation
 
-    def line(self) -> str:
-        """Its row of the table."""
+    def format_row(self) -> str:
+        """Format the row of the table."""
         result = self.result
         low, high = result.interval() or (result.returns.min(), result.returns.max())
         span = f"{low:.2f} to {high:.2f}" if len(result.returns) > 1 else "one episode"
@@ -47,8 +47,8 @@ class Played:
             f"{self.trained.task.id}, {short_path(self.directory)}"
         )
 
-    def record(self) -> dict[str, Any]:
-        """The same for scripts, every episode included."""
+    def as_record(self) -> dict[str, Any]:
+        """Return the result for scripts, with every episode."""
         return {
             "run": str(self.directory),
             "task": self.trained.task.id,
@@ -61,13 +61,13 @@ class Played:
 
 
 def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> list[Played]:
-    """Print the table row by row, with what went wrong; returns what was played.
+    """Print the table row by row, failures included, and return the runs that were played.
 
-    Where there is but one run, what goes wrong with it is raised, and nothing is printed.
+    If there is only one run, its failure is raised instead, and nothing is printed.
     """
     played: list[Played] = []
     plan = Episodes(arguments.episodes, arguments.max_steps)
-    header = f"{head(arguments)}\n"
+    header = f"{format_header(arguments)}\n"
     for directory in directories:
         try:
             with keep_working_directory():
@@ -77,18 +77,18 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
             if len(directories) == 1:
                 raise
             place = str(short_path(directory))
-            said = str(error) if place in str(error) else f"{place}: {error}"
-            row = f"| {'failed':>9} | {INDENTED.join(said.splitlines())}"
+            message = str(error) if place in str(error) else f"{place}: {error}"
+            row = f"| {'failed':>9} | {INDENTED.join(message.splitlines())}"
         else:
             played.append(Played(directory, trained, result))
-            row = played[-1].line()
+            row = played[-1].format_row()
         print(f"{header}{row}", flush=True)
-        header = ""  # it stands there now
+        header = ""  # it is printed only once
     return played
 
 
-def head(arguments: argparse.Namespace) -> str:
-    """What stands above the rows of the table."""
+def format_header(arguments: argparse.Namespace) -> str:
+    """Format the lines above the rows of the table."""
     from trpo_cli.statistics import FEWEST
 
     actions = "sampled" if arguments.sample else "likeliest"
@@ -96,8 +96,8 @@ def head(arguments: argparse.Namespace) -> str:
     return f"{actions} actions, seed {arguments.seed}\n{HEADER.format(spread)}"
 
 
-def screen(trained: Trained, arguments: argparse.Namespace) -> None:
-    """Film the first episodes, and say what they returned."""
+def film_run(trained: Trained, arguments: argparse.Namespace) -> None:
+    """Film the first episodes, and print their returns."""
     plan = Episodes(arguments.video_episodes, arguments.max_steps)
     result = film(trained, arguments.video.absolute(), plan, arguments.seed, arguments.sample)
     episodes = ", ".join(f"{r:.2f} in {n} steps" for r, n in zip(result.returns, result.lengths, strict=True))
@@ -106,71 +106,71 @@ def screen(trained: Trained, arguments: argparse.Namespace) -> None:
 
 @report_errors
 def main() -> None:
-    """The command `trpo-eval`."""
-    arguments = parser().parse_args()
+    """Run the command `trpo-eval`."""
+    arguments = make_parser().parse_args()
     directories = list(run_directories(arguments.runs))
     if arguments.json:
         if arguments.json.exists():
-            raise UserError(f"--json: {arguments.json} is there already, and is left alone")
+            raise UserError(f"--json: {arguments.json} exists already, and is not overwritten")
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
     if arguments.video_episodes > 1 and not arguments.video:
-        raise UserError("--video-episodes: is of --video FILE.mp4")
+        raise UserError("--video-episodes: takes effect only with --video FILE.mp4")
     if arguments.video:
         if len(directories) > 1:
-            raise UserError(f"--video: is for one run, and these are {len(directories)}")
+            raise UserError(f"--video: films one run, but {len(directories)} were given")
         prepare(arguments.video)
 
     from trpo_cli.seeding import seed_globals
     from trpo_cli.threads import limit_threads
 
     limit_threads()
-    seed_globals(arguments.seed, "plugins")  # which may draw as they are imported
+    seed_globals(arguments.seed, "plugins")  # importing them may draw random numbers
     played = evaluate_all(directories, arguments)
     if arguments.json:
-        arguments.json.write_text(json.dumps([one.record() for one in played], indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps([one.as_record() for one in played], indent=1) + "\n", encoding="utf-8")
     if arguments.video and played:
-        screen(played[0].trained, arguments)
+        film_run(played[0].trained, arguments)
     if failed := len(directories) - len(played):
         sys.exit(f"error: {failed} of {len(directories)} could not be evaluated; the table says why")
 
 
-def parser() -> Parser:
-    """What the command takes."""
-    takes = Parser(
+def make_parser() -> Parser:
+    """Make the parser of the command line."""
+    parser = Parser(
         prog="trpo-eval",
-        description="Play episodes with the checkpoints of runs, side by side, on environments of their own; print the "
-        "mean return of each run, with its 95 % interval over the episodes (of fewer than five, min to max), and the "
-        "standard deviation.",
+        description="Play episodes with the checkpoints of runs, side by side, in new environments; print the mean "
+        "return of each run, its 95 % interval over the episodes (for fewer than five, min to max), and the standard "
+        "deviation.",
     )
-    takes.add_version()
-    add = takes.add_argument
+    parser.add_version()
+    add = parser.add_argument
     add("runs", nargs="+", type=path, metavar="RUN", help="a directory that trpo-train wrote, or a folder of them")
-    add("--episodes", type=_at_least(1), default=10, help="to play of each run (default: %(default)s)")
-    add("--seed", type=_at_least(0), default=0, help="of environments and sampled actions (default: %(default)s)")
+    add("--episodes", type=_at_least(1), default=10, help="number to play for each run (default: %(default)s)")
+    add("--seed", type=_at_least(0), default=0, help="for environments and sampled actions (default: %(default)s)")
     add("--sample", action="store_true", help="sample actions instead of taking the likeliest")
-    add("--checkpoint", type=_at_least(0), metavar="STEP", help="that of this step (default: the newest)")
+    add("--checkpoint", type=_at_least(0), metavar="STEP", help="the checkpoint of this step (default: the newest)")
     add("--max-steps", type=_at_least(1), default=10_000, help="cut off longer episodes (default: %(default)s)")
-    add("--json", type=path, metavar="FILE", help="write the results, every episode included, to a new file")
-    add("--video", type=path, metavar="FILE.mp4", help="film the first episodes of one run, into a new file")
-    add("--video-episodes", type=_at_least(1), default=1, metavar="N", help="in the film (default: %(default)s)")
-    add("--plugins", nargs="*", default=[], metavar="PACKAGE", help="packages the runs may be built from; behind RUN")
-    return takes
+    add("--json", type=path, metavar="FILE", help="write the results, with every episode, to a new file")
+    add("--video", type=path, metavar="FILE.mp4", help="film the first episodes of one run, in a new file")
+    add("--video-episodes", type=_at_least(1), default=1, metavar="N", help="number to film (default: %(default)s)")
+    add("--plugins", nargs="*", default=[], metavar="PACKAGE", help="packages that runs may be built from; after RUN")
+    return parser
 
 
 def _at_least(smallest: int) -> Any:
-    """An argparse type: a whole number not below `smallest`."""
+    """Return an argparse type: a whole number, at least `smallest`."""
 
-    def whole(text: str) -> int:
+    def parse(text: str) -> int:
         value: Any = None
         with contextlib.suppress(ValueError):
             value = as_whole(float(text), int) if re.search(r"[.e]", text, re.IGNORECASE) else int(text)
         if type(value) is not int:
-            raise argparse.ArgumentTypeError(f"'{text}' is no whole number")
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
         if value < smallest:
             raise argparse.ArgumentTypeError(f"{text} is not at least {smallest}")
         return value
 
-    return whole
+    return parse
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The parts that a run is made of, and how a configuration becomes them."""
+"""The parts of a run, and how they are built from a configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trpo_cli.errors import ConfigError, EnvironmentFault, NoSnapshot
 from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.play.trained import with_own_scales
 
-if TYPE_CHECKING:  # torch takes a second to import, and `--help` needs none of it
+if TYPE_CHECKING:  # torch takes a second to import, and `--help` does not need it
     import torch
 
     from trpo_cli.algos import Algorithm
@@ -28,38 +28,38 @@ log = logging.getLogger("trpo_cli")
 R = TypeVar("R")
 INEXACT = "a resume will not be exact, and resets the environments: %s"
 SCALES = ("normalizer", "reward_scaler")
-LEARNING = (*SCALES, "sampler", "policy", "critic", "algorithm")  # the parts that change
+LEARNING = (*SCALES, "sampler", "policy", "critic", "algorithm")  # parts that have a state
 
 
 @dataclass
 class Parts:
-    """Everything a run is made of."""
+    """All parts of a run."""
 
     task: Task
     environments: Environments
-    normalizer: ObservationNormalizer  # what the policy's observations went through
+    normalizer: ObservationNormalizer  # of the policy's observations
     reward_scaler: RewardScaler
     sampler: Sampler
     policy: Policy
     critic: Critic
     algorithm: Algorithm
-    obstacle: str | None  # why a resume has to reset the environments
+    obstacle: str | None  # the reason why a resume has to reset the environments, if there is one
 
     def evaluate(self, plan: Episodes, seed: int) -> Evaluation:
-        """Play episodes with the likeliest actions, side by side as those of the training run.
+        """Play episodes with the likeliest actions, with the same parallelism as in training.
 
-        Raises `EnvironmentFault` if environments cannot be made beside those that train, or spoil the evaluation.
+        Raises `EnvironmentFault` if the environments for it cannot be made, or if one of them fails.
         """
         parallelism = self.environments.parallelism
         try:
             return evaluate(self.task, self.policy, self.normalizer, plan, seed, parallelism=parallelism)
-        except ConfigError as error:  # some could be made before, so it is no fault of the configuration
+        except ConfigError as error:  # the training environments could be made, so the configuration is valid
             raise EnvironmentFault(
-                f"no other {self.task.id} can be made beside those that train: {error}\neval.every=0 asks for none"
+                f"no {self.task.id} can be made for the evaluation: {error}\neval.every=0 turns evaluations off"
             ) from error
 
     def renew_environments(self, seed: int, event: str) -> None:
-        """Begin new episodes in new environments, whose seeds follow from that of the run and the event.
+        """Start new episodes in new environments, seeded by the seed of the run and the name of the event.
 
         Raises `EnvironmentFault` if they cannot be made or reset.
         """
@@ -69,17 +69,17 @@ class Parts:
         self.sampler.abandon()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds of them."""
+        """Return the state of all parts for a checkpoint."""
         environments = None
         try:
             environments = None if self.obstacle else self.environments.state_dict()
-        except NoSnapshot as obstacle:  # it came up on the way
+        except NoSnapshot as obstacle:  # it may arise during training
             self.obstacle = str(obstacle)
             log.warning(INEXACT, obstacle)
         return {name: getattr(self, name).state_dict() for name in LEARNING} | {"environments": environments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         state = with_own_scales(state)
         for name in LEARNING:
             if name in state or name not in SCALES:  # earlier versions had a scale only where a sampler used it
@@ -89,7 +89,7 @@ class Parts:
 
 
 def root_settings(node: dict[str, Any]) -> Settings:
-    """The settings at the root of a resolved configuration. Raises `ConfigError` for one that does not fit."""
+    """Return the settings at the root of a resolved configuration. Raises `ConfigError` for one that does not fit."""
     from trpo_cli.config.build import fill
 
     others = (*GROUPS, "choices", *OF_THE_COMMAND)
@@ -97,7 +97,7 @@ def root_settings(node: dict[str, Any]) -> Settings:
 
 
 def check(node: dict[str, Any]) -> None:
-    """Make everything that a run with this configuration is made of, and let go of it. Raises what making it raises."""
+    """Build the parts of a run with this configuration, and discard them. Raises what building them raises."""
     from trpo_cli.config.plugins import import_plugins
 
     settings = root_settings(node)
@@ -107,7 +107,7 @@ def check(node: dict[str, Any]) -> None:
 
 
 def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
-    """The parts that a resolved configuration describes. Raises `ConfigError` before any environment step."""
+    """Build the parts that a resolved configuration describes. Raises `ConfigError` before any environment step."""
     from trpo_cli.config.build import build
     from trpo_cli.envs.make import Task
     from trpo_cli.seeding import seed_globals
@@ -118,21 +118,21 @@ def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
     task = build(node.get("env"), "env", Task, settings.plugins, node.get("choices"))
     environments, sampler_node = make_environments(node, settings, task)
     try:
-        return _parts_around(environments, {**node, "sampler": sampler_node}, settings)
+        return _build_others(environments, {**node, "sampler": sampler_node}, settings)
     except BaseException:
         environments.close()
         raise
 
 
 def make_environments(node: dict[str, Any], settings: Settings, task: Task) -> tuple[Environments, dict[str, Any]]:
-    """The environments of the run, and what of the sampler's node is not about them. Raises `ConfigError`."""
-    from trpo_cli.config.build import fill, part_class
+    """Make the environments of a run; return them and the sampler's node without their keys. Raises `ConfigError`."""
+    from trpo_cli.config.build import fill, find_class
     from trpo_cli.envs.environments import Environments
     from trpo_cli.envs.make import Parallelism, Width
     from trpo_cli.samplers import Sampler
     from trpo_cli.seeding import environment_seeds
 
-    kind, given = part_class(node.get("sampler"), "sampler", Sampler, settings.plugins), node["sampler"]
+    kind, given = find_class(node.get("sampler"), "sampler", Sampler, settings.plugins), node["sampler"]
     keys = {field.name for field in fields(kind.beside)} if kind.beside else set()
     width = fill(Width, {key: value for key, value in given.items() if key in keys}, "sampler.")
     if kind.in_process and width.vectorization == "async":
@@ -143,7 +143,8 @@ def make_environments(node: dict[str, Any], settings: Settings, task: Task) -> t
     return Environments(task, width.num_envs, seeds, parallelism), others
 
 
-def _parts_around(envs: Environments, node: dict[str, Any], settings: Settings) -> Parts:
+def _build_others(envs: Environments, node: dict[str, Any], settings: Settings) -> Parts:
+    """Build the parts that depend on the environments."""
     from trpo_cli.algos import Algorithm
     from trpo_cli.config.build import build
     from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
@@ -155,13 +156,13 @@ def _parts_around(envs: Environments, node: dict[str, Any], settings: Settings) 
     def part(role: type[R], group: str, **context: Any) -> R:
         return build(node.get(group), group, role, settings.plugins, node.get("choices"), **context)
 
-    task, seed, device, gamma = envs.task, settings.seed, usable(settings.device), node["algo"].get("gamma")
+    task, seed, device, gamma = envs.task, settings.seed, find_device(settings.device), node["algo"].get("gamma")
     normalizer = ObservationNormalizer(envs.spec, task.normalize_observation, task.observation_clip)
     scaled = task.normalize_reward and gamma is not None
     reward_scaler = RewardScaler(envs.num_envs, gamma or 0.0, scaled, task.reward_clip)
     given = {"environments": envs, "normalizer": normalizer, "reward_scaler": reward_scaler}
     sampler = part(Sampler, "sampler", **given, seed=seed, gamma=gamma)
-    seed_globals(seed, "initial parameters")  # which depend on nothing that environments draw
+    seed_globals(seed, "initial parameters")  # they do not depend on what the environments drew
     shape = {"observation": envs.spec}
     policy = part(Policy, "policy", **shape, distribution=envs.distribution).to(device)
     critic = part(Critic, "critic", **shape, policy=policy, generator=torch_generator(seed, "critic")).to(device)
@@ -171,15 +172,15 @@ def _parts_around(envs: Environments, node: dict[str, Any], settings: Settings) 
 
 
 def build_tracker(node: dict[str, Any], settings: Settings) -> Tracker | None:
-    """Where the rows go beside the run directory, if anywhere. Raises `ConfigError`."""
+    """Build the tracker that receives a copy of every row, or None if no logger is chosen. Raises `ConfigError`."""
     from trpo_cli.config.build import build
     from trpo_cli.run.trackers import Tracker
 
     return build(node["logger"], "logger", Tracker, settings.plugins) if "logger" in node else None
 
 
-def usable(name: str) -> torch.device:
-    """The device of that name. Raises `ConfigError` if torch knows none, or has no use of it here."""
+def find_device(name: str) -> torch.device:
+    """Return the device called `name`. Raises `ConfigError` if there is no such device, or torch cannot use it here."""
     import torch
 
     try:
@@ -187,5 +188,5 @@ def usable(name: str) -> torch.device:
         torch.ones(1, dtype=torch.float64, device=device).item()
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"device: got '{name}'; cpu, cuda and cuda:1 are such names. {reason}") from error
+        raise ConfigError(f"device: got '{name}'; names such as cpu, cuda and cuda:1 fit. {reason}") from error
     return device

@@ -1,8 +1,8 @@
 """trpo-train: compose the configuration, build the parts, then collect -> estimate -> update -> log -> save.
 
-READ FIRST. The mathematics of an iteration is in `algos/policy_gradient.py`, that of a step in
-`trust_region/update.py`; `parts.py` builds what a run is made of, `resume.py` says how one goes on. torch is imported
-inside the functions, so that `--help` and shell completion answer at once.
+Read this module first. `algos/policy_gradient.py` has one iteration, and `trust_region/update.py` one step;
+`parts.py` builds the parts of a run, and `cli/resume.py` decides how a run resumes. torch is imported inside functions,
+so that `--help` and shell completion answer at once.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from trpo_cli.cli.announcements import announce, farewell, hint_at_resume, resume_command
+from trpo_cli.cli.announcements import announce, format_resume_command, hint_at_resume, print_results
 from trpo_cli.cli.answers import answer
 from trpo_cli.cli.command_line import allow_new_keys, check_overrides, read
 from trpo_cli.cli.failures import discard_empty, exit_on_user_error, report_errors
 from trpo_cli.cli.resume import Plan, expand_resume, plan_run
 from trpo_cli.cli.search_path import search_everywhere
-from trpo_cli.cli.whole_numbers import with_whole_numbers, write_whole_numbers
+from trpo_cli.cli.whole_numbers import convert_whole_numbers, write_whole_numbers
 from trpo_cli.config.composed import Node, resolve
 from trpo_cli.config.groups import CONF
 from trpo_cli.config.settings import Settings
-from trpo_cli.errors import ConfigError, EnvironmentContractError, EnvironmentFault, UserError
+from trpo_cli.errors import ConfigError, EnvironmentContractError, EnvironmentFault
 from trpo_cli.memory import explain_out_of_memory
 from trpo_cli.parts import Parts, build_parts, build_tracker, root_settings
 from trpo_cli.play.episodes import METRICS, Episodes
@@ -51,10 +51,10 @@ log = logging.getLogger("trpo_cli")
 
 
 def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool = False, watched: bool = True) -> None:
-    """Begin a run in `directory`, or go on with the one that is there, to its summary.
+    """Start a run in `directory`, or resume the one in it, and train until it is finished.
 
     `given` is the resolved configuration that the `overrides` compose to. A run of a sweep logs errors with their
-    tracebacks; progress is shown if it is `watched`.
+    tracebacks. Progress is shown if the run is `watched`.
     """
     from trpo_cli.config.build import fill
     from trpo_cli.config.plugins import import_plugins
@@ -71,7 +71,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
         progress = fill(Progress, state.get("progress", {}), "progress.") if state else Progress()
         if is_over(run, plan, settings, progress):
             return
-        seed_globals(settings.seed, "plugins")  # which may draw as they are imported
+        seed_globals(settings.seed, "plugins")  # importing them may draw random numbers
         import_plugins(settings.plugins)
         tracker = build_tracker(plan.config, settings)
         parts = build_parts(plan.config, settings)
@@ -87,27 +87,32 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
                     Training(settings, parts, run, logger, stop, progress).finish()
             run.finish(progress.summary())
     if not in_sweep:
-        farewell(parts, progress, settings, directory)
+        print_results(parts, progress, settings, directory)
 
 
 def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> bool:
-    """Whether nothing is left to do; says so. Raises `ConfigError` if an unfinished run is given too few steps."""
+    """Return whether nothing is left to do, and print a message if so.
+
+    Raises `ConfigError` if `total_steps` is less than an unfinished run has already taken.
+    """
     if progress.env_steps < settings.total_steps or not (run.is_finished or settings.total_steps < plan.planned):
         return False
     place = short_path(run.directory)
     if not run.is_finished:
-        raise ConfigError(f"total_steps: got {settings.total_steps:,}; {place} has {progress.env_steps:,} already")
+        raise ConfigError(
+            f"total_steps: got {settings.total_steps:,}; {place} has already taken {progress.env_steps:,} steps"
+        )
     for warning in run.warnings:
         log.warning("%s", warning)
     print(f"{place} is finished, after {progress.env_steps:,} steps")
-    print(f"extend it:   {resume_command(run.directory, settings.plugins)} total_steps={2 * plan.planned}")
+    print(f"extend it:   {format_resume_command(run.directory, settings.plugins)} total_steps={2 * plan.planned}")
     return True
 
 
 def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[str, Any], run: Run) -> Kept:
-    """Put everything into the `state` of a checkpoint; returns what `metrics.csv` had then.
+    """Restore everything from the `state` of a checkpoint, and return what `metrics.csv` held at that time.
 
-    Environments that cannot be restored are made anew. Raises `RunDirectoryError` if it does not fit.
+    Environments that cannot be restored are replaced by new ones. Raises `RunDirectoryError` if the state does not fit.
     """
     from trpo_cli.run.logger import Kept
     from trpo_cli.seeding import restore_global_generators
@@ -124,7 +129,7 @@ def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[st
 
 @dataclass
 class Training:
-    """A run on its way to `total_steps`."""
+    """The training loop of a run, up to `total_steps`."""
 
     settings: Settings
     parts: Parts
@@ -133,16 +138,16 @@ class Training:
     stop: StopRequest
     progress: Progress
     faults_in_a_row: int = 0
-    warned: set[str] = field(default_factory=set)  # why evaluations were left out
+    warned: set[str] = field(default_factory=set)  # reasons for skipped evaluations that have been logged
 
     def __post_init__(self) -> None:
         self._started = time.monotonic() - self.progress.seconds
 
     def finish(self) -> None:
-        """Iterate to the end, and save.
+        """Iterate to the end, and save a checkpoint whenever one is due.
 
-        Raises `Stopped` after a signal, `EnvironmentFault` after too many faults, `EnvironmentContractError` at once.
-        Whatever asks the environments for something, saving included, may find that they are broken.
+        Raises `Stopped` after a signal, `EnvironmentFault` after too many faults in a row, and
+        `EnvironmentContractError` immediately. Every use of the environments, saving included, may reveal a fault.
         """
         due_now = not self.progress.iterations
         while True:
@@ -150,7 +155,7 @@ class Training:
                 self.recover()
                 if due_now or self.stop.signal is not None:
                     self.save()
-                if self._over(self.progress.env_steps):
+                if self._is_last(self.progress.env_steps):
                     return
                 if self.stop.signal is not None:
                     raise Stopped(self.stop.signal)
@@ -163,15 +168,15 @@ class Training:
             self.logger.write(env_steps, metrics)
             self.progress.note(env_steps, metrics, self.parts.algorithm.headline)
             every, iterations = self.settings.checkpoint.every, self.progress.iterations
-            due_now = self._over(self.progress.env_steps) or is_due(every, iterations - 1, iterations)
+            due_now = self._is_last(self.progress.env_steps) or is_due(every, iterations - 1, iterations)
 
     def recover(self) -> None:
-        """Make new environments if they spoiled the last sample."""
+        """Make new environments if the last sample was spoiled."""
         if self.faults_in_a_row:
             self.parts.renew_environments(self.settings.seed, f"fault {self.progress.faults}")
 
     def iterate(self) -> tuple[int, Metrics]:
-        """Collect, estimate, update, and evaluate if that is due. Returns the steps so far, and what to log of them."""
+        """Collect, estimate, update, and evaluate if due. Returns the environment steps so far, and the metrics."""
         before = self.parts.sampler.env_steps
         done = self.parts.algorithm.iterate(self.progress.env_steps / self.settings.total_steps)
         self.faults_in_a_row = 0
@@ -185,24 +190,24 @@ class Training:
         }
 
     def survive(self, fault: EnvironmentFault) -> None:
-        """Count a spoiled sample. Raises `EnvironmentFault` if there were too many in a row."""
+        """Count a spoiled sample. Raises `EnvironmentFault` if too many were spoiled in a row."""
         self.progress.faults += 1
         self.faults_in_a_row += 1
         patience = self.settings.fault_patience
         if self.faults_in_a_row > patience:
             raise EnvironmentFault(
-                f"{fault}\nfault_patience={patience} in a row were survived, this is one more; {self.intact}"
+                f"{fault}\nthis is one more fault in a row than fault_patience={patience} allows; {self.intact}"
             ) from fault
-        log.warning("%s; its sample is dropped, the environments are made anew", fault)
+        log.warning("%s; its sample is dropped, and new environments are made", fault)
 
     def evaluate(self, steps: int) -> Metrics:
-        """The metrics of an evaluation after `steps`; without values if none is due, or its environments spoiled it.
+        """Return the metrics of an evaluation after `steps`; all None if none is due, or if a fault spoiled it.
 
-        A fault that spoils every evaluation is logged once.
+        A fault that recurs in later evaluations is logged once.
         """
         plan, nothing = self.settings.eval, dict.fromkeys(METRICS)
         every = plan.interval(self.settings.total_steps)
-        if not every or not (self._over(steps) or is_due(every, self.progress.env_steps, steps)):
+        if not every or not (self._is_last(steps) or is_due(every, self.progress.env_steps, steps)):
             return nothing
         try:
             return self.parts.evaluate(Episodes(plan.episodes, plan.max_episode_steps), self.settings.seed).metrics()
@@ -210,11 +215,11 @@ class Training:
             self.progress.faults += 1
             if str(fault) not in self.warned:
                 self.warned.add(str(fault))
-                log.warning("%s; this evaluation is left out, and so are later ones that fail alike", fault)
+                log.warning("%s; this evaluation is skipped, as are later ones that fail the same way", fault)
             return nothing
 
     def save(self) -> None:
-        """Write a checkpoint of everything."""
+        """Write a checkpoint."""
         from trpo_cli.seeding import global_generators
 
         self.progress.seconds = time.monotonic() - self._started
@@ -225,75 +230,58 @@ class Training:
 
     @property
     def intact(self) -> str:
-        """For messages: what is not lost."""
-        return f"the checkpoint of step {self.run.saved:,} is whole"
+        """For error messages: what is not lost."""
+        return f"the checkpoint of step {self.run.saved:,} is intact"
 
-    def _over(self, steps: int) -> bool:
+    def _is_last(self, steps: int) -> bool:
         return steps >= self.settings.total_steps
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def _job(cfg: DictConfig) -> str | None:
-    """A run by itself; or one of a sweep, which returns what went wrong, so that others follow."""
+def run_composed(cfg: DictConfig) -> str | None:
+    """Train with the configuration that Hydra composed; a job of a sweep returns the problem that ended it."""
     command = HydraConfig.get()
     with started_in(Path(command.runtime.cwd)):
-        return _begun(cfg, command)
+        if command.mode is RunMode.MULTIRUN:
+            return _run_job(cfg, command)
+        _run_alone(cfg, command)
+    return None
 
 
-def _begun(cfg: DictConfig, command: HydraConf) -> str | None:
-    directory, overrides = Path(command.runtime.output_dir), command.overrides.task
-    if command.mode is RunMode.MULTIRUN:
-        from trpo_cli.sweep.campaign import HERE
-
-        node = with_whole_numbers(resolve(cfg, command))
-        del node["sweep"]
-        return _job_of_sweep(node, overrides, directory, watched=command.launcher._target_.endswith(HERE))
+def _run_alone(cfg: DictConfig, command: HydraConf) -> None:
     from trpo_cli.sweep.job import refuse_sweep_keys
 
+    directory = Path(command.runtime.output_dir)
     with exit_on_user_error(), discard_empty(directory):
-        node = with_whole_numbers(resolve(cfg, command))
+        node = convert_whole_numbers(resolve(cfg, command))
         refuse_sweep_keys(node.pop("sweep"), command.overrides.hydra)
-        train(node, overrides, directory)
-    return None
+        train(node, command.overrides.task, directory)
 
 
-def _job_of_sweep(node: Node, overrides: Sequence[str], directory: Path, watched: bool) -> str | None:
-    """Train; what went wrong. Raises `Stopped` after a signal, also if that came when the job had all but ended."""
-    from trpo_cli.sweep.stopping import refuse_stopped
+def _run_job(cfg: DictConfig, command: HydraConf) -> str | None:
+    from trpo_cli.sweep.campaign import HERE
+    from trpo_cli.sweep.running import run_job
 
-    with StopRequest() as stop:
-        stop.check()
-        refuse_stopped(directory.parent)
-        problem = _failure(node, overrides, directory, watched)
-        stop.check()
-    return problem
-
-
-def _failure(node: Node, overrides: Sequence[str], directory: Path, watched: bool) -> str | None:
-    """Train; what went wrong, which the run's log has in full."""
-    try:
-        train(node, overrides, directory, in_sweep=True, watched=watched)
-    except UserError as error:
-        return str(error).splitlines()[0]
-    except Exception as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
-    return None
+    node, directory = convert_whole_numbers(resolve(cfg, command)), Path(command.runtime.output_dir)
+    del node["sweep"]
+    watched = command.launcher._target_.endswith(HERE)
+    return run_job(lambda: train(node, command.overrides.task, directory, True, watched), directory.parent)
 
 
 @report_errors
 def main() -> None:
-    """The command `trpo-train`."""
-    said = read(sys.argv[1:])
-    if not answer(said):
-        check_overrides(said.overrides, said.config_dir)
+    """Run the command `trpo-train`."""
+    typed = read(sys.argv[1:])
+    if not answer(typed):
+        check_overrides(typed.overrides, typed.config_dir)
         from trpo_cli.sweep import register
         from trpo_cli.sweep.job import with_sweep_directory
 
-        overrides = write_whole_numbers(allow_new_keys(said.overrides), said)
-        sys.argv[1:] = [*said.options, *with_sweep_directory(expand_resume(overrides, said.multirun))]
-        with search_everywhere(said):
+        overrides = write_whole_numbers(allow_new_keys(typed.overrides), typed)
+        sys.argv[1:] = [*typed.options, *with_sweep_directory(expand_resume(overrides, typed.multirun))]
+        with search_everywhere(typed):
             register()
-            _job()
+            run_composed()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Messages about a run: how it begins, how to resume it, and what it reached."""
+"""Messages about a run: how it starts, how to resume it, and its results."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ log = logging.getLogger("trpo_cli")
 
 
 def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
-    """Log what begins, or how it goes on."""
+    """Log how a run starts or resumes."""
     log.info("training on %s, writing to %s", parts.task.id, run.directory)
     if parts.sampler.random:
         log.info("%s environments, %s", parts.environments.num_envs, parts.environments.how)
     if plan.continues:
-        log.info("going on after %s steps", f"{progress.env_steps:,}")
+        log.info("resuming after %s steps", f"{progress.env_steps:,}")
     for warning in run.warnings:
         log.warning("%s", warning)
     for change in plan.changes:
         log.warning("changed: %s", change)
     for key in plan.rescheduled:
-        log.warning("%s: it falls to 0 at the new total_steps, from another value than it had reached", key)
+        log.warning(
+            "%s: it falls to 0 at the new total_steps, and resumes from a different value than it had reached", key
+        )
     if parts.environments.scale_warning and not plan.continues:
         log.warning(parts.environments.scale_warning)
     if parts.obstacle:
@@ -44,25 +46,28 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
 
 @contextlib.contextmanager
 def hint_at_resume(run: Run, settings: Settings, in_sweep: bool) -> Iterator[None]:
-    """When a signal stops a run, print the command that resumes it; a sweep prints its own."""
+    """When a signal stops a run, print the command that resumes it. A sweep prints its own."""
     try:
         yield
     except Stopped as stopped:
-        message = f"stopped by {stopped.by.name}; the last checkpoint is of step {run.saved:,}"
+        message = f"stopped by {stopped.by.name}; the last checkpoint is from step {run.saved:,}"
         log.warning(message)
         if not in_sweep:
-            print(f"{message}\ngo on from there:  {resume_command(run.directory, settings.plugins)}", file=sys.stderr)
+            print(
+                f"{message}\nresume it:  {format_resume_command(run.directory, settings.plugins)}",
+                file=sys.stderr,
+            )
         raise
 
 
-def resume_command(directory: Path, plugins: Sequence[str]) -> str:
-    """The command that resumes a run."""
+def format_resume_command(directory: Path, plugins: Sequence[str]) -> str:
+    """Return the command that resumes a run."""
     again = [shlex.quote(f"plugins=[{','.join(plugins)}]")] if plugins else []
     return " ".join([shell_command("trpo-train", plugins), shell_argument("resume=", directory), *again])
 
 
-def farewell(parts: Parts, progress: Progress, settings: Settings, directory: Path) -> None:
-    """Print what was reached, where it lies, and how to look at it."""
+def print_results(parts: Parts, progress: Progress, settings: Settings, directory: Path) -> None:
+    """Print the results, where they are, and how to look at them."""
     place, plugins, seconds = shell_argument("", directory), settings.plugins, progress.seconds
     reached = [
         f"{name} {value:.5g}"

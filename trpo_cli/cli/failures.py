@@ -24,9 +24,9 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def report_errors(command: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a command so that a user's error prints a few lines to standard error and exits with status 1.
+    """Decorate a command so that an error of the user prints a few lines to standard error and exits with status 1.
 
-    Any other error is a bug and keeps its traceback, as all errors do if HYDRA_FULL_ERROR=1 is set.
+    Any other error is a bug and keeps its traceback. With HYDRA_FULL_ERROR=1, all errors do.
     """
 
     @functools.wraps(command)
@@ -57,14 +57,14 @@ def report_errors(command: Callable[[], None]) -> Callable[[], None]:
         except KeyboardInterrupt:
             sys.exit(130)
         finally:
-            os.environ.pop(FULL_ERROR, None)  # `None`, as an environment may have cleared it
+            os.environ.pop(FULL_ERROR, None)  # the code of an environment may have removed it
 
     return main
 
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Exit with the message of a user's error before Hydra adds its own prefix."""
+    """Exit with the message of an error of the user, before Hydra adds a prefix."""
     try:
         yield
     except UserError as error:
@@ -88,7 +88,7 @@ def discard_empty(directory: Path) -> Iterator[None]:
 
 
 def _discard(directory: Path) -> None:
-    """Remove `directory` if it holds nothing but this process's lock, then empty parents in `start_directory()`."""
+    """Remove `directory` if it holds only the lock of this process, then its empty parents in `start_directory()`."""
     with contextlib.suppress(OSError):  # stops at the first directory that is not empty
         if [path.name for path in directory.iterdir()] == [LOCK] and holder(directory / LOCK) == os.getpid():
             (directory / LOCK).unlink()

@@ -1,14 +1,14 @@
-"""What `trpo-train --help` prints."""
+"""The text of `trpo-train --help`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, choices, parts, roots
+from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, find_roots, list_choices, list_parts
 
 LINE = re.compile(r"^( *)(\w+):(?: ([^#\n]*?))?(?: # (.*))?$", re.MULTILINE)
-"""`  every: 10 # iterations`, a line of YAML with its indentation, key, value and comment."""
+"""A line of YAML with its indentation, key, value and comment: `  every: 10 # iterations`."""
 HELP = """\
 trpo-train: trust-region policy optimisation
 
@@ -16,12 +16,12 @@ usage: trpo-train [GROUP=OPTION ...] [KEY=VALUE ...]
 
 Groups and their options (first choose parts, then set their keys):
 {groups}
-  env takes any other id that is registered with Gymnasium, too; completion by TAB lists them.
+  env also takes any other id that is registered with Gymnasium; TAB completion lists them.
 
 Parts of an algorithm are chosen with a slash:
 {parts}
 
-With -m, how a sweep is run:
+With -m, these decide how a sweep is run:
 {sweeps}
 
 Keys at the root:
@@ -42,30 +42,30 @@ Examples:
   trpo-train algo=trpo env=Ant-v4 resume=auto
 
 Options:
-  --help                      this text
-  --version                   of this program
+  --help                      print this text
+  --version                   print the version
   --cfg job                   print the composed configuration, with every key, and run nothing
-  --config-dir DIR            add a directory with groups of your own
+  --config-dir DIR            add a directory with your own groups
   -m, --multirun              run every combination of comma-separated values
-  --install-completion SHELL  complete by TAB from the next shell on: bash, zsh or fish
+  --install-completion SHELL  install TAB completion, from the next shell on: bash, zsh or fish
   --show-completion SHELL     print what that would install
-  --hydra-help                all options of Hydra
+  --hydra-help                list all options of Hydra
 """
 
 
 def print_help(config_dir: str | None) -> None:
     """Print the help text, including the options of `config_dir` and of installed packages."""
-    places = roots(config_dir)
+    places = find_roots(config_dir)
     groups, of_algorithms, of_sweeps = (
-        "\n".join(_list_options(name, choices(name, places)) for name in names)
-        for names in (GROUPS, parts(places), OF_SWEEPS)
+        "\n".join(_format_options(name, list_choices(name, places)) for name in names)
+        for names in (GROUPS, list_parts(places), OF_SWEEPS)
     )
-    keys = "\n".join(f"  {key}={value}".ljust(33) + comment for key, value, comment in root_keys())
+    keys = "\n".join(f"  {key}={value}".ljust(33) + comment for key, value, comment in list_root_keys())
     print(HELP.format(groups=groups, parts=of_algorithms, keys=keys, sweeps=of_sweeps), end="")
 
 
-def root_keys() -> Iterator[tuple[str, str, str]]:
-    """List the keys at the root, with their defaults and comments in `train.yaml`."""
+def list_root_keys() -> Iterator[tuple[str, str, str]]:
+    """Yield the keys at the root with their defaults and comments in `train.yaml`."""
     text = (CONF / "train.yaml").read_text(encoding="utf-8")
     above = ""
     for indent, key, value, comment in LINE.findall(text.partition("\n\n")[2].partition("\nhydra:")[0]):
@@ -74,8 +74,8 @@ def root_keys() -> Iterator[tuple[str, str, str]]:
             yield f"{above}{key}" if indent else key, value, comment
 
 
-def _list_options(name: str, values: list[str]) -> str:
-    """One group on as many lines as it needs."""
+def _format_options(name: str, values: list[str]) -> str:
+    """Format one group on as many lines as it needs."""
     lines, line = [], f"  {name:21}"
     for value in values:
         if len(line) + len(value) > 110:

@@ -1,7 +1,7 @@
 """Resuming a run: which run is meant, which keys may change, and which contradict its configuration.
 
-`resume=DIR` takes everything from the run in DIR; other overrides must agree with it. `resume=auto` is for jobs
-that are submitted again as they were: the same command line continues the run that it began.
+`resume=DIR` takes everything from the run in DIR, and other overrides must agree with it. `resume=auto` is for jobs
+that are resubmitted unchanged: the same command line continues the run that it started.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from omegaconf import OmegaConf
 
 from trpo_cli.cli.command_line import OPEN
 from trpo_cli.config.composed import Node
-from trpo_cli.config.settings import MAY_CHANGE, flat
+from trpo_cli.config.settings import MAY_CHANGE, flatten
 from trpo_cli.errors import ConfigError, RunDirectoryError, did_you_mean
 from trpo_cli.run.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, read_config, suggest_run
 from trpo_cli.schedules import Falling
 from trpo_cli.shell import shell_argument, short_path, start_directory
 
 AUTO = "auto"
-CHOICE = "choices."  # how the keys begin under which a configuration keeps the option of each group
-ONE_RUN = "resume: a directory is one run, and this is a sweep; resume=auto continues each of its jobs"
+CHOICE = "choices."  # the prefix under which a configuration stores the option of each group
+ONE_RUN = "resume: a directory holds one run, but this is a sweep; resume=auto continues each of its jobs"
 SHOWN = 10  # differences in a message
 
 
@@ -37,19 +37,19 @@ class Plan(NamedTuple):
 
     config: Node
     continues: bool
-    changes: list[str] = []  # noqa: RUF012  of the configuration, in words
-    rescheduled: list[str] = []  # noqa: RUF012  keys of decays that end elsewhere now
-    planned: int = 0  # steps, before
+    changes: list[str] = []  # noqa: RUF012  descriptions of the keys that change
+    rescheduled: list[str] = []  # noqa: RUF012  keys of decays whose end has moved
+    planned: int = 0  # the previous total_steps
 
 
 def expand_resume(overrides: Sequence[str], multirun: bool = False) -> list[str]:
     """Return the overrides of a command line in a form that Hydra composes, with the run directory of `resume=DIR`.
 
-    It composes what the defaults make of them, which nobody looks at, and the saved run may have other parts. So keys
-    may be new, and options that agree with the saved ones are left out.
+    Hydra composes them with the defaults, but the saved run may have other parts, and its configuration is used
+    instead. So keys may be new here, and options that agree with the saved ones are removed.
 
-    Raises `ConfigError` if another is named too, several runs would be one or an option is another one,
-    `RunDirectoryError` if the directory holds no run.
+    Raises `ConfigError` if another run directory is named too, if the command line asks for several runs, or if an
+    option differs from the saved one; `RunDirectoryError` if the directory holds no run.
     """
     resume = read_resume(overrides)
     if resume == "":
@@ -57,34 +57,33 @@ def expand_resume(overrides: Sequence[str], multirun: bool = False) -> list[str]
     if resume in (None, "null", AUTO):
         return list(overrides)
     if (Path(resume) / SWEEP).is_file():
-        raise ConfigError(
-            f"resume: {resume} holds a sweep: its command goes on with {shell_argument('sweep.resume=', Path(resume))}"
-        )
+        again = shell_argument("sweep.resume=", Path(resume))
+        raise ConfigError(f"resume: {resume} holds a sweep: its command continues it with {again}")
     if multirun:
         raise ConfigError(ONE_RUN)
     if any(text.startswith("hydra.run.dir=") for text in overrides):
-        raise ConfigError(f"hydra.run.dir: resume={resume} says already where the run is")
+        raise ConfigError(f"hydra.run.dir: leave it out, since resume={resume} already says where the run is")
     if not (Path(resume) / CONFIG).is_file():
         word = resume.lower() in ("auto", "true", "yes", "last", "latest", "newest")
-        hint = "; resume=auto goes on with the run of the same command line" if word else suggest_run(Path(resume))
+        hint = "; resume=auto resumes the run of the same command line" if word else suggest_run(Path(resume))
         raise RunDirectoryError(f"resume: {resume} holds no run: there is no {CONFIG} in it{hint}")
     value = as_value(resume)
     others = [text for text in overrides if not _is_resume(text)]
-    return [f"resume={value}", f"hydra.run.dir={value}", *_composable(Path(resume), others)]
+    return [f"resume={value}", f"hydra.run.dir={value}", *_make_composable(Path(resume), others)]
 
 
 def read_resume(overrides: Sequence[str]) -> str | None:
-    """The value given to `resume`, or None."""
+    """Return the value given to `resume`, or None."""
     words = [text for text in overrides if _is_resume(text)]
     return unquote(words[-1].partition("=")[2]) if words else None
 
 
-def _composable(directory: Path, overrides: Sequence[str]) -> list[str]:
-    """Return the overrides of keys in a form that Hydra accepts with any parts; options must be the saved ones."""
+def _make_composable(directory: Path, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of keys in a form that Hydra accepts with any parts; options must equal the saved ones."""
     chosen = read_config(directory)["choices"]
     keys: list[str] = []
     wrong: list[str] = []
-    for override in _parsed(overrides):
+    for override in _parse(overrides):
         key = override.key_or_group
         if key.startswith(("hydra", "plugins", "logger")):
             keys.append(str(override.input_line))
@@ -93,16 +92,16 @@ def _composable(directory: Path, overrides: Sequence[str]) -> list[str]:
         elif override.value() != chosen.get(key):
             wrong.extend(find_differences(chosen.get(key), override.value(), key).values())
     if wrong:
-        raise _contradiction(directory, wrong)
+        raise _describe_contradiction(directory, wrong)
     return keys
 
 
-def _parsed(overrides: Sequence[str]) -> list[Override]:
+def _parse(overrides: Sequence[str]) -> list[Override]:
     """Parse overrides. Raises `ConfigError` for a deletion or a sweep."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     for override in parsed:
         if override.is_delete() or override.is_sweep_override():
-            raise ConfigError(f"{override.input_line}: a run that is resumed keeps its one value of each key")
+            raise ConfigError(f"{override.input_line}: a resumed run keeps one value for each key")
     return parsed
 
 
@@ -115,7 +114,7 @@ def _is_resume(text: str) -> bool:
 
 
 def unquote(text: str) -> str:
-    """Strip the quotes around a value, which are Hydra's; quotes inside it belong to the name."""
+    """Strip the quotes of Hydra's syntax around a value; quotes inside it belong to the value."""
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
@@ -125,7 +124,7 @@ def as_value(text: str) -> str:
 
 
 def name_directory(arguments: Sequence[str]) -> str:
-    """Name the directory of a new run or sweep, `${place:}` in configurations, by the time.
+    """Name the directory of a new run or sweep after the time; `${place:}` in configurations.
 
     With `resume=auto` the name is a hash of the command line without the keys that may change.
     """
@@ -135,15 +134,15 @@ def name_directory(arguments: Sequence[str]) -> str:
     return f"auto_{hashlib.sha256(repr(lasting).encode()).hexdigest()[:10]}"
 
 
-# Cached with the configuration, it is the same for all jobs of a sweep, in whatever process they run.
+# The value is cached with the configuration, so it is the same for all jobs of a sweep, in every process.
 OmegaConf.register_new_resolver("place", lambda: name_directory(sys.argv[1:]), use_cache=True, replace=True)
 
 
 def plan_run(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:
     """Decide whether a run starts or resumes in `directory`; `given` is what the `overrides` compose to.
 
-    Raises `RunDirectoryError` if there is a run and none was to be resumed, or none and one was; `ConfigError` if what
-    was said contradicts the run that is there, or does not allow the code that it needs.
+    Raises `RunDirectoryError` if the directory holds a run although none was to be resumed, or holds none although one
+    was; `ConfigError` if the command line contradicts the saved run, or does not allow the plugins that it needs.
     """
     resume, given = given["resume"], {**given, "resume": None}
     if resume not in (None, AUTO) and (start_directory() / resume).resolve() != directory.resolve():
@@ -153,64 +152,66 @@ def plan_run(directory: Path, given: Node, overrides: Sequence[str]) -> Plan:
         raise RunDirectoryError(f"resume: {short_path(directory)} holds no run: it has no {CONFIG}")
     if not begun and (left := [name for name in (METRICS, CHECKPOINTS) if (directory / name).exists()]):
         raise RunDirectoryError(
-            f"{short_path(directory)} holds {' and '.join(left)} of a run, whose {CONFIG} is gone: "
-            "put that back, or begin elsewhere with hydra.run.dir=DIR"
+            f"{short_path(directory)} holds {' and '.join(left)} of a run, but not its {CONFIG}: "
+            "restore that, or start elsewhere with hydra.run.dir=DIR"
         )
     if begun and resume is None:
         raise RunDirectoryError(
-            f"{short_path(directory)} holds a run already: {shell_argument('resume=', directory)} continues it, "
-            "and hydra.run.dir=DIR begins another"
+            f"{short_path(directory)} already holds a run: {shell_argument('resume=', directory)} continues it, "
+            "and hydra.run.dir=DIR starts another"
         )
     if not begun and (directory / SWEEP).exists():
         raise RunDirectoryError(
-            f"{short_path(directory)} holds a sweep: hydra.run.dir=DIR begins a run elsewhere, "
+            f"{short_path(directory)} holds a sweep: hydra.run.dir=DIR starts a run elsewhere, "
             f"and with -m {shell_argument('sweep.resume=', directory)} continues the sweep"
         )
-    return _continued(directory, given, None if resume == AUTO else overrides) if begun else Plan(given, False)
+    return _plan_resume(directory, given, None if resume == AUTO else overrides) if begun else Plan(given, False)
 
 
-def _continued(directory: Path, given: Node, overrides: Sequence[str] | None) -> Plan:
-    """Plan to resume a saved run. Only the `overrides` must agree with it; without them, all of `given` must."""
+def _plan_resume(directory: Path, given: Node, overrides: Sequence[str] | None) -> Plan:
+    """Plan to resume a saved run. The `overrides` must agree with it or, if they are None, all of `given`."""
     saved = read_config(directory)
     plugins = saved.get("plugins") or []
     if missing := [name for name in plugins if name not in given["plugins"]]:
         raise ConfigError(
-            f"plugins: this run was made with code of {', '.join(missing)}; if you trust it, say so again: "
+            f"plugins: this run uses code from {', '.join(missing)}; if you trust it, allow it again: "
             f"plugins=[{','.join(plugins)}]"
         )
     wanted = {**(given if overrides is None else override_saved(saved, overrides)), "plugins": plugins}
     found = find_differences(saved, wanted := with_logger(wanted, given))
-    if wrong := [text for key, text in _roots(found).items() if not key.startswith(MAY_CHANGE)]:
-        raise _contradiction(directory, wrong)
+    if wrong := [text for key, text in _drop_consequences(found).items() if not key.startswith(MAY_CHANGE)]:
+        raise _describe_contradiction(directory, wrong)
     rescheduled = find_schedules(wanted) if "total_steps" in found else []
-    changes = [text for key, text in found.items() if key.partition(".")[0] != "logger"]  # its choice says it
+    changes = [
+        text for key, text in found.items() if key.partition(".")[0] != "logger"
+    ]  # changes of the option are listed already
     return Plan(wanted, True, changes, rescheduled, saved.get("total_steps", 0))
 
 
 def with_logger(node: Node, given: Node) -> Node:
-    """Return `node` with the logger of this command line: a directory must not decide where data is sent."""
+    """Return `node` with the logger of this command line, since a directory must not decide where data is sent."""
     own = {key: value for key, value in node.items() if key != "logger"}
     own["choices"] = {**node["choices"], "logger": given["choices"].get("logger")}
     return own | {key: given[key] for key in ("logger",) if key in given}
 
 
-def _contradiction(directory: Path, wrong: Sequence[str]) -> ConfigError:
-    """Describe the first of the differences that forbid a resume."""
+def _describe_contradiction(directory: Path, wrong: Sequence[str]) -> ConfigError:
+    """Describe the first few differences that forbid a resume."""
     more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
     return ConfigError(
-        "\n  ".join([f"{short_path(directory)} holds a run that was configured otherwise:", *wrong[:SHOWN], *more])
-        + f"\n{shell_argument('resume=', directory)} alone continues it as it was; "
-        + "without resume, hydra.run.dir=DIR begins another"
+        "\n  ".join([f"{short_path(directory)} holds a run that was configured differently:", *wrong[:SHOWN], *more])
+        + f"\n{shell_argument('resume=', directory)} without other overrides continues it unchanged; "
+        + "without resume, hydra.run.dir=DIR starts another"
     )
 
 
 def override_saved(saved: Node, overrides: Sequence[str]) -> Node:
     """Apply overrides to a saved configuration: keys in place, options in `choices`.
 
-    Raises `ConfigError` for a key that is not there, or more or less than a value.
+    Raises `ConfigError` for a key that does not exist, a deletion or a sweep.
     """
     node = copy.deepcopy(saved)
-    for override in _parsed(overrides):
+    for override in _parse(overrides):
         key = override.key_or_group
         if key.startswith(("hydra", "resume", "plugins", "logger", "sweep.")):
             continue
@@ -218,25 +219,27 @@ def override_saved(saved: Node, overrides: Sequence[str]) -> Node:
             node["choices"][key] = override.value()
         else:
             _refuse_unknown(saved, key)
-            node = _updated(node, key, override)
+            node = _update(node, key, override)
     return node
 
 
 def _refuse_unknown(saved: Node, key: str) -> None:
     """Raise `ConfigError` for a key that the saved run does not have, suggesting the nearest one."""
-    if key.startswith((*MAY_CHANGE, f"{OPEN}.")):  # what an earlier version has not saved, or the environment takes
+    if key.startswith(
+        (*MAY_CHANGE, f"{OPEN}.")
+    ):  # earlier versions may not have saved it, or it is an argument of the environment
         return
     node: Any = saved
     above = ""
     for name in key.split("."):
         if isinstance(node, Mapping) and name not in node:
-            elsewhere = [known for known, _ in flat(saved) if known.endswith(f".{name}")]
+            elsewhere = [known for known, _ in flatten(saved) if known.endswith(f".{name}")]
             near = f"; did you mean {' or '.join(map(repr, elsewhere))}?" if elsewhere else ""
             raise ConfigError(f"{key}: no such key{near or did_you_mean(name, map(str, node), above)}")
         node, above = node[name] if isinstance(node, Mapping) else None, f"{above}{name}."
 
 
-def _updated(node: Node, key: str, override: Override) -> Node:
+def _update(node: Node, key: str, override: Override) -> Node:
     config = OmegaConf.create({"root": node})
     OmegaConf.update(config, f"root.{key}", override.value(), merge=True, force_add=True)
     updated: Any = OmegaConf.to_container(config.root)
@@ -265,8 +268,8 @@ def are_equal(one: Any, other: Any) -> bool:
     return bool(one == other or (one != one and other != other))
 
 
-def _roots(found: Mapping[str, str]) -> dict[str, str]:
-    """Drop the differences that merely follow from another option: those of its parts and its keys."""
+def _drop_consequences(found: Mapping[str, str]) -> dict[str, str]:
+    """Drop the differences that follow from a different option: those of its parts and keys."""
     options = [key.removeprefix(CHOICE) for key in found if key.startswith(CHOICE)]
     below = tuple(
         f"{prefix}{option}{separator}" for option in options for prefix, separator in ((CHOICE, "/"), ("", "."))
@@ -275,7 +278,7 @@ def _roots(found: Mapping[str, str]) -> dict[str, str]:
 
 
 def find_schedules(node: Any, key: str = "") -> list[str]:
-    """List the keys of everything that decays to 0 at `total_steps`."""
+    """List the keys of all values that decay to 0 at `total_steps`."""
     if isinstance(node, Mapping):
         inner = (find_schedules(value, f"{key}.{name}" if key else str(name)) for name, value in node.items())
         return [name for found in inner for name in found]

@@ -1,4 +1,4 @@
-"""Where Hydra looks for options beyond our own: `--config-dir`, announced packages, and Gymnasium's registry."""
+"""Where else Hydra looks for options: `--config-dir`, packages that announce themselves, and Gymnasium's registry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trpo_cli.cli.command_line import CommandLine, read_list
 from trpo_cli.config.groups import CONF, GROUPS
-from trpo_cli.config.plugins import configurations, import_plugins
+from trpo_cli.config.plugins import find_configurations, import_plugins
 from trpo_cli.config.sections import WHERE, check_sections, drop_sections, find_bases, select_sections
 from trpo_cli.config.yaml_files import SLIPPED, describe_slip, read_option
 from trpo_cli.errors import ConfigError, UserError
@@ -37,8 +37,8 @@ TUNED = "tuned/"
 class GymnasiumSource(ConfigSource):
     """Serves `env=ID` for every registered environment: `env/gym.yaml`, its sections for this id, and the id itself.
 
-    The path after the scheme lists packages to import first, which may register some. It is passed by value to
-    the processes of a launcher, and needs nothing else there.
+    The path after the scheme lists packages to import first, since they may register environments. The processes of a
+    launcher receive this class by value, and it needs nothing else there.
     """
 
     @staticmethod
@@ -55,7 +55,7 @@ class GymnasiumSource(ConfigSource):
         id = config_path.removeprefix(GROUP)
         if id == config_path or WHERE in id:
             return False
-        if (CONF / "tuned" / f"{id}.yaml").is_file():  # Gymnasium, which takes a while to import, knows these
+        if (CONF / "tuned" / f"{id}.yaml").is_file():  # these need no import of Gymnasium, which is slow
             return True
         from trpo_cli.envs.registered import is_registered
 
@@ -81,35 +81,37 @@ class GymnasiumSource(ConfigSource):
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
-    """Serves files as Hydra does, and their sections; explains mistakes in them in our own words.
+    """Serves files as Hydra does, and their sections, with clear messages for mistakes in them.
 
-    The path `tuned/Ant-v4 where algo=trpo` stands for the sections of a file that hold beside these choices. The class
-    has the name of Hydra's own: the processes of a launcher receive this one, and refuse two names for a scheme.
+    The path `tuned/Ant-v4 where algo=trpo` means the sections of a file that apply with these choices. The class has
+    the name of Hydra's class because the processes of a launcher receive this one, and reject two names for a scheme.
     """
 
     def is_config(self, config_path: str) -> bool:
         name, where, choices = config_path.partition(WHERE)
         if not super().is_config(name):
             return False
-        optional = where and name.startswith(TUNED)  # a directory of the user's may have what ours lacks
-        return not optional or bool(self._sections(name, choices))
+        optional = where and name.startswith(TUNED)  # the file may exist in only some directories
+        return not optional or bool(self._load_sections(name, choices))
 
     def load_config(self, config_path: str) -> ConfigResult:
         name, where, choices = config_path.partition(WHERE)
         if where:
-            return ConfigResult(self.provider, self.full_path(), self._sections(name, choices), {"package": "_global_"})
+            return ConfigResult(
+                self.provider, self.full_path(), self._load_sections(name, choices), {"package": "_global_"}
+            )
         content, header = self._read(name)
         return ConfigResult(self.provider, self.full_path(), drop_sections(content), header)
 
-    def _sections(self, name: str, choices: str) -> DictConfig:
+    def _load_sections(self, name: str, choices: str) -> DictConfig:
         content, _ = self._read(name)
         found = select_sections(content, choices)
         if names := find_bases(content):
-            found["defaults"] = [*(f"{self._path(base, name)}{WHERE}{choices}" for base in names), "_self_"]
+            found["defaults"] = [*(f"{self._find_base(base, name)}{WHERE}{choices}" for base in names), "_self_"]
         return found
 
-    def _path(self, base: str, name: str) -> str:
-        """Return the path of an option that another builds on: in the same folder, or at the top of the group."""
+    def _find_base(self, base: str, name: str) -> str:
+        """Return the path of an option that `name` builds on: in the same folder, or at the top of the group."""
         beside = f"{name.rpartition('/')[0]}/{base}"
         group = name.partition("/")[0]
         return base if base.startswith("/") else f"/{beside if super().is_config(beside) else f'{group}/{base}'}"
@@ -125,7 +127,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
 
 def write_choices(*without: str, _root_: DictConfig) -> str:
-    """Write out what is chosen, `algo=trpo env=Hopper-v4 ...`, for all groups of a run but those `without`.
+    """Write the choices of all groups of a run except those in `without`: `algo=trpo env=Hopper-v4 ...`.
 
     Hydra resolves `${choices:}` within a list of defaults against all choices made so far.
     """
@@ -142,49 +144,49 @@ OmegaConf.register_new_resolver("choices_without", write_choices, replace=True)
 
 
 class OurSearchPath(SearchPathPlugin):
-    """Appends these places to our own configuration; the registry comes last, so that any YAML file precedes it."""
+    """Appends these places to the search path; the registry comes last, so that any YAML file takes precedence."""
 
-    said: ClassVar[CommandLine | None] = None  # Hydra makes the instances
+    typed: ClassVar[CommandLine | None] = None  # on the class, since Hydra makes the instances
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        config_dir, overrides = (self.said.config_dir, self.said.overrides) if self.said else (None, [])
+        config_dir, overrides = (self.typed.config_dir, self.typed.overrides) if self.typed else (None, [])
         for place in [*([config_dir] if config_dir else []), *read_list("hydra.searchpath", overrides)]:
             search_path.append("command-line", place if "://" in place else f"file://{Path(place).resolve()}")
-        for folder in configurations():
+        for folder in find_configurations():
             search_path.append("announced", f"file://{folder}")
         search_path.append("registry", f"{SCHEME}://{','.join(read_list('plugins', overrides))}")
 
 
 @contextlib.contextmanager
-def search_everywhere(said: CommandLine) -> Iterator[None]:
-    """Have Hydra search all these places for the duration of a command line."""
+def search_everywhere(typed: CommandLine) -> Iterator[None]:
+    """Let Hydra search all these places within the context."""
     for plugin in (GymnasiumSource, OurSearchPath):
         Plugins.instance().register(plugin)
-    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource  # in place of Hydra's
-    before, OurSearchPath.said = OurSearchPath.said, said
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource  # replaces Hydra's
+    before, OurSearchPath.typed = OurSearchPath.typed, typed
     try:
         yield
     finally:
-        OurSearchPath.said = before
+        OurSearchPath.typed = before
 
 
-def sketch(said: CommandLine) -> DictConfig | None:
+def compose_options(typed: CommandLine) -> DictConfig | None:
     """Compose the options that a command line chooses, ignoring its keys; None if they do not compose.
 
-    Parts that an algorithm does not have are left out.
+    Options for parts that the algorithm does not have are ignored.
     """
-    words = (text.partition("=")[::2] for text in said.overrides)
-    first = ((key, values.partition(",")[0]) for key, values in words)  # of a sweep
+    words = (text.partition("=")[::2] for text in typed.overrides)
+    first = ((key, values.partition(",")[0]) for key, values in words)  # the first value of a sweep
     chosen = {key: name for key, name in first if key.partition("/")[0] in GROUPS and re.fullmatch(r"[\w./-]+", name)}
     whole = {key: name for key, name in chosen.items() if key in GROUPS}
-    return _composed(said, chosen) or _composed(said, whole)
+    return _try_to_compose(typed, chosen) or _try_to_compose(typed, whole)
 
 
-def _composed(said: CommandLine, chosen: Mapping[str, str]) -> DictConfig | None:
-    one, in_use = GlobalHydra.instance(), GlobalHydra.instance().hydra  # by a sweep
+def _try_to_compose(typed: CommandLine, chosen: Mapping[str, str]) -> DictConfig | None:
+    one, in_use = GlobalHydra.instance(), GlobalHydra.instance().hydra  # a sweep may be using it
     one.clear()
     try:
-        with search_everywhere(said), initialize_config_dir(str(CONF), version_base="1.3"):
+        with search_everywhere(typed), initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("train", [f"{key}={name}" for key, name in chosen.items()], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, UserError):
         return None

@@ -1,4 +1,4 @@
-"""The entry points of the commands. They handle signals before any slow import."""
+"""The entry points of the commands, which handle signals before any slow import."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from types import FrameType
 
 
 def train() -> None:
-    """The command `trpo-train`."""
+    """Run the command `trpo-train`."""
     _run("train", "trpo-train")
 
 
 def evaluate() -> None:
-    """The command `trpo-eval`."""
+    """Run the command `trpo-eval`."""
     _run("evaluate", "trpo-eval")
 
 
 def report() -> None:
-    """The command `trpo-report`."""
+    """Run the command `trpo-report`."""
     _run("report", "trpo-report")
 
 
 def _run(module: str, name: str) -> None:
     """Run `main` of a module as the command `name`.
 
-    A signal that arrives once it is done does not change the exit status.
+    A signal that arrives after it has returned does not change the exit status.
     """
     signal.signal(signal.SIGINT, _leave)
     import atexit
@@ -48,13 +48,13 @@ def _run(module: str, name: str) -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End the process as `ExitAtOnce` does, which is not imported yet."""
+    """End the process like `ExitAtOnce`, which has not been imported yet."""
     os.write(2, b"stopped by SIGINT\n")
     os._exit(128 + number)
 
 
 def _open_streams() -> None:
-    """Open closed standard streams on /dev/null; otherwise the next file opened would take the place of one."""
+    """Open closed standard streams on /dev/null; otherwise the next file to be opened would take their number."""
     for number in range(3):
         try:
             os.fstat(number)

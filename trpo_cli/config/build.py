@@ -1,9 +1,9 @@
-"""A node of the configuration -> the object it describes, checked before anything is made.
+"""Building the object that a node of the configuration describes, after checking the node.
 
-A node names its class or function as `_target_`; the other keys are keyword arguments. A class is called, a function
-gets its keyword-only arguments and is called by whoever receives it. Signatures are the schema: unknown keys, missing
-keys, wrong types and values out of range are found here. Code comes from the parts of `trpo_cli` and from the packages
-that the user named in `plugins` on this command line or installed for it (`plugins.py`), from nowhere else.
+A node names a class or function as `_target_`, and its other keys are keyword arguments. A class is called. A function
+gets its keyword-only arguments, and is called later by its receiver. Signatures are the schema: unknown and missing
+keys, wrong types and values out of range are errors. Code comes only from the parts of `trpo_cli`, from packages that
+`plugins` names on this command line, and from installed packages that announce themselves (`plugins.py`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import yaml  # type: ignore[import-untyped]
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from trpo_cli.config.groups import CONF, options
-from trpo_cli.config.moved import current_target
-from trpo_cli.config.plugins import announced
+from trpo_cli.config.groups import CONF, find_options
+from trpo_cli.config.moved import update_target
+from trpo_cli.config.plugins import find_announced
 from trpo_cli.errors import INHERIT_HINT, ConfigError, UnknownNameError, UserError, did_you_mean
 
 S = TypeVar("S")
@@ -42,7 +42,7 @@ PARTS = tuple(
         "trust_region",
     )
 )
-"""Where parts come from. The rest of the program reads and writes files, and no configuration may call it."""
+"""Modules with parts. No configuration may call the rest of the program, which reads and writes files."""
 
 
 def build(
@@ -53,14 +53,14 @@ def build(
     chosen: Mapping[str, str] | None = None,
     **context: Any,
 ) -> R:
-    """Build the object that `node`, found at `path` of the configuration, describes: an instance of `role`.
+    """Build the instance of `role` that `node` describes, which is at `path` of the configuration.
 
-    `context` holds what only the program knows (a policy, a generator, ...); each part receives what its signature
-    names. `chosen` are the options as they were typed, by group. Raises `ConfigError`, naming the key.
+    `context` holds arguments that no configuration gives (a policy, a generator, ...); each part receives those that
+    its signature names. `chosen` holds the option of each group as it was typed. Raises `ConfigError`, naming the key.
     """
-    target = part_class(node, path, role, plugins)
+    target = find_class(node, path, role, plugins)
     _refuse_unfit(target, path, context, chosen or {})
-    arguments = _arguments(target, node, path, plugins, context, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    arguments = _collect_arguments(target, node, path, plugins, context, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
         return target(**arguments)
     except UserError:
@@ -69,23 +69,23 @@ def build(
         raise ConfigError(f"{path}: {target.__name__}: {error}") from error
 
 
-def part_class(node: Any, path: str, role: type[R], plugins: Sequence[str] = ()) -> type[R]:
-    """The class that `node`, found at `path` of the configuration, names. Raises `ConfigError` if it is no `role`."""
-    target = locate(_part(node, path)["_target_"], f"{path}._target_", plugins)
+def find_class(node: Any, path: str, role: type[R], plugins: Sequence[str] = ()) -> type[R]:
+    """Return the class that `node`, at `path` of the configuration, names. Raises `ConfigError` if it is no `role`."""
+    target = locate(_check_part(node, path)["_target_"], f"{path}._target_", plugins)
     if not (inspect.isclass(target) and issubclass(target, role)):
         raise ConfigError(f"{path}._target_: '{node['_target_']}' is no {role.__name__}")
     return target
 
 
 def build_function(node: Any, path: str, plugins: Sequence[str] = ()) -> Callable[..., Any]:
-    """Build the function that `node` describes, with its keyword-only arguments bound; callers pass the others."""
-    target = locate(_part(node, path)["_target_"], f"{path}._target_", plugins)
+    """Return the function that `node` describes with its keyword-only arguments bound; callers pass the others."""
+    target = locate(_check_part(node, path)["_target_"], f"{path}._target_", plugins)
     if not inspect.isfunction(target):
         raise ConfigError(f"{path}._target_: '{node['_target_']}' is no function")
-    return functools.partial(target, **_arguments(target, node, path, plugins, {}))
+    return functools.partial(target, **_collect_arguments(target, node, path, plugins, {}))
 
 
-def _part(node: Any, path: str) -> Mapping[str, Any]:
+def _check_part(node: Any, path: str) -> Mapping[str, Any]:
     if not isinstance(node, Mapping):
         name = node if isinstance(node, str) else "NAME"
         raise ConfigError(
@@ -96,7 +96,7 @@ def _part(node: Any, path: str) -> Mapping[str, Any]:
     return node
 
 
-def _arguments(
+def _collect_arguments(
     target: Callable[..., Any],
     node: Mapping[str, Any],
     path: str,
@@ -104,12 +104,12 @@ def _arguments(
     context: Mapping[str, Any],
     *more_kinds: Any,
 ) -> dict[str, Any]:
-    """Collect the arguments of `target`: the node's values, checked against its signature, and parts of `context`."""
+    """Collect the arguments of `target`: values of the node, checked against its signature, and parts of `context`."""
     kinds = (inspect.Parameter.KEYWORD_ONLY, *more_kinds)
     parameters = {name: p for name, p in inspect.signature(target).parameters.items() if p.kind in kinds}
     given = {key: value for key, value in node.items() if key != "_target_"}
     _refuse_unknown(given, [name for name in parameters if name not in context], f"{path}.")
-    annotations = hints(target)
+    annotations = get_hints(target)
     arguments = {
         key: check_value(value, annotations.get(key, Any), f"{path}.{key}", plugins) for key, value in given.items()
     }
@@ -122,25 +122,25 @@ def _arguments(
 
 def _refuse_unfit(target: Callable[..., Any], path: str, context: Mapping[str, Any], chosen: Mapping[str, str]) -> None:
     """Raise `ConfigError` if a part of the context has a type that `target` does not accept."""
-    for name, wanted in hints(target).items():
+    for name, wanted in get_hints(target).items():
         if name not in context or not _is_part(wanted) or isinstance(context[name], wanted):
             continue
         part = f"{name}={chosen[name]}" if name in chosen else f"{name}: {type(context[name]).__name__}"
         whole = f"{path}={chosen[path]}" if path in chosen else f"{path}, a {target.__name__}"
-        fits = [option for option in options(CONF / name) if _describes(name, option, wanted)]
+        fits = [option for option in find_options(CONF / name) if _describes(name, option, wanted)]
         raise ConfigError(f"{part} does not go with {whole}: {name}={' or '.join(fits)} does")
 
 
 def _describes(group: str, option: str, role: type) -> bool:
-    """Whether one of our options names, in its own file, a class of that role."""
+    """Whether the file of an option in this package names a class of that role."""
     node = yaml.safe_load((CONF / group / f"{option}.yaml").read_text(encoding="utf-8"))
-    target = node.get(group, node).get("_target_")  # those that set other groups too have one root
+    target = node.get(group, node).get("_target_")  # options that also set other groups are written from the root
     found = locate(target, group, ()) if target else None
     return inspect.isclass(found) and issubclass(found, role)
 
 
 def fill(cls: type[S], node: Mapping[str, Any], path: str = "") -> S:
-    """The dataclass `cls`, nested ones included, with the plain values of `node`; what it lacks is left at its default.
+    """Make the dataclass `cls` and those within it from the plain values of `node`, or else from defaults.
 
     Raises `ConfigError` like `build`.
     """
@@ -163,9 +163,9 @@ def fill(cls: type[S], node: Mapping[str, Any], path: str = "") -> S:
 
 
 def check_value(value: Any, annotation: Any, path: str, plugins: Sequence[str] = ()) -> Any:
-    """`value` if it fits `annotation`, a function built from it where the annotation is a callable.
+    """Return `value` if it fits `annotation`, or the function that it describes if the annotation is a callable.
 
-    Raises `ConfigError` naming `path`, what was given and what fits.
+    Raises `ConfigError` naming `path`, the given value and what fits.
     """
     if value is not None and _is_function(annotation):
         return build_function(value, path, plugins)
@@ -175,21 +175,21 @@ def check_value(value: Any, annotation: Any, path: str, plugins: Sequence[str] =
         return adapter.validate_python(value)  # a whole number for a float comes back as a float
     except ValidationError as error:
         details = error.errors()
-        where = _place(details[0])
-        said = dict.fromkeys(detail["msg"] for detail in details if _place(detail) == where)
+        where = _format_place(details[0])
+        said = dict.fromkeys(detail["msg"] for detail in details if _format_place(detail) == where)
         first, *others = (text.removeprefix("Input ") for text in said)
         fits = " or ".join([first, *(text.removeprefix("should be ") for text in others)])
-        instead = _instead(details[0]["type"], value)
+        instead = _suggest(details[0]["type"], value)
         raise ConfigError(f"{path}{where}: got {value!r}; it {fits}{instead}") from error
 
 
-def _place(detail: ErrorDetails) -> str:
-    """Locate a misfit within a list; each member of a union reports its own."""
+def _format_place(detail: ErrorDetails) -> str:
+    """Format the index of an invalid element of a list; each member of a union reports its own."""
     return "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
 
 
-def _instead(mistake: str, value: Any) -> str:
-    """Suggest what was meant, where that is clear."""
+def _suggest(mistake: str, value: Any) -> str:
+    """Suggest what was meant, if that is clear."""
     match mistake, value:
         case "list_type", str() | int() if value != "":
             return f", [{value}]"
@@ -202,14 +202,14 @@ def _instead(mistake: str, value: Any) -> str:
         case "dict_type", _:
             return ", {NAME: VALUE}"
         case "less_than", float() if value != value:
-            return ", and this is no number"
+            return ", and this is not a number"
         case "int_type", str() if all(ends := value.replace("..", "-").partition("-")) and ends[2].isdigit():
-            return f"; with -m, range({ends[0]},{int(ends[2]) + 1}) is each of these"
+            return f"; with -m, range({ends[0]},{int(ends[2]) + 1}) runs each of these"
     return ""
 
 
 def as_whole(value: Any, annotation: Any) -> Any:
-    """`value`; if the annotation wants whole numbers, with those that are written as floats, 1e6 or 2048.0, as ints."""
+    """Return `value`, with floats such as 1e6 or 2048.0 converted to int if the annotation takes whole numbers."""
     if isinstance(value, list):
         return [as_whole(one, annotation) for one in value]
     if type(value) is float and value.is_integer() and is_whole(annotation):
@@ -218,14 +218,14 @@ def as_whole(value: Any, annotation: Any) -> Any:
 
 
 def is_whole(annotation: Any) -> bool:
-    """Whether it is a whole number, or holds or allows some, and no others."""
-    inner = {annotation, *_inner(annotation)}
+    """Whether the annotation takes, contains or allows whole numbers, but no other numbers."""
+    inner = {annotation, *_iterate_inner(annotation)}
     return int in inner and float not in inner
 
 
-def _inner(annotation: Any) -> Iterator[Any]:
+def _iterate_inner(annotation: Any) -> Iterator[Any]:
     for one in get_args(annotation):
-        yield from (one, *_inner(one)) if isinstance(one, Hashable) else ()
+        yield from (one, *_iterate_inner(one)) if isinstance(one, Hashable) else ()
 
 
 def _is_part(annotation: Any) -> bool:
@@ -233,41 +233,41 @@ def _is_part(annotation: Any) -> bool:
 
 
 def _is_function(annotation: Any) -> bool:
-    """Whether it is a callable, or a callable or None."""
+    """Whether the annotation is a callable, or a callable or None."""
     return any(get_origin(option) is Callable for option in (annotation, *get_args(annotation)))
 
 
 def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]:
-    """Import the class or function `target` from where parts may be defined. Raises `ConfigError` otherwise."""
-    allowed = (*PARTS, *plugins, *announced())
-    module_name, _, name = current_target(str(target)).rpartition(".")
+    """Import the class or function `target`. Raises `ConfigError` unless it is in a package that may define parts."""
+    allowed = (*PARTS, *plugins, *find_announced())
+    module_name, _, name = update_target(str(target)).rpartition(".")
     package = module_name.partition(".")[0]
-    if not _within(module_name, allowed):
-        hint = f"\nif you trust that package, plugins=[{package}] allows it, --plugins {package} of trpo-eval"
+    if not _is_within(module_name, allowed):
+        hint = f"\nif you trust that package, plugins=[{package}] allows it, or --plugins {package} of trpo-eval"
         hint = "" if package == "trpo_cli" else hint
-        raise ConfigError(f"{path}: '{target}' is in no package that parts are built from{hint}")
+        raise ConfigError(f"{path}: '{target}' is not in a package that parts are built from{hint}")
     try:
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{path}: '{target}' cannot be found: {error}") from error
-    if name.startswith("_") or not callable(found) or not _within(str(getattr(found, "__module__", "")), allowed):
-        raise ConfigError(f"{path}: '{target}' is no class or function of its package")
+    if name.startswith("_") or not callable(found) or not _is_within(str(getattr(found, "__module__", "")), allowed):
+        raise ConfigError(f"{path}: '{target}' is not a public class or function of its package")
     return found  # type: ignore[no-any-return]
 
 
-def _within(module: str, packages: Sequence[str]) -> bool:
+def _is_within(module: str, packages: Sequence[str]) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages if package)
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
     for key in given:
         if key not in known:
-            hint = did_you_mean(str(key), known, prefix) or f"; known are: {', '.join(known) or 'none'}"
+            hint = did_you_mean(str(key), known, prefix) or f"; known keys are: {', '.join(known) or 'none'}"
             raise UnknownNameError(f"{prefix}{key}: no such key{hint}")
 
 
-def hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Type hints of the parameters, with their ranges, and of the keys `beside` them in the configuration."""
+def get_hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the type hints of the parameters, with their ranges, and of the keys `beside` them in the node."""
     plain_class = inspect.isclass(target) and not is_dataclass(target)
     own = get_type_hints(target.__init__ if plain_class else target, include_extras=True)
     beside = getattr(target, "beside", None)

@@ -11,9 +11,9 @@ Node = dict[str, Any]
 
 
 def resolve(config: DictConfig, command: HydraConf | None = None) -> Node:
-    """Return the resolved values, and under `choices` the option of each group.
+    """Return the resolved values and, under `choices`, the option of each group.
 
-    `command` is Hydra's own node, where `config` has none.
+    `command` is Hydra's node, needed if `config` has none.
     """
     command = config.hydra if command is None else command
     choices = {

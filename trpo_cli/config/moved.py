@@ -1,4 +1,4 @@
-"""Parts that have moved: configurations from before, of runs and of users, name them where they were."""
+"""Parts that have moved. Saved runs and configurations of users may still name their former modules."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ MOVED = {
 }
 
 
-def current_target(target: str) -> str:
-    """The dotted name under which `target` is found today."""
+def update_target(target: str) -> str:
+    """Return the current dotted name of `target`."""
     for old, new in MOVED.items():
         if target.startswith(f"{old}."):
             return new + target.removeprefix(old)
     return target
 
 
-def with_current_targets(node: Any) -> Any:
-    """A configuration, or a part of one, with every `_target_` as it is called today."""
+def update_targets(node: Any) -> Any:
+    """Return a configuration, or a part of one, with the current name of every `_target_`."""
     if isinstance(node, dict):
         return {
-            key: current_target(value) if key == "_target_" and isinstance(value, str) else with_current_targets(value)
+            key: update_target(value) if key == "_target_" and isinstance(value, str) else update_targets(value)
             for key, value in node.items()
         }
-    return [with_current_targets(value) for value in node] if isinstance(node, list) else node
+    return [update_targets(value) for value in node] if isinstance(node, list) else node

@@ -1,8 +1,8 @@
 """Code and configuration from outside this package: packages named in `plugins`, and those that announce themselves.
 
-An installed package announces itself with an entry point of the group `trpo_cli.plugins`, whose value is the name of
-the package. Whoever installed it trusts it, so parts may be built from it; it is imported only once something asks for
-what nobody else has. Its folder `conf` is searched for options.
+An installed package announces itself with an entry point in the group `trpo_cli.plugins`, whose value is the name of
+the package. Installing it means trusting it, so parts may be built from it. It is imported only when something that
+nothing else provides is requested. Its folder `conf` is searched for options.
 """
 
 from __future__ import annotations
@@ -20,55 +20,57 @@ from trpo_cli.errors import ConfigError
 
 ENTRY_POINTS = "trpo_cli.plugins"
 LIBRARIES = (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), str(Path(__file__).parent.parent))
-"""Where code lies that is not the user's."""
+"""Directories with code that is not the user's."""
 
 
-def announced() -> list[str]:
-    """The installed packages that announce themselves; none is imported."""
+def find_announced() -> list[str]:
+    """List the installed packages that announce themselves, without importing them."""
     return sorted({entry.module for entry in entry_points(group=ENTRY_POINTS)})
 
 
-def configurations() -> list[Path]:
-    """The folders `conf` of the packages that announce themselves; none is imported."""
+def find_configurations() -> list[Path]:
+    """List the folders `conf` of the packages that announce themselves, without importing them."""
     folders = []
-    for package in announced():
+    for package in find_announced():
         top, *inner = package.split(".")
-        spec = find_spec(top)  # of the package within it, it would import the one around it
+        spec = find_spec(top)  # finding the inner package would import the outer one
         for place in (spec and spec.submodule_search_locations) or ():
             folders.append(Path(place, *inner, "conf"))
     return [folder for folder in folders if folder.is_dir()]
 
 
 def import_plugins(plugins: Sequence[str]) -> None:
-    """Import the user's packages, which may register environments. Raises `ConfigError` for one that cannot be."""
+    """Import the user's packages, which may register environments. Raises `ConfigError` if an import fails."""
     for name in plugins:
         if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
             module = Path(name).stem if name.endswith(".py") else "MODULE"
             raise ConfigError(
-                f"plugins: '{name}' is no name of a module, which has neither '/' nor '.py' in it; say {module}"
+                f"plugins: '{name}' is not the name of a module, which contains neither '/' nor '.py'; write {module}"
             )
         try:
             importlib.import_module(name)
         except (Exception, SystemExit) as error:
             top = name.partition(".")[0]
             missing = isinstance(error, ModuleNotFoundError) and error.name == top
-            raise ConfigError(f"plugins: {_not_there(top) if missing else _raised(name, error)}") from error
+            raise ConfigError(
+                f"plugins: {_explain_missing(top) if missing else _explain_import_error(name, error)}"
+            ) from error
 
 
-def _not_there(top: str) -> str:
+def _explain_missing(top: str) -> str:
     """Explain a module that is not on the Python path."""
-    near = next((path for pattern in (top, f"*/{top}") for path in _modules(pattern)), None)
+    near = next((path for pattern in (top, f"*/{top}") for path in _find_modules(pattern)), None)
     where = near.parent if near else "DIR"
-    what = f"{near} is not on the Python path" if near else "the directory of one of your own has to be named"
+    what = f"{near} is not on the Python path" if near else "if it is your own, name its directory"
     return f"no module '{top}' is installed; {what}: PYTHONPATH={where} {Path(sys.argv[0]).name} ..."
 
 
-def _modules(pattern: str) -> list[Path]:
+def _find_modules(pattern: str) -> list[Path]:
     """Find modules of this name, files or packages, in the working directory."""
     return sorted([*Path().glob(f"{pattern}.py"), *(path.parent for path in Path().glob(f"{pattern}/__init__.py"))])
 
 
-def _raised(name: str, error: BaseException) -> str:
+def _explain_import_error(name: str, error: BaseException) -> str:
     """Explain a failed import, with the line of the user's code that raised."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"'{name}' cannot be imported: {error.filename}, line {error.lineno}: SyntaxError: {error.msg}"

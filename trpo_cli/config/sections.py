@@ -1,11 +1,11 @@
-"""Sections of an option's YAML: what it sets only beside certain other choices.
+"""Sections of an option's YAML: settings that apply only with certain other choices.
 
     algo=trpo,npg sampler=single_path:
       algo:
         delta: 0.1
 
-The title of a section names choices as they are typed on a command line; `*` stands for any characters, and `?` for
-one. Its settings are written from the root, and hold where every group of the title has one of the options named. Later
+The title of a section names choices as they are typed on a command line; `*` matches any characters, and `?` any single
+one. Its settings are written from the root. They apply if every group in the title has one of the named options. Later
 sections override earlier ones, and those of the options that this one builds on.
 """
 
@@ -20,16 +20,16 @@ from omegaconf import DictConfig, OmegaConf
 from trpo_cli.config.groups import GROUPS
 
 WHERE = " where "
-"""Between the path of an option and the choices that select among its sections: `tuned/Ant-v4 where algo=trpo`."""
+"""Separates the path of an option from the choices that select sections: `tuned/Ant-v4 where algo=trpo`."""
 
 
 def drop_sections(content: Mapping[Any, Any]) -> DictConfig:
-    """What an option says whatever else is chosen."""
+    """Return what an option sets with any other choices."""
     return OmegaConf.create({key: value for key, value in content.items() if not is_title(key)})
 
 
 def select_sections(content: Mapping[Any, Any], choices: str) -> DictConfig:
-    """The merged sections of an option that hold beside `choices`, written `algo=trpo sampler=vine`."""
+    """Merge the sections of an option that apply with `choices`, written `algo=trpo sampler=vine`."""
     chosen = dict(word.split("=", 1) for word in choices.split() if "=" in word)
     found = [body for title, body in content.items() if is_title(title) and _holds(title, chosen)]
     merged = OmegaConf.merge({}, *found)
@@ -38,7 +38,7 @@ def select_sections(content: Mapping[Any, Any], choices: str) -> DictConfig:
 
 
 def find_bases(content: Mapping[Any, Any]) -> list[str]:
-    """The options that an option builds on, by name or by path: what else is in its defaults chooses for groups."""
+    """List the options that an option builds on, by name or path; its other defaults choose options of groups."""
     names = [name.partition("@")[0] for name in content.get("defaults", []) if isinstance(name, str)]
     return [name for name in names if name != "_self_"]
 
@@ -49,19 +49,19 @@ def is_title(key: Any) -> bool:
 
 
 def check_sections(content: Mapping[Any, Any]) -> None:
-    """Raise `ValueError` if a section has a title that can never hold, or holds no settings."""
+    """Raise `ValueError` if a section has an invalid title, or contains anything but settings."""
     for title, body in content.items():
         if not is_title(title):
             continue
         for group, names in parse_title(title).items():
             if group.partition("/")[0] not in GROUPS or not all(names):
-                raise ValueError(f"'{title}': the title of a section is GROUP=OPTION,OPTION, once or more")
+                raise ValueError(f"'{title}': the title of a section is one or more GROUP=OPTION,OPTION")
         if not isinstance(body, Mapping) or "defaults" in body:
             raise ValueError(f"'{title}': a section holds settings, KEY: VALUE, and chooses no options")
 
 
 def parse_title(title: str) -> dict[str, list[str]]:
-    """`algo=trpo,npg sampler=vine` -> the groups that a title names, and the options of each."""
+    """Return the groups that a title names, and the options of each: `algo=trpo,npg sampler=vine`."""
     words = (word.partition("=") for word in title.split())
     return {group: names.split(",") for group, _, names in words}
 

@@ -1,6 +1,6 @@
-"""The keys at the root of a configuration, and what each key means to a run that is resumed, compared or named.
+"""The keys at the root of a configuration, and their roles when a run is resumed, compared or named.
 
-Defaults and what `--help` says of a key are in `conf/train.yaml`.
+Their defaults and the text of `--help` are in `conf/train.yaml`.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ from typing import Any, Literal, TypedDict, get_type_hints
 
 from trpo_cli.ranges import Count, NonNegativeInt, Threads
 
-BY_DEFAULT = 10  # evaluations of a run
+BY_DEFAULT = 10  # evaluations per run
 
 
 class Meaning(TypedDict):
-    """What a key means to a run."""
+    """The roles of a key."""
 
-    may_change: bool  # when the run is resumed: no parameter depends on it but through how long the run is
-    decides: bool  # what is learned, and so what may be compared; False also where that is told apart otherwise
-    names: bool  # a job of a sweep, even where all jobs agree in it
+    may_change: bool  # on a resume, since parameters depend on it at most through the length of the run
+    decides: bool  # what is learned, and so which runs compare; False also if runs are distinguished in another way
+    names: bool  # a job of a sweep, even if all jobs have the same value
 
 
 def key(*, may_change: bool = False, decides: bool = True, names: bool = True) -> Meaning:
-    """The meaning of a key; one that may change names no job."""
+    """Describe the roles of a key; one that may change names no job."""
     return Meaning(may_change=may_change, decides=decides, names=names and not may_change)
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Of the evaluations during training."""
+    """Settings of the evaluations during training."""
 
     every: NonNegativeInt | Literal["auto"]  # environment steps; 0 for none
     episodes: Count
     max_episode_steps: Count
 
     def interval(self, total_steps: int) -> int:
-        """Environment steps from one to the next in a run of `total_steps`; 0 for none."""
+        """Return the environment steps between evaluations in a run of `total_steps`; 0 means none."""
         return max(1, total_steps // BY_DEFAULT) if self.every == "auto" else self.every
 
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """Of the files under `checkpoints/`."""
+    """Settings of the files under `checkpoints/`."""
 
     every: Count  # iterations
     keep: Count
@@ -50,7 +50,7 @@ class CheckpointSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """The root of the configuration, but for the parts."""
+    """The root of the configuration, without the parts."""
 
     seed: NonNegativeInt = field(metadata=key(decides=False))
     total_steps: Count = field(metadata=key(may_change=True))
@@ -63,9 +63,9 @@ class Settings:
 
 
 OF_THE_COMMAND = ("resume", "sweep")
-"""Keys at the root that a run does not keep."""
+"""Keys at the root that are not saved with a run."""
 ROOT_KEYS = (*(one.name for one in fields(Settings)), *OF_THE_COMMAND)
-_OTHERS = {  # keys of parts, whose classes are not imported for this, and what is no setting
+_OTHERS = {  # keys of parts, whose classes are not imported here, and nodes that are not settings
     "algo.max_rejected": key(may_change=True),
     "env.step_timeout": key(may_change=True, decides=False),
     "sampler.num_threads": key(may_change=True, decides=False),
@@ -73,14 +73,14 @@ _OTHERS = {  # keys of parts, whose classes are not imported for this, and what 
     "logger": key(may_change=True, decides=False),
     "choices.logger": key(may_change=True, decides=False),
     "choices.": key(decides=False),  # the option of each group
-    "experiment": key(names=False),  # what it sets is in the other keys
+    "experiment": key(names=False),  # its settings are under other keys
     "resume": key(decides=False, names=False),
     "sweep.": key(decides=False, names=False),
     "hydra": key(names=False),
 }
 
 
-def _meanings() -> Iterator[tuple[str, Any]]:
+def _list_meanings() -> Iterator[tuple[str, Any]]:
     """Yield prefixes of keys with their meanings."""
     types = get_type_hints(Settings)
     for one in fields(Settings):
@@ -88,22 +88,22 @@ def _meanings() -> Iterator[tuple[str, Any]]:
     yield from _OTHERS.items()
 
 
-MEANINGS = dict(_meanings())
+MEANINGS = dict(_list_meanings())
 MAY_CHANGE = tuple(name for name, meaning in MEANINGS.items() if meaning["may_change"])
 INDIFFERENT = tuple(name for name, meaning in MEANINGS.items() if not meaning["decides"])
 NAMELESS = tuple(name for name, meaning in MEANINGS.items() if not meaning["names"])
-"""Prefixes of the keys that may change, that decide nothing, and that name no job."""
+"""Prefixes of the keys that may change, that do not decide what is learned, and that name no job."""
 
 
-def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """`algo.delta`, 0.01 and the like, for every leaf of a configuration."""
+def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every leaf of a configuration with its dotted key, such as `algo.delta` and 0.01."""
     if isinstance(node, dict) and node:
         for name, value in node.items():
-            yield from flat(value, f"{path}.{name}" if path else str(name))
+            yield from flatten(value, f"{path}.{name}" if path else str(name))
     else:
         yield path, node
 
 
-def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting but those that are `INDIFFERENT`, by its flat key."""
-    return {name: value for name, value in flat(dict(config)) if not name.startswith(INDIFFERENT)}
+def select_decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every setting that is not `INDIFFERENT`, by its dotted key."""
+    return {name: value for name, value in flatten(dict(config)) if not name.startswith(INDIFFERENT)}

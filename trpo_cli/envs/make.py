@@ -166,7 +166,7 @@ class Task:
         """Make one environment with Gymnasium. Raises `ConfigError` if it is unknown or cannot be made."""
         if ":" in self.id:  # Gymnasium would import the module
             module, _, name = self.id.partition(":")
-            raise ConfigError(f"env.id: no package is named in an id; say plugins=[{module}] env.id={name}")
+            raise ConfigError(f"env.id: no package is named in an id; write plugins=[{module}] env.id={name}")
         if spec is None and not is_registered(self.id):
             others = versions(self.id, registered_ids())
             raise ConfigError(

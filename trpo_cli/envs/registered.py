@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import gymnasium
 
-from trpo_cli.config.plugins import announced, import_plugins
+from trpo_cli.config.plugins import find_announced, import_plugins
 from trpo_cli.envs import random_mdp  # noqa: F401  registers RandomMDP-v0
 
 VERSIONED = re.compile(r"(.+)-v(\d+)")
@@ -19,7 +19,7 @@ def is_registered(id: str) -> bool:
     Raises `ConfigError` if such a package cannot be imported.
     """
     if id not in gymnasium.registry:
-        import_plugins(announced())
+        import_plugins(find_announced())
     return id in gymnasium.registry
 
 

@@ -15,12 +15,12 @@ from trpo_cli.cli.command_line import Parser, path
 from trpo_cli.cli.failures import report_errors
 from trpo_cli.errors import RunDirectoryError, UserError, counted
 from trpo_cli.report.archive import archive
-from trpo_cli.report.content import HEADLINE, Content, Options, content
+from trpo_cli.report.content import HEADLINE, Content, Options, make_content
 from trpo_cli.report.figures import save_together
 from trpo_cli.report.measures import AGAINST
-from trpo_cli.report.page import GENERATOR, page
+from trpo_cli.report.page import GENERATOR, render_page
 from trpo_cli.report.references import EVERY_TASK
-from trpo_cli.report.runs import archives, find, refuse_absent
+from trpo_cli.report.runs import find, find_archives, refuse_absent
 from trpo_cli.report.tables import escape
 from trpo_cli.run import durable
 from trpo_cli.shell import short_path
@@ -35,7 +35,7 @@ OURS = (
     *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")),
     *(f"{name}.csv" for name in TABLES),
 )
-"""Every file that a report may be made of."""
+"""Every file that a report may write."""
 
 
 def report(
@@ -45,46 +45,48 @@ def report(
     against: Sequence[str] = AGAINST[:1],
     **options: Any,
 ) -> None:
-    """Write the report of the runs below `folders` into `out`; print its first table, and where the files are.
+    """Write the report of the runs below `folders` into `out`; print its first table and the names of the files.
 
     `options` are those of `content.Options`. Raises `RunDirectoryError` if there is nothing to draw or `out` cannot be
     written to, `UserError` for options that do not fit.
     """
     refuse_unwritable(out)
-    told = content(find(folders), Options(metric, against, **options))
-    told = replace(told, notices=[*passing_over(folders), *told.notices])
+    told = make_content(find(folders), Options(metric, against, **options))
+    told = replace(told, notices=[*note_archives(folders), *told.notices])
     results = told.sections[0].table
     assert results is not None  # the first section is that table
     for notice in told.notices:
         print(notice)
-    print(results.text(), end="")
+    print(results.to_text(), end="")
     try:
-        written = write(told, out, origin(folders))
+        written = write(told, out, describe_origin(folders))
     except OSError as error:
         raise RunDirectoryError(f"--out: {out} cannot be written: {error.strerror}") from error
     print(f"\nwritten to {short_path(out)}: {', '.join(written)}")
 
 
-def passing_over(folders: Sequence[Path]) -> list[str]:
-    """Notices on archives below the folders, which are not in the report unless they are named."""
+def note_archives(folders: Sequence[Path]) -> list[str]:
+    """Note archives below the folders, which are not in the report unless they are named."""
     named = {folder.resolve() for folder in folders}
-    below = {archive for folder in folders for archive in archives(folder) if archive.resolve() not in named}
-    return [f"{archive} is an archive, and is left out: name it to have it in the report" for archive in sorted(below)]
+    below = {archive for folder in folders for archive in find_archives(folder) if archive.resolve() not in named}
+    return [
+        f"{archive} is an archive and is left out; name it to include it in the report" for archive in sorted(below)
+    ]
 
 
-def origin(folders: Sequence[Path]) -> str:
-    """What the page was made from, when, and by which version. No other file says so, so that they stay the same."""
+def describe_origin(folders: Sequence[Path]) -> str:
+    """Say what the page was made from, when, and by which version. Other files omit this, to stay reproducible."""
     places = ", ".join(str(short_path(folder)) for folder in folders)
     return f"Made from {places} on {datetime.now():%Y-%m-%d %H:%M} by trpo-cli {__version__}."
 
 
 def write(told: Content, out: Path, made: str) -> list[str]:
-    """Write every file of a report into `out`, remove those of an earlier one, and return the names."""
+    """Write every file of a report into `out`, remove those of an earlier report, and return the names."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in OURS[1:]:  # the page stays, and comes first: without it the others would seem to be of no report
+    for name in OURS[1:]:  # keep the page, which marks the others as files of a report
         (out / name).unlink(missing_ok=True)
-    texts = {PAGE: page(told, made), MARKDOWN: markdown(told)}
-    texts |= {f"{s.table.name}.csv": s.table.csv() for s in told.sections if s.table}
+    texts = {PAGE: render_page(told, made), MARKDOWN: format_markdown(told)}
+    texts |= {f"{s.table.name}.csv": s.table.to_csv() for s in told.sections if s.table}
     for name, text in texts.items():
         durable.write(out / name, text.encode("utf-8", errors="backslashreplace"))
     for section in told.sections:
@@ -93,18 +95,18 @@ def write(told: Content, out: Path, made: str) -> list[str]:
     return [name for name in OURS if (out / name).exists()]
 
 
-def markdown(told: Content) -> str:
-    """The report as Markdown, with links to its figures."""
+def format_markdown(told: Content) -> str:
+    """Format the report as Markdown, with links to its figures."""
     parts = [f"# {escape(told.title)}", escape(told.lead), "\n".join(f"- {escape(n)}" for n in told.notices)]
     for section in told.sections:
         parts += [f"## {section.title}", section.caption]
         parts += [f"![{escape(section.title)}]({section.figure}.png)"] if section.figure else []
-        parts += [section.table.markdown().rstrip("\n"), section.table.note] if section.table else []
+        parts += [section.table.to_markdown().rstrip("\n"), section.table.note] if section.table else []
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def refuse_unwritable(out: Path) -> None:
-    """Raise `RunDirectoryError` if a report cannot go to `out`, or would take the place of what is no report."""
+    """Raise `RunDirectoryError` if `out` is not writable, or if a report would overwrite files that are not its own."""
     there = next(path for path in (out, *out.parents, Path()) if path.exists())
     if not there.is_dir():
         raise RunDirectoryError(f"--out: {there} is a file, not a folder")
@@ -112,31 +114,31 @@ def refuse_unwritable(out: Path) -> None:
         raise RunDirectoryError(f"--out: {there} cannot be written to")
     taken = [name for name in OURS if os.path.lexists(out / name)]
     if taken and not ((out / PAGE).is_file() and GENERATOR in (out / PAGE).read_text("utf-8", errors="replace")):
-        raise RunDirectoryError(f"--out: {out} has a {taken[0]} that is not of a report: name another folder")
+        raise RunDirectoryError(f"--out: {out} has a {taken[0]} that does not belong to a report; name another folder")
 
 
-def default_place(folders: Sequence[Path]) -> Path:
-    """Where the report of one folder goes by default. Raises `UserError` for several folders."""
+def choose_folder(folders: Sequence[Path]) -> Path:
+    """Return the default place of the report on one folder. Raises `UserError` for several folders."""
     if len(folders) > 1:
         raise UserError(f"--out: is needed with {len(folders)} folders: --out DIR says where the report goes")
     return folders[0] / "report"
 
 
 def parse_thresholds(texts: Sequence[str]) -> dict[str, list[float]]:
-    """`Hopper-v4=3000` -> its task and number; a bare number is for every task. Raises `UserError` for neither."""
+    """Parse thresholds: `Hopper-v4=3000`, or a number for every task. Raises `UserError` for anything else."""
     found: dict[str, list[float]] = {}
     for text in texts:
         task, _, number = text.rpartition("=")
         try:
             found.setdefault(task or EVERY_TASK, []).append(float(number))
         except ValueError:
-            known = "a return fits, or TASK=RETURN, Hopper-v4=3000 for one"
+            known = "it takes RETURN, or TASK=RETURN such as Hopper-v4=3000"
             raise UserError(f"--threshold: got '{text}'; {known}") from None
     return found
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = Parser(
         prog="trpo-report",
         description="Learning curves, tables and a page of many runs: averaged over seeds, with 95 % intervals.",
@@ -166,7 +168,7 @@ def parse_arguments() -> argparse.Namespace:
 
 @report_errors
 def main() -> None:
-    """The command `trpo-report`."""
+    """Run the command `trpo-report`."""
     given = vars(parse_arguments())
     if given["smooth"] < 1:
         raise UserError(f"--smooth: got {given['smooth']}; a number of rows fits, 1 or more")
@@ -174,9 +176,9 @@ def main() -> None:
     given["statistic"] = STATISTICS[given["statistic"]]
     given["against"] = given["against"] or AGAINST[:1]
     folders, out, archived = given.pop("runs"), given.pop("out"), given.pop("archive")
-    refuse_absent(folders)  # before it matters where the report goes
+    refuse_absent(folders)  # reported before problems of --out
     if archived is not None:
         copied, every = archive(find(folders), archived)
         print(f"{counted(copied, 'run')} copied to {archived}, which has {every} now\n")
         folders = [archived]
-    report(folders, out or default_place(folders), **given)
+    report(folders, out or choose_folder(folders), **given)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from trpo_cli.errors import RunDirectoryError
-from trpo_cli.report.diagnostics import measured
-from trpo_cli.report.groups import group_runs, natural_key, without_duplicates
+from trpo_cli.report.diagnostics import summarise
+from trpo_cli.report.groups import group_runs, mark_duplicates, natural_key
 from trpo_cli.report.measures import rises
 from trpo_cli.report.runs import (
     EVALUATION,
@@ -23,7 +23,7 @@ from trpo_cli.report.runs import (
     SUMMARISED,
     RunRecord,
     Whole,
-    directories,
+    find_directories,
     is_archive,
     read,
     read_summary,
@@ -35,19 +35,19 @@ ROWS = 100  # of metrics.csv that are kept
 
 
 def archive(records: Sequence[RunRecord], directory: Path) -> tuple[int, int]:
-    """Copy every finished run's configuration, summary and some of its rows to DIRECTORY/TASK/LABEL/seedSEED.
+    """Copy the configuration, summary and some rows of every finished run to DIRECTORY/TASK/LABEL/seedSEED.
 
-    Runs that are there already, or the same to the seed, stay as they are; `results.csv` has a row for each of all.
-    Returns how many were copied, and how many there are now. Raises `RunDirectoryError` if no run is finished, two
-    would share a place, or `directory` cannot be written to.
+    Runs that are already there, including identical ones with the same seed, are kept; `results.csv` has a row for each
+    run in the archive. Returns how many runs were copied, and how many the archive contains now. Raises
+    `RunDirectoryError` if no run is finished, if two would share a place, or if `directory` cannot be written to.
     """
     if not any(record.status == "finished" for record in records):
         raise RunDirectoryError("--archive: no run is finished")
     _refuse_foreign(directory / RESULTS)
-    there = _archived(directory)
+    there = _read_archived(directory)
     taken = {record.directory: record for record in there}
     new: dict[Path, RunRecord] = {}
-    for group in group_runs([r for r in without_duplicates([*there, *records]) if r.rows]):
+    for group in group_runs([r for r in mark_duplicates([*there, *records]) if r.rows]):
         home = next((run.directory.parent for run in group.runs if run.directory in taken), None)
         home = home or directory / directory_name(group.task) / directory_name(group.label)
         for record in (run for run in group.runs if run.status == "finished" and run.directory not in taken):
@@ -58,31 +58,31 @@ def archive(records: Sequence[RunRecord], directory: Path) -> tuple[int, int]:
     try:
         for path, record in new.items():
             _copy(record, path)
-        _write_results(directory / RESULTS, _archived(directory))
+        _write_results(directory / RESULTS, _read_archived(directory))
     except OSError as error:
         raise RunDirectoryError(f"--archive: {error.filename or directory}: {error.strerror}") from error
     return len(new), len(there) + len(new)
 
 
-def _archived(directory: Path) -> list[RunRecord]:
-    """The runs of an archive; a copy that was interrupted has no summary yet, and does not count."""
-    found = [read(path) for path in sorted(directories(directory))] if directory.is_dir() else []
+def _read_archived(directory: Path) -> list[RunRecord]:
+    """Read the runs of an archive, without interrupted copies, which have no summary."""
+    found = [read(path) for path in sorted(find_directories(directory))] if directory.is_dir() else []
     return [record for record in found if record.status == "finished"]
 
 
 def _refuse_foreign(results: Path) -> None:
-    """Raise `RunDirectoryError` for a `results.csv` that is of no archive."""
+    """Raise `RunDirectoryError` for a `results.csv` that does not belong to an archive."""
     if results.exists() and not is_archive(results.parent):
-        raise RunDirectoryError(f"--archive: {results} is of no archive, and is not written over")
+        raise RunDirectoryError(f"--archive: {results} does not belong to an archive, and is not overwritten")
 
 
-def kept(record: RunRecord) -> list[int]:
-    """Which rows stay, at most `ROWS`: the first, tenth, hundredth and so on, the last and the best, then those with an
+def select_rows(record: RunRecord) -> list[int]:
+    """Select at most `ROWS` rows: the first, tenth, hundredth and so on, the last and the best, then rows with an
     evaluation, then others.
 
-    Where not all of a kind fit, they are taken at equal distances.
+    If not all rows of a kind fit, evenly spaced ones are taken.
     """
-    every = range(record.length())
+    every = range(record.count_rows())
     if len(every) <= ROWS:
         return list(every)
     chosen = {every[-1], *(10**power - 1 for power in range(len(str(len(every)))))}
@@ -96,26 +96,26 @@ def kept(record: RunRecord) -> list[int]:
 
 
 def _copy(record: RunRecord, path: Path) -> None:
-    """The summary comes last: a copy with one is whole."""
+    """Copy a run. The summary comes last, so a copy that has one is complete."""
     path.mkdir(parents=True, exist_ok=True)
-    durable.write(path / METRICS, _thinned(record).encode())
-    if told := whole(record):
-        durable.write(path / ALL_ROWS, told.text().encode())
+    durable.write(path / METRICS, _thin_out(record).encode())
+    if told := summarise_rows(record):
+        durable.write(path / ALL_ROWS, told.to_json().encode())
     durable.write(path / HEADLINE, f"{record.headline}\n".encode())
     for name in (CONFIG, SUMMARY):
         durable.write(path / name, (record.directory / name).read_bytes())
 
 
-def whole(record: RunRecord) -> Whole | None:
-    """What all rows of a run come to, if its copy lacks some; of a run that lacks rows itself, what came with it."""
-    if record.thinned() or len(kept(record)) == record.length():
+def summarise_rows(record: RunRecord) -> Whole | None:
+    """Summarise all rows of a run, if its copy will lack some. An archived run keeps the summary that it has."""
+    if record.is_thinned() or len(select_rows(record)) == record.count_rows():
         return record.whole
     returns = [name for name in (record.headline, RECENT, EVALUATION) if record.has(name)]
-    return Whole({name: rises(record, name) for name in returns}, measured(record))
+    return Whole({name: rises(record, name) for name in returns}, summarise(record))
 
 
-def _thinned(record: RunRecord) -> str:
-    """A row that stays says which iteration it was, and takes over the seconds of those before it that do not."""
+def _thin_out(record: RunRecord) -> str:
+    """Format the selected rows, each with its iteration and the seconds since the previous selected row."""
     text = (record.directory / METRICS).read_text(encoding="utf-8")
     if ITERATIONS in record.rows:  # an archived run
         return text
@@ -125,7 +125,7 @@ def _thinned(record: RunRecord) -> str:
     thinned = io.StringIO(newline="")
     writer = csv.writer(thinned, lineterminator="\n")
     writer.writerow([*header, ITERATIONS])
-    for row in kept(record):
+    for row in select_rows(record):
         since = {place: round(float(total[row]) - before[place], 6) for place, total in seconds.items()}
         before = {place: float(total[row]) for place, total in seconds.items()}
         writer.writerow([*(since.get(place, cell) for place, cell in enumerate(lines[row])), row + 1])

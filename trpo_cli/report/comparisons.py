@@ -1,4 +1,4 @@
-"""Groups against each other and against published numbers: differences, and how sure they are."""
+"""Comparisons of groups with each other and with published numbers: differences and their uncertainty."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import common_step, finals, latest
 from trpo_cli.report.published import Published
-from trpo_cli.report.references import Scale, best_published
+from trpo_cli.report.references import Scale, find_best_published
 from trpo_cli.report.runs import EVALUATION
 from trpo_cli.report.tables import Cell, Table, format_range
 from trpo_cli.run.state import RETURN
@@ -38,13 +38,13 @@ TESTED = ("95 % interval of the difference", "p", "p (Holm)")
 def comparison(
     groups: Sequence[Group], numbers: dict[str, list[Published]], metric: str, statistic: Statistic
 ) -> Table:
-    """Our numbers beside the published ones; numbers: task -> those there are."""
+    """Make the table of these runs and the published numbers; numbers: task -> its published numbers."""
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
         if not numbers[group.task]:
             continue
         steps = int(common_step(group, metric))
-        for how, values in _measured(group, metric).items():
+        for how, values in _measure(group, metric).items():
             if len(values) == len(group.runs):
                 deviation = float(values.std(ddof=1)) if len(values) > 1 else None
                 told = (float(statistic(values)), deviation, len(values), steps, how, None)
@@ -56,19 +56,19 @@ def comparison(
     return Table("comparison", "Beside published numbers", columns, tuple(rows))
 
 
-def _measured(group: Group, metric: str) -> dict[str, Floats]:
-    """How our returns are measured -> those of the runs."""
+def _measure(group: Group, metric: str) -> dict[str, Floats]:
+    """Return the values of the runs, by how the return is measured."""
     trained = finals(group, metric) if metric == RETURN else np.empty(0)
     return {TRAINING: trained, "evaluation": latest(group, EVALUATION, metric)}
 
 
 def published(groups: Sequence[Group], numbers: dict[str, list[Published]], metric: str) -> Table:
-    """Each group against the best published number of its algorithm that compares; means, whatever the statistic."""
+    """Compare each group with the best comparable published number of its algorithm, always by means."""
     rows: list[tuple[Cell, ...]] = []
     tests: list[Estimate | None] = []
     for group in groups:
-        best = best_published([group], numbers[group.task], metric)
-        ours = _measured(group, metric)
+        best = find_best_published([group], numbers[group.task], metric)
+        ours = _measure(group, metric)
         whole = [how for how, values in ours.items() if len(values) == len(group.runs)]
         if best is None or not whole:
             continue
@@ -81,12 +81,15 @@ def published(groups: Sequence[Group], numbers: dict[str, list[Published]], metr
     columns = ("task", "algorithm", "runs", "mean", "best published", "± over seeds", "seeds", "source")
     columns_of_both = ("kind of return: ours; theirs", "difference")
     return Table(
-        "published", "Against the best published numbers", (*columns, *columns_of_both, *TESTED), _tested(rows, tests)
+        "published",
+        "Against the best published numbers",
+        (*columns, *columns_of_both, *TESTED),
+        _append_tests(rows, tests),
     )
 
 
-def _tested(rows: Sequence[tuple[Cell, ...]], tests: Sequence[Estimate | None]) -> tuple[tuple[Cell, ...], ...]:
-    """The rows, each with the interval and the p-values of its test, if there is one."""
+def _append_tests(rows: Sequence[tuple[Cell, ...]], tests: Sequence[Estimate | None]) -> tuple[tuple[Cell, ...], ...]:
+    """Append to each row the interval and the p-values of its test, if there is one."""
     p_values = [None if test is None else test.p_value() for test in tests]
     intervals = [format_range(*test.interval()) if test else TOO_FEW for test in tests]
     ends = zip(intervals, p_values, holm(p_values), strict=True)
@@ -95,56 +98,56 @@ def _tested(rows: Sequence[tuple[Cell, ...]], tests: Sequence[Estimate | None]) 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One group's runs against another's, on one task or, normalised, on all that both have."""
+    """The runs of two groups, on one task or, normalised, on all tasks that both have."""
 
     task: str
     groups: tuple[str, str]
     steps: int | None  # at which both are compared
-    pairs: tuple[tuple[Floats, Floats], ...]  # task by task, the values of their runs (S,), (T,)
+    pairs: tuple[tuple[Floats, Floats], ...]  # for each task, the values of their runs (S,), (T,)
 
     def gain(self, statistic: Statistic) -> float:
-        """The mean over the tasks of the differences."""
+        """Return the mean over the tasks of the differences."""
         return float(np.mean([statistic(one) - statistic(other) for one, other in self.pairs]))
 
-    def enough(self) -> bool:
-        """Whether an interval may be made of each group's runs."""
+    def has_enough_runs(self) -> bool:
+        """Whether each group has enough runs for an interval."""
         return all(are_enough(side) for side in zip(*self.pairs, strict=True))
 
     def test(self, statistic: Statistic) -> Estimate | None:
-        """That mean of differences, if there are runs enough."""
-        if not self.enough():
+        """Estimate the mean difference with its error, or return None if there are too few runs."""
+        if not self.has_enough_runs():
             return None
         differences = [
             difference(estimate([one], statistic), estimate([other], statistic)) for one, other in self.pairs
         ]
         return combination([1 / len(self.pairs)] * len(self.pairs), differences)
 
-    def row(self, statistic: Statistic) -> tuple[Cell, ...]:
-        """What stands before the test."""
+    def leading_cells(self, statistic: Statistic) -> tuple[Cell, ...]:
+        """Return the cells before those of the test."""
         runs = (sum(map(len, side)) for side in zip(*self.pairs, strict=True))
         return (self.task, *self.groups, *runs, self.steps, self.gain(statistic))
 
-    def better(self) -> tuple[Cell, Cell]:
-        """The probability that a run of the first group is above one of the other, and its interval."""
+    def probability_cells(self) -> tuple[Cell, Cell]:
+        """Return the probability that a run of the first group is above one of the other, and its interval."""
         found, low, high = mean_improvement([improvement_probability(one, other) for one, other in self.pairs])
-        return found, format_range(low, high) if self.enough() else TOO_FEW
+        return found, format_range(low, high) if self.has_enough_runs() else TOO_FEW
 
 
 def versus(
     tasks: Sequence[Sequence[Group]], named: Sequence[str], metric: str, statistic: Statistic, scales: dict[str, Scale]
 ) -> Table:
-    """The first group named against each other that is, or against every other if it is the only one.
+    """Compare the first named group with the others named, or with all groups if it is the only one.
 
-    Raises `RunDirectoryError` for a name that no group has, or groups that share no task.
+    Raises `RunDirectoryError` for a name that no group has, or if the groups share no task.
     """
     found = [
         comparison
-        for other in _others(tasks, named)
-        for comparison in _across(list(_shared(tasks, named[0], other, metric)), scales)
+        for other in _list_others(tasks, named)
+        for comparison in _append_aggregate(list(_compare_shared_tasks(tasks, named[0], other, metric)), scales)
     ]
     if not found:
         raise RunDirectoryError(f"--versus: no task has runs of both {named[0]} and another of the groups")
-    rows = _tested([one.row(statistic) for one in found], [one.test(statistic) for one in found])
+    rows = _append_tests([one.leading_cells(statistic) for one in found], [one.test(statistic) for one in found])
     columns = (
         "task",
         "A",
@@ -157,11 +160,11 @@ def versus(
         "P(A > B)",
         "95 % interval of P",
     )
-    ends = tuple((*row, *one.better()) for row, one in zip(rows, found, strict=True))
+    ends = tuple((*row, *one.probability_cells()) for row, one in zip(rows, found, strict=True))
     return Table("versus", "Group against group", columns, ends)
 
 
-def _others(tasks: Sequence[Sequence[Group]], named: Sequence[str]) -> list[str]:
+def _list_others(tasks: Sequence[Sequence[Group]], named: Sequence[str]) -> list[str]:
     labels = list(dict.fromkeys(group.label for task in tasks for group in task))
     for name in named:
         if name not in labels:
@@ -170,8 +173,8 @@ def _others(tasks: Sequence[Sequence[Group]], named: Sequence[str]) -> list[str]
     return [label for label in named[1:] or labels if label != named[0]]
 
 
-def _shared(tasks: Sequence[Sequence[Group]], one: str, other: str, metric: str) -> Iterator[Comparison]:
-    """Of each task that both groups have, their values at the step that both have reached."""
+def _compare_shared_tasks(tasks: Sequence[Sequence[Group]], one: str, other: str, metric: str) -> Iterator[Comparison]:
+    """Yield a comparison for each task that both groups have, at the last step that both have reached."""
     for task in tasks:
         groups = {group.label: group for group in task}
         if {one, other} <= groups.keys():
@@ -181,8 +184,8 @@ def _shared(tasks: Sequence[Sequence[Group]], one: str, other: str, metric: str)
             yield Comparison(task[0].task, (one, other), int(step), (values,))
 
 
-def _across(shared: list[Comparison], scales: dict[str, Scale]) -> list[Comparison]:
-    """The comparisons, and that of all tasks together, whose scores are normalised."""
+def _append_aggregate(shared: list[Comparison], scales: dict[str, Scale]) -> list[Comparison]:
+    """Append the comparison of normalised scores over all tasks, if there are several."""
     scaled = [(scales[one.task], one.pairs[0]) for one in shared if one.task in scales]
     if len(scaled) < 2:
         return shared

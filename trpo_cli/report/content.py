@@ -1,4 +1,4 @@
-"""What a report says, whatever file it is written to: sections of tables and figures, made from runs."""
+"""The content of a report in any format: sections of tables and figures, made from runs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 
 from trpo_cli.errors import RunDirectoryError, UserError, counted, did_you_mean
 from trpo_cli.report import comparisons, figures, tables
-from trpo_cli.report.diagnostics import DIAGNOSTICS, diagnostics
+from trpo_cli.report.diagnostics import DIAGNOSTICS, compute_diagnostics
 from trpo_cli.report.figures import Panel, Styles
-from trpo_cli.report.groups import Group, finished, group_runs, natural_key, without_duplicates
+from trpo_cli.report.groups import Group, group_runs, mark_duplicates, natural_key, select_finished
 from trpo_cli.report.measures import finals
-from trpo_cli.report.notices import notices
-from trpo_cli.report.published import Published, published
-from trpo_cli.report.references import Scale, scales, thresholds
+from trpo_cli.report.notices import list_notices
+from trpo_cli.report.published import Published, find_published
+from trpo_cli.report.references import Scale, choose_thresholds, make_scales
 from trpo_cli.report.runs import EVALUATION, STEPS, RunRecord
 from trpo_cli.report.tables import Table, format_cell
 from trpo_cli.run.state import RETURN
@@ -25,22 +25,26 @@ HEADLINE = "headline"  # in place of a column
 
 @dataclass(frozen=True)
 class Options:
-    """What a report is asked to show."""
+    """The options of a report."""
 
     metric: str = HEADLINE  # or a column of metrics.csv
-    against: Sequence[str] = (STEPS,)  # of `measures.AGAINST`, a panel each
-    by: Sequence[str] = ()  # keys that runs of one group agree in; by default all but the seed
+    against: Sequence[str] = (STEPS,)  # some of `measures.AGAINST`, one panel each
+    by: Sequence[str] = ()  # keys in which the runs of a group agree; by default all but the seed
     statistic: Statistic = MEAN  # over the runs of a group
-    smooth: int = 1  # rows that curves are averaged over
-    thresholds: dict[str, list[float]] = field(default_factory=dict)  # task, or EVERY_TASK -> what counts as learned
+    smooth: int = 1  # rows over which curves are averaged
+    thresholds: dict[str, list[float]] = field(
+        default_factory=dict
+    )  # task or EVERY_TASK -> returns that count as learned
     compare: bool = False  # with published numbers
-    versus: Sequence[str] = ()  # labels of groups: the first is compared with the others, or with all if it is alone
+    versus: Sequence[
+        str
+    ] = ()  # labels of groups: the first is compared with the others, or with all if it is the only one
     title: str = "Learning curves and results"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A table, or a figure of panels in so many columns that goes into the files called `figure`; or both."""
+    """A table, a figure, or both. The figure has panels in `columns` columns, and `figure` is the stem of its files."""
 
     title: str
     table: Table | None = None
@@ -52,7 +56,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Content:
-    """A report."""
+    """The content of a report."""
 
     title: str
     lead: str
@@ -60,60 +64,60 @@ class Content:
     sections: Sequence[Section]
 
 
-def content(found: Sequence[RunRecord], options: Options) -> Content:
-    """The report of the runs that were found.
+def make_content(found: Sequence[RunRecord], options: Options) -> Content:
+    """Make the report of the runs that were found.
 
-    Raises `RunDirectoryError` if none can be drawn or an option names what is not there, `UserError` if options
-    contradict each other.
+    Raises `RunDirectoryError` if no run can be drawn or an option names something that does not exist, `UserError` if
+    options contradict each other.
     """
     if options.compare and options.metric not in (HEADLINE, RETURN):
         raise UserError(f"--compare: published numbers are returns; leave out --metric {options.metric}")
-    records = without_duplicates(found, options.by)
+    records = mark_duplicates(found, options.by)
     if options.metric == HEADLINE:
-        options = replace(options, metric=common_headline(records))
+        options = replace(options, metric=choose_headline(records))
     drawn = group_runs(select_drawable(records, options), options.by)
-    groups = [finished(group) for group in drawn]
-    tasks = [list(task) for task in by_task(groups).values()]
+    groups = [select_finished(group) for group in drawn]
+    tasks = [list(task) for task in group_by_task(groups).values()]
     styles = Styles(sorted({group.label for group in groups}, key=natural_key))
-    numbers = {group.task: published(group.task) if options.compare else [] for group in groups}
+    numbers = {group.task: find_published(group.task) if options.compare else [] for group in groups}
     labels = {id(record): group.label for group in drawn for record in group.runs}
-    scaled = scales(tasks, numbers, options.metric)
-    learned = thresholds(tasks, options.thresholds, numbers, options.metric)
+    scaled = make_scales(tasks, numbers, options.metric)
+    learned = choose_thresholds(tasks, options.thresholds, numbers, options.metric)
     sections = [
         Section(
             "Final and best",
             tables.results(groups, options.metric, options.statistic),
             caption=describe_headline(groups, options),
         ),
-        learning_curves(tasks, options, styles, numbers),
-        *compared(groups, numbers, options),
-        *against_each_other(tasks, options, scaled),
-        *across_tasks(tasks, options, styles, scaled),
+        show_learning_curves(tasks, options, styles, numbers),
+        *compare_with_published(groups, numbers, options),
+        *compare_groups(tasks, options, scaled),
+        *aggregate_tasks(tasks, options, styles, scaled),
         Section("Sample efficiency", tables.efficiency(groups, options.metric, learned)),
         Section("Time", tables.speed(groups)),
-        *inside_the_trust_region(tasks, styles),
+        *show_trust_region(tasks, styles),
         Section("Runs", tables.runs(records, labels)),
     ]
     return Content(
         options.title,
-        lead(records, groups, options),
-        notices(records, drawn, groups, options.metric),
+        describe_runs(records, groups, options),
+        list_notices(records, drawn, groups, options.metric),
         sections,
     )
 
 
 def describe_headline(groups: Sequence[Group], options: Options) -> str:
-    """Which return the first table shows, which stand beside it, and what its intervals are."""
-    first, *beside = (f"the {named} ({how})" for named, how in tables.returns(groups, options.metric))
+    """Describe the return in the first table, the other returns there, and the intervals."""
+    first, *beside = (f"the {named} ({how})" for named, how in tables.describe_returns(groups, options.metric))
     told = f"; beside it: {' and '.join(beside)}" if beside else ""
     return (
         f"The headline is {first}{told}. Numbers are taken at the step that all runs of a row have reached. "
-        f"{interval(options.statistic)}"
+        f"{describe_interval(options.statistic)}"
     )
 
 
-def interval(statistic: Statistic) -> str:
-    """What an interval over runs is."""
+def describe_interval(statistic: Statistic) -> str:
+    """Describe an interval over runs."""
     how = "Tukey and McLaughlin's, of a trimmed mean" if statistic is IQM else "Student's t"
     return (
         f"The 95 % interval is {how}: right where runs vary normally, too narrow where they are very skewed; of fewer "
@@ -121,10 +125,10 @@ def interval(statistic: Statistic) -> str:
     )
 
 
-def common_headline(records: Sequence[RunRecord]) -> str:
-    """The headline that most runs have values of; that of evaluations if no run has ended an episode in training.
+def choose_headline(records: Sequence[RunRecord]) -> str:
+    """Choose the most common headline of the runs, or evaluations if no run has ended an episode in training.
 
-    Different headlines measure different things, so that one report compares the runs of one.
+    Different headlines measure different things, so a report compares only runs with the same one.
     """
     telling = [record for record in records if record.has(record.headline)]
     if not telling and any(record.has(EVALUATION) for record in records):
@@ -133,7 +137,7 @@ def common_headline(records: Sequence[RunRecord]) -> str:
 
 
 def select_drawable(records: Sequence[RunRecord], options: Options) -> list[RunRecord]:
-    """The runs that have the metric. Raises `RunDirectoryError` if none has."""
+    """Select the runs that have the metric. Raises `RunDirectoryError` if there are none."""
     readable = [record for record in records if record.rows and record.status not in ("broken", "duplicate")]
     known = {name for record in readable for name in record.rows}
     if readable and known and options.metric not in known:
@@ -148,18 +152,18 @@ def select_drawable(records: Sequence[RunRecord], options: Options) -> list[RunR
     return chosen
 
 
-def by_task(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """task -> its groups."""
+def group_by_task(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """Return the groups of each task."""
     tasks: dict[str, list[Group]] = defaultdict(list)
     for group in groups:
         tasks[group.task].append(group)
     return tasks
 
 
-def learning_curves(
+def show_learning_curves(
     tasks: Sequence[Sequence[Group]], options: Options, styles: Styles, numbers: dict[str, list[Published]]
 ) -> Section:
-    """A panel for each task and axis."""
+    """Draw a panel for each task and axis."""
     panels = [
         figures.curves(task, axis, options.metric, options.statistic, options.smooth, styles, numbers[task[0].task])
         for task in tasks
@@ -175,12 +179,14 @@ def learning_curves(
             " Diamonds: published numbers, at their steps, hollow where they are of a single run; those of more steps "
             "than are shown are in the table only."
         )
-    columns = len(options.against) if len(options.against) > 1 else figures.square(len(panels))
+    columns = len(options.against) if len(options.against) > 1 else figures.choose_columns(len(panels))
     return Section("Learning curves", None, panels, columns, "learning_curves", caption)
 
 
-def compared(groups: Sequence[Group], numbers: dict[str, list[Published]], options: Options) -> list[Section]:
-    """Our numbers beside the published ones, if `--compare` asks for them."""
+def compare_with_published(
+    groups: Sequence[Group], numbers: dict[str, list[Published]], options: Options
+) -> list[Section]:
+    """Compare these runs with published numbers, if `--compare` is given."""
     if not options.compare:
         return []
     beside = (
@@ -209,8 +215,8 @@ HOLM = (
 )
 
 
-def against_each_other(tasks: Sequence[Sequence[Group]], options: Options, scaled: dict[str, Scale]) -> list[Section]:
-    """The groups of `--versus` against each other."""
+def compare_groups(tasks: Sequence[Sequence[Group]], options: Options, scaled: dict[str, Scale]) -> list[Section]:
+    """Compare the groups of `--versus` with each other."""
     if not options.versus:
         return []
     table = comparisons.versus(tasks, options.versus, options.metric, options.statistic, scaled)
@@ -224,10 +230,10 @@ def against_each_other(tasks: Sequence[Sequence[Group]], options: Options, scale
     return [Section(table.title, table, caption=caption)]
 
 
-def across_tasks(
+def aggregate_tasks(
     tasks: Sequence[Sequence[Group]], options: Options, styles: Styles, scaled: dict[str, Scale]
 ) -> list[Section]:
-    """Normalised scores of all tasks together, as a table and as profiles."""
+    """Show normalised scores of all tasks together, as a table and as profiles."""
     strata: dict[str, dict[str, Floats]] = defaultdict(dict)
     for group in (group for task in tasks for group in task if group.task in scaled):
         strata[group.label][group.task] = scaled[group.task](finals(group, options.metric))
@@ -246,13 +252,13 @@ def across_tasks(
     return [Section("All tasks together", table, [panel], 1, "profiles", caption)]
 
 
-def inside_the_trust_region(tasks: Sequence[Sequence[Group]], styles: Styles) -> list[Section]:
-    """Diagnostics of the runs that have them."""
+def show_trust_region(tasks: Sequence[Sequence[Group]], styles: Styles) -> list[Section]:
+    """Show the diagnostics of runs that have some."""
     panels, telling = [], []
     for task in tasks:
-        told = {name: [g for g in task if all(name in diagnostics(r) for r in g.runs)] for name in DIAGNOSTICS}
+        told = {name: [g for g in task if all(name in compute_diagnostics(r) for r in g.runs)] for name in DIAGNOSTICS}
         panels += [figures.trust_region(groups, name, styles) for name, groups in told.items() if groups]
-        telling += [group for group in task if any(diagnostics(record) for record in group.runs)]
+        telling += [group for group in task if any(compute_diagnostics(record) for record in group.runs)]
     if not panels:
         return []
     caption = (
@@ -264,8 +270,8 @@ def inside_the_trust_region(tasks: Sequence[Sequence[Group]], styles: Styles) ->
     return [Section("Trust region", tables.trust_region(telling), panels, 4, "diagnostics", caption)]
 
 
-def lead(records: Sequence[RunRecord], groups: Sequence[Group], options: Options) -> str:
-    """A sentence on what was compared."""
+def describe_runs(records: Sequence[RunRecord], groups: Sequence[Group], options: Options) -> str:
+    """Describe in a sentence which runs were compared."""
     counts = Counter(record.status for record in records)
     states = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     averaged, families = sum(len(group.runs) for group in groups), counted(len(groups), "group")

@@ -1,4 +1,4 @@
-"""Diagnostics of runs with a trust region, row by row and summarised for each run."""
+"""Diagnostics of runs with a trust region, for each row and summarised for each run."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ MEASURES: dict[str, tuple[str, Measure, Measure]] = {
     "median CG residual": (RESIDUAL, np.median, np.median),
     "accepted share": (ACCEPTED, np.mean, np.mean),
 }
-"""Of a diagnostic, the number that a run's rows come to, and what those of several runs come to."""
+"""Heading -> the diagnostic, how it is summarised over the rows of a run, and over the runs of a group."""
 
 
-def bounded(record: RunRecord) -> str | None:
-    """The column that delta bounds, by the parts of the run: a KL divergence; None where it bounds none.
+def find_bounded_column(record: RunRecord) -> str | None:
+    """Return the column of the KL divergence that delta bounds, or None if it bounds none.
 
-    The line search checks its constraint whatever the metric; a step that is only normalised by a metric which is none
-    has a length of delta, and one with a multiplier knows no delta.
+    The line search checks its constraint with any metric. A step that is normalised by the identity has a length given
+    by delta instead, and a step with a fixed multiplier does not use delta.
     """
-    metric, step, constraint = (_part(record, name) for name in ("metric", "step", "step.constraint"))
+    metric, step, constraint = (_find_part(record, name) for name in ("metric", "step", "step.constraint"))
     if step == "fixed" or (step == "normalised" and metric == "identity"):
         return None
     return "policy/max_kl" if constraint == "max_kl" else "policy/kl"
 
 
-def _part(record: RunRecord, name: str) -> str:
-    """The last word of what a part of the algorithm is made by."""
+def _find_part(record: RunRecord, name: str) -> str:
+    """Return the name of the function or class that makes a part of the algorithm."""
     return str(record.settings.get(f"algo.{name}._target_", "")).rpartition(".")[2]
 
 
-def kl_ratio(record: RunRecord) -> Floats | None:
-    """The KL divergence that delta bounds over delta, update by update (I,); None for a run without either.
+def compute_kl_ratio(record: RunRecord) -> Floats | None:
+    """Return the KL divergence that delta bounds, over delta, for each update (I,); None for a run without either.
 
-    NaN where the radius has decayed to 0.
+    It is NaN where the radius has decayed to 0.
     """
     delta = record.rows.get("trust_region/delta", record.settings.get("algo.delta"))
-    column = bounded(record)
+    column = find_bounded_column(record)
     if column is None or not isinstance(delta, np.ndarray | float | int) or not record.has(column):
         return None
     kl, radius = np.broadcast_arrays(record.rows[column], delta)
@@ -61,20 +61,20 @@ def kl_ratio(record: RunRecord) -> Floats | None:
     return ratio
 
 
-def diagnostics(record: RunRecord) -> dict[str, Floats]:
-    """The `DIAGNOSTICS` of a run that it has columns for, row by row (I,); empty without a trust region."""
+def compute_diagnostics(record: RunRecord) -> dict[str, Floats]:
+    """Return the `DIAGNOSTICS` for which a run has columns, for each row (I,); empty without a trust region."""
     told = {name: record.rows[column] for name, column in COLUMNS.items() if record.has(column)}
     if told.keys() <= {ACCEPTED}:
         return {}
-    ratio = kl_ratio(record)
+    ratio = compute_kl_ratio(record)
     return told if ratio is None else {KL: ratio, **told}
 
 
-def measured(record: RunRecord) -> dict[str, float]:
-    """The `MEASURES` of a run, of all its rows where an archive keeps what they came to."""
+def summarise(record: RunRecord) -> dict[str, float]:
+    """Return the `MEASURES` of a run; for an archived run, those of all its rows if the archive has them."""
     if record.whole:
         return record.whole.diagnostics
-    told = diagnostics(record)
+    told = compute_diagnostics(record)
     values = {name: told[name][~np.isnan(told[name])] for name in told}
     return {
         heading: float(measure(values[name]))

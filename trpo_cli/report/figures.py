@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trpo_cli.report.diagnostics import ACCEPTED, KL, RESIDUAL, diagnostics
+from trpo_cli.report.diagnostics import ACCEPTED, KL, RESIDUAL, compute_diagnostics
 from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import curve
 from trpo_cli.report.published import NEAR, Published
@@ -176,7 +176,7 @@ def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
     def draw(axes: Any) -> None:
         tops = {}
         for group in groups:
-            told = [(record.rows[STEPS], diagnostics(record)[name]) for record in group.runs]
+            told = [(record.rows[STEPS], compute_diagnostics(record)[name]) for record in group.runs]
             end = min(x[-1] for x, _ in told)
             edges = np.linspace(0, end, min(STRETCHES, *(len(x) for x, _ in told)) + 1)
             values = np.stack([bin_means(x[x <= end], y[x <= end], edges) for x, y in told])
@@ -218,16 +218,16 @@ def thin_out_ticks(axes: Any) -> None:
     axes.locator_params(axis="x", nbins=6)
 
 
-def lines_below(names: Sequence[str], roomy: bool) -> int:
+def count_lines_below(names: Sequence[str], roomy: bool) -> int:
     """How many lines a legend of these names takes below the axes; 0 where it finds room among the curves."""
     longest = max(map(len, names))
     if roomy and len(names) <= FEW and longest <= 2 * LONG:
         return 0
-    columns = columns_below(longest)
+    columns = count_columns_below(longest)
     return sum(wrap_name(name).count("\n") + 1 for name in names) if columns == 1 else -(-len(names) // columns)
 
 
-def columns_below(longest: int) -> int:
+def count_columns_below(longest: int) -> int:
     """How many names of so many letters stand side by side."""
     return 1 if longest > 2 * LONG else 2 if longest > LONG else 3
 
@@ -239,10 +239,10 @@ def add_legend(axes: Any, title: str, roomy: bool = True) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     handles, names = axes.get_legend_handles_labels()
     place: dict[str, Any] = {}
-    if lines_below(names, roomy):
+    if count_lines_below(names, roomy):
         lower = axes.transAxes + ScaledTranslation(0, -LABELS, axes.figure.dpi_scale_trans)
         place = {"loc": "upper center", "bbox_to_anchor": (0.45, 0.0), "bbox_transform": lower}
-        place["ncols"] = columns_below(max(map(len, names)))
+        place["ncols"] = count_columns_below(max(map(len, names)))
     axes.legend(handles, names, title=title, frameon=False, fontsize="small", **place)
 
 
@@ -255,7 +255,7 @@ def save_together(panels: Sequence[Panel], columns: int, file: Path) -> None:
         file.with_suffix(f".{kind}").write_bytes(render(figure, kind))
 
 
-def square(count: int) -> int:
+def choose_columns(count: int) -> int:
     """How many columns show `count` panels nearly as a square, three at most."""
     return min(3, math.ceil(math.sqrt(count)))
 
@@ -269,7 +269,7 @@ def draw_panels(panels: Sequence[Panel], rows: int, columns: int) -> Any:
     """A figure of the panels; places that stay empty are removed."""
     from matplotlib.figure import Figure
 
-    height = SIZE[1] + LINE * max(lines_below(panel.names, panel.roomy) for panel in panels)
+    height = SIZE[1] + LINE * max(count_lines_below(panel.names, panel.roomy) for panel in panels)
     figure = Figure(figsize=(SIZE[0] * columns, height * rows), layout="constrained")
     places = figure.subplots(rows, columns, squeeze=False).flat
     for panel, axes in zip(panels, places, strict=False):  # in this order: places then holds the ones left over

@@ -27,44 +27,44 @@ class Group:
 
     @property
     def algo(self) -> str:
-        """The algorithm of its runs, or those of them."""
+        """The algorithm of its runs; several are separated by commas."""
         return ", ".join(sorted({record.algo for record in self.runs}))
 
 
 def natural_key(text: str) -> list[Any]:
-    """A sort key that orders texts by the numbers in them."""
+    """Return a sort key that orders texts by the numbers in them."""
     return [float(part) if place % 2 else part for place, part in enumerate(NUMBER.split(text))]
 
 
-def deciding_settings(record: RunRecord) -> dict[str, Any]:
-    """The settings that may decide what is learned."""
+def select_deciding_settings(record: RunRecord) -> dict[str, Any]:
+    """Select the settings that may decide what is learned."""
     return {key: value for key, value in record.settings.items() if not key.startswith(INDIFFERENT)}
 
 
-def without_duplicates(records: Sequence[RunRecord], by: Sequence[str] = ()) -> list[RunRecord]:
-    """The records; of those that are the same run, seed and all, all but the one that got furthest are duplicates.
+def mark_duplicates(records: Sequence[RunRecord], by: Sequence[str] = ()) -> list[RunRecord]:
+    """Mark all but the longest of identical runs, with the same seed, as duplicates, and return all records.
 
-    Counted as two they would feign certainty. Groups `by` chosen keys may hold runs that were to take more steps than
-    others: where nothing falls to 0 at the last one, the shorter run is the beginning of the longer.
+    Counting a run twice would overstate the certainty. Groups `by` chosen keys may contain runs with different
+    `total_steps`: unless something decays to 0 there, the shorter run is the beginning of the longer one.
     """
     alike: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         if record.status != "broken" and record.task:
-            alike[identity(record, by)].append(record)
+            alike[identify(record, by)].append(record)
     taken = {id(record): max(same, key=lambda r: r.steps) for same in alike.values() for record in same}
-    return [_marked(record, taken.get(id(record), record)) for record in records]
+    return [_mark(record, taken.get(id(record), record)) for record in records]
 
 
-def identity(record: RunRecord, by: Sequence[str]) -> str:
-    """A text that is the same for runs that would learn the same; `by` are the keys that groups agree in."""
+def identify(record: RunRecord, by: Sequence[str]) -> str:
+    """Return a text that is equal for runs that would learn the same; groups agree in the keys in `by`."""
     options = {key: option for key, option in record.choices.items() if key != PRESET}
-    settings = deciding_settings(record)
+    settings = select_deciding_settings(record)
     if by and not find_schedules(settings):
         settings = {key: value for key, value in settings.items() if key in by or not key.startswith(MAY_CHANGE)}
     return repr((record.seed, sorted(options.items()), sorted(settings.items())))
 
 
-def _marked(record: RunRecord, taken: RunRecord) -> RunRecord:
+def _mark(record: RunRecord, taken: RunRecord) -> RunRecord:
     if record is taken:
         return record
     how = "got further" if taken.steps > record.steps else "is taken instead"
@@ -73,39 +73,39 @@ def _marked(record: RunRecord, taken: RunRecord) -> RunRecord:
 
 
 def group_runs(records: Sequence[RunRecord], by: Sequence[str] = ()) -> list[Group]:
-    """Groups sorted by task and label. Raises `RunDirectoryError` if `by` names a key that no run has."""
+    """Return groups sorted by task and label. Raises `RunDirectoryError` if `by` names a key that no run has."""
     for key in by:
-        known = sorted({name for record in records for name in grouping_keys(record)})
+        known = sorted({name for record in records for name in list_grouping_keys(record)})
         if key not in known:
             raise RunDirectoryError(f"--by: no run has a key '{key}'{did_you_mean(key, known)}")
     found: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
-    labels = [chosen_label(record, by) for record in records] if by else default_labels(records)
+    labels = [make_label(record, by) for record in records] if by else make_default_labels(records)
     for record, label in zip(records, labels, strict=True):
         found[record.task, label].append(record)
     order = sorted(found, key=lambda place: (natural_key(place[0]), natural_key(place[1])))
     return [Group(task, label, tuple(found[task, label])) for task, label in order]
 
 
-def finished(group: Group) -> Group:
-    """The group without runs that are not finished, which would end its curves early; with them if none is."""
+def select_finished(group: Group) -> Group:
+    """Return the group with its finished runs, since others would end its curves early; with all if none is."""
     runs = tuple(record for record in group.runs if record.status == "finished")
     return replace(group, runs=runs or group.runs)
 
 
-def grouping_keys(record: RunRecord) -> dict[str, Any]:
-    """Whatever a run can be grouped by: options of groups, and settings."""
+def list_grouping_keys(record: RunRecord) -> dict[str, Any]:
+    """Return everything by which a run can be grouped: options of groups, and settings."""
     return {**record.settings, **record.choices, "algo": record.algo, "env": record.task}
 
 
-def chosen_label(record: RunRecord, by: Sequence[str]) -> str:
-    """The values of the keys; those of `algo` and `env` speak for themselves."""
-    values = grouping_keys(record)
+def make_label(record: RunRecord, by: Sequence[str]) -> str:
+    """Make a label from the values of the keys; those of `algo` and `env` need no name."""
+    values = list_grouping_keys(record)
     parts = [str(values[key]) if key in ("algo", "env") else f"{key}={values[key]}" for key in by if key in values]
     return " ".join(parts) or f"no {by[0]}"
 
 
-def default_labels(records: Sequence[RunRecord]) -> list[str]:
-    """The algorithm of each run, and what distinguishes the run from others of its task and algorithm."""
+def make_default_labels(records: Sequence[RunRecord]) -> list[str]:
+    """Make a label for each run: its algorithm, and what distinguishes it from others of its task and algorithm."""
     alike: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
         alike[record.task, record.algo].append(record)
@@ -117,13 +117,13 @@ def default_labels(records: Sequence[RunRecord]) -> list[str]:
 
 
 def distinguish(family: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Of each run, the options of groups in which the runs differ, and the other settings.
+    """Return for each run the options of groups in which the runs differ, and the other settings that differ.
 
-    Where an option differs it stands for all settings of its group.
+    A different option represents all settings of its group.
     """
     options = [{key: value for key, value in r.choices.items() if "/" not in key and key != PRESET} for r in family]
     chosen = find_differing_keys(options)
-    settings = [deciding_settings(record) for record in family]
+    settings = [select_deciding_settings(record) for record in family]
     varying = find_differing_keys(settings)
     found = []
     for mine, values in zip(options, settings, strict=True):
@@ -138,18 +138,18 @@ def distinguish(family: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 
 def find_differing_keys(tables: Iterable[dict[str, Any]]) -> set[str]:
-    """The keys that not all tables have with the same value."""
+    """Return the keys that not all tables have with the same value."""
     texts = [{key: repr(value) for key, value in table.items()} for table in tables]
     names = {key for table in texts for key in table}
     return {key for key in names if len({table.get(key) for table in texts}) > 1}
 
 
-def averaged_settings(group: Group) -> list[str]:
-    """The options and keys, seed aside, in which the runs of a group differ."""
+def find_averaged_settings(group: Group) -> list[str]:
+    """Return the options and keys, except the seed, in which the runs of a group differ."""
     return sorted({key for told in distinguish(group.runs) for key in told})
 
 
-def repeated_seeds(group: Group) -> dict[int, int]:
-    """seed -> how often it occurs, if more than once."""
+def count_repeated_seeds(group: Group) -> dict[int, int]:
+    """Count how often each seed occurs, for seeds that occur more than once."""
     times = Counter(record.seed for record in group.runs if record.seed is not None)
     return {seed: times[seed] for seed in sorted(times) if times[seed] > 1}

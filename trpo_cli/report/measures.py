@@ -73,7 +73,7 @@ def latest(group: Group, column: str, metric: str) -> Floats:
     return np.array([y[x <= step][-1] for x, y in lines if (x <= step).any()])
 
 
-def reaching(group: Group, metric: str, threshold: float) -> Floats:
+def steps_to_threshold(group: Group, metric: str, threshold: float) -> Floats:
     """The step at which each run first has the threshold (S,); infinite where it never does."""
     return np.array([steps_to(threshold, *rises(record, metric)) for record in group.runs])
 
@@ -90,14 +90,14 @@ def rises(record: RunRecord, metric: str) -> tuple[Floats, Floats]:
     return steps[higher], values[higher]
 
 
-def untrained(groups: Sequence[Group], metric: str) -> float:
+def untrained_mean(groups: Sequence[Group], metric: str) -> float:
     """The mean of the first rows of all the runs, whose policies have hardly learned."""
     return float(np.mean([series(record, metric)[1][0] for group in groups for record in group.runs]))
 
 
 def default_threshold(groups: Sequence[Group], metric: str) -> float:
     """Nine tenths of the way from the first rows to the final mean of the best group of the task."""
-    start = untrained(groups, metric)
+    start = untrained_mean(groups, metric)
     return start + NEARLY * (max(float(finals(group, metric).mean()) for group in groups) - start)
 
 

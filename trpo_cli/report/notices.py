@@ -6,45 +6,47 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from trpo_cli.errors import counted
-from trpo_cli.report.groups import Group, averaged_settings, repeated_seeds
+from trpo_cli.report.groups import Group, count_repeated_seeds, find_averaged_settings
 from trpo_cli.report.measures import common_step
 from trpo_cli.report.runs import EVALUATION, RunRecord
 from trpo_cli.run.state import RETURN
 
-STATUSES = {  # the worst first; of one run, of many
+STATUSES = {  # the worst first; for one run, and for several
     "broken": ("is broken", "are broken"),
     "failed": ("failed", "failed"),
     "duplicate": ("is a duplicate", "are duplicates"),
     "stopped": ("stopped", "stopped"),
     "running": ("is running", "are running"),
 }
-ALIKE = ("duplicate", "stopped", "running")  # whatever their notes, which name directories and steps
+ALIKE = ("duplicate", "stopped", "running")  # counted together even if their notes, with directories and steps, differ
 EPISODES = "rollout/episodes"
-SHORT = 200  # episodes of a run
-MANY = 8  # kinds of failures that are listed; the table of runs has all
+SHORT = 200  # episodes; a run with fewer is short
+MANY = 8  # the most kinds of failures that are listed; the table of runs has all
 
 
-def notices(records: Sequence[RunRecord], drawn: Sequence[Group], averaged: Sequence[Group], metric: str) -> list[str]:
-    """Every notice on the runs, on the groups as they are drawn, and on the runs of each that are averaged."""
+def list_notices(
+    records: Sequence[RunRecord], drawn: Sequence[Group], averaged: Sequence[Group], metric: str
+) -> list[str]:
+    """List every notice on the runs, on the groups that are drawn, and on those groups with averaged runs only."""
     return [
-        *instead(records, metric),
-        *unfinished(records),
-        *measureless(records, metric),
-        *(said for group in averaged for said in unlike(group, metric)),
-        *lagging(averaged, metric),
-        *averaging_over_some(drawn, averaged),
+        *note_evaluations(records, metric),
+        *note_unfinished(records),
+        *note_missing_metric(records, metric),
+        *(said for group in averaged for said in note_differences(group, metric)),
+        *note_lag(averaged, metric),
+        *note_partial_averages(drawn, averaged),
     ]
 
 
-def instead(records: Sequence[RunRecord], metric: str) -> list[str]:
-    """A notice that evaluations stand in for training returns, which no run has."""
+def note_evaluations(records: Sequence[RunRecord], metric: str) -> list[str]:
+    """Note that evaluations replace training returns, which no run has."""
     if metric != EVALUATION or any(record.has(record.headline) for record in records):
         return []
     return ["no run has ended an episode while it sampled: the returns shown are evaluations"]
 
 
-def unfinished(records: Sequence[RunRecord]) -> list[str]:
-    """Runs that are unfinished or not counted, one line for all that are alike."""
+def note_unfinished(records: Sequence[RunRecord]) -> list[str]:
+    """Note runs that are unfinished or not counted, in one line for all that are alike."""
     alike: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
         if record.status in STATUSES:
@@ -53,14 +55,14 @@ def unfinished(records: Sequence[RunRecord]) -> list[str]:
     failures = [runs for runs in worst if runs[0].status not in ALIKE]
     more = sum(map(len, failures[MANY:]))
     return [
-        *map(_said, failures[:MANY]),
+        *map(_describe, failures[:MANY]),
         *([f"{more} more runs failed or are broken: see the table of runs"] if more else []),
-        *(_said(runs) for runs in worst if runs[0].status in ALIKE),
+        *(_describe(runs) for runs in worst if runs[0].status in ALIKE),
     ]
 
 
-def _said(runs: Sequence[RunRecord]) -> str:
-    """What happened to one run, or to many alike."""
+def _describe(runs: Sequence[RunRecord]) -> str:
+    """Describe what happened to one run, or to several alike."""
     first, (one, all_) = runs[0], STATUSES[runs[0].status]
     if len(runs) == 1:
         return f"{first.where()} {one}: {first.note}"
@@ -69,22 +71,22 @@ def _said(runs: Sequence[RunRecord]) -> str:
     return f"{len(runs)} runs {all_}: {first.note}, e.g. {first.where()}"
 
 
-def measureless(records: Sequence[RunRecord], metric: str) -> list[str]:
-    """Runs without the metric, which are in no group: a line for each task."""
+def note_missing_metric(records: Sequence[RunRecord], metric: str) -> list[str]:
+    """Note runs without the metric, which are in no group, in one line for each task."""
     tasks: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         if record.status in ("finished", "running", "stopped") and not record.has(metric):
             tasks[record.task].append(record)
-    return [f"{_counted(runs)} {_lacking(runs, metric)}" for runs in tasks.values()]
+    return [f"{_count_by_algorithm(runs)} {_explain_missing(runs, metric)}" for runs in tasks.values()]
 
 
-def _counted(runs: Sequence[RunRecord]) -> str:
-    """`3 runs of Hopper-v4 (2 npg, 1 ppo)`."""
+def _count_by_algorithm(runs: Sequence[RunRecord]) -> str:
+    """Count runs by algorithm: `3 runs of Hopper-v4 (2 npg, 1 ppo)`."""
     algos = ", ".join(f"{count} {algo}" for algo, count in sorted(Counter(run.algo for run in runs).items()))
     return f"{counted(len(runs), 'run')} of {runs[0].task} ({algos})"
 
 
-def _lacking(runs: Sequence[RunRecord], metric: str) -> str:
+def _explain_missing(runs: Sequence[RunRecord], metric: str) -> str:
     have, are = ("has", "is") if len(runs) == 1 else ("have", "are")
     others = sorted({run.headline for run in runs if run.has(run.headline)} - {metric})
     if others or metric != RETURN:
@@ -94,8 +96,8 @@ def _lacking(runs: Sequence[RunRecord], metric: str) -> str:
     return f"{have} ended no episode: no training return" + (f"; see --metric {EVALUATION}" if evaluated else "")
 
 
-def unlike(group: Group, metric: str) -> list[str]:
-    """What is uneven within a group: how far its runs have come, their settings, seeds that come again."""
+def note_differences(group: Group, metric: str) -> list[str]:
+    """Note differences within a group: how far its runs have come, their settings, repeated seeds."""
     said, name = [], f"{group.task}, {group.label}"
     step = int(common_step(group, metric))
     shortest = min(group.runs, key=lambda record: record.steps)
@@ -103,13 +105,15 @@ def unlike(group: Group, metric: str) -> list[str]:
     if longest > 1.05 * step:
         come = f"where {shortest.where()} ({shortest.status}) has come to"
         said.append(f"{name}: ends at {step:,} of {longest:,} steps, {come}")
-    if others := averaged_settings(group):
-        said.append(f"{name}: averages over runs that also differ in {', '.join(others)}{again(group)}")
+    if others := find_averaged_settings(group):
+        said.append(
+            f"{name}: averages over runs that also differ in {', '.join(others)}{describe_repeated_seeds(group)}"
+        )
     return said
 
 
-def lagging(groups: Sequence[Group], metric: str) -> list[str]:
-    """Where the last 100 episodes are half of all the episodes of a run, or more."""
+def note_lag(groups: Sequence[Group], metric: str) -> list[str]:
+    """Note groups with runs in which the last 100 episodes are at least half of all episodes."""
     if metric != RETURN:
         return []
     short = [group for group in groups if any(record.last(EPISODES) < SHORT for record in group.runs)]
@@ -118,19 +122,19 @@ def lagging(groups: Sequence[Group], metric: str) -> list[str]:
     told = ", ".join(f"{group.task} {group.label}" for group in short[:MANY])
     more = f" and {len(short) - MANY} more" if len(short) > MANY else ""
     return [
-        f"{told}{more}: of fewer than {SHORT} episodes, the last 100 are half of a run or all of it, so that the "
+        f"{told}{more}: with fewer than {SHORT} episodes, the last 100 are at least half of a run, so the "
         "training return lags behind the policy: see the evaluation"
     ]
 
 
-def again(group: Group) -> str:
-    """Which seeds come more than once, and how often: in runs that differ in their settings."""
-    told = ", ".join(f"seed {seed} comes {times} times" for seed, times in repeated_seeds(group).items())
-    return f"; {told}, and the interval takes all {len(group.runs)} runs as independent" if told else ""
+def describe_repeated_seeds(group: Group) -> str:
+    """Say which seeds occur several times, in runs that differ in their settings."""
+    told = ", ".join(f"seed {seed} occurs {times} times" for seed, times in count_repeated_seeds(group).items())
+    return f"; {told}, and the interval treats all {len(group.runs)} runs as independent" if told else ""
 
 
-def averaging_over_some(drawn: Sequence[Group], averaged: Sequence[Group]) -> list[str]:
-    """Which groups average over fewer runs than there are."""
+def note_partial_averages(drawn: Sequence[Group], averaged: Sequence[Group]) -> list[str]:
+    """Note groups that average over only some of their runs."""
     return [
         f"{all_.task}, {all_.label}: averages over the {len(some.runs)} finished of {len(all_.runs)} runs"
         for all_, some in zip(drawn, averaged, strict=True)

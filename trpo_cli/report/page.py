@@ -13,7 +13,7 @@ TEMPLATE = "page.html"
 GENERATOR = '<meta name="generator" content="trpo-report">'
 
 
-def page(content: Content, made: str) -> str:
+def render_page(content: Content, made: str) -> str:
     """The page as text; `made` says of what, and when. What came from a run is escaped: it could be a stranger's."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

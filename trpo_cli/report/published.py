@@ -25,14 +25,14 @@ class Published:
     spread: float | None  # standard deviation over seeds
     kind: str  # of return: evaluation, training or unstated
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """`trpo of sb3-contrib, 3 seeds, 1,000,000 steps, a return of unstated kind`."""
         kind = {"evaluation": "an evaluation", "training": "a training return"}.get(
             self.kind, "a return of unstated kind"
         )
         return f"{self.algo} of {self.source}, {self.seeds} seeds, {self.steps or 0:,} steps, {kind}"
 
-    def compares(self, algo: str, steps: float) -> bool:
+    def matches(self, algo: str, steps: float) -> bool:
         """Whether runs of an algorithm that took so many steps may be held against it.
 
         It has to be of the same algorithm and, within `NEAR`, the same number of steps, and of several seeds.
@@ -41,19 +41,19 @@ class Published:
         return self.algo == algo and near and (self.seeds or 1) > 1
 
 
-def base(task: str) -> str:
+def strip_version(task: str) -> str:
     """`Hopper-v4` -> `Hopper`: numbers of other versions are close, and named as what they are."""
     name, _, version = task.rpartition("-v")
     return name.rpartition("/")[2] if version.isdigit() else task
 
 
-def published(task: str) -> list[Published]:
+def find_published(task: str) -> list[Published]:
     """Every number for the task, whatever its version."""
-    return _all().get(base(task), [])
+    return _read_all().get(strip_version(task), [])
 
 
 @functools.cache
-def _all() -> dict[str, list[Published]]:
+def _read_all() -> dict[str, list[Published]]:
     found: dict[str, list[Published]] = {}
     for source in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")):
         about = source["source"], source["link"], source["seeds"], source["measured"], source["steps"]

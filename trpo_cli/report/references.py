@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.report.groups import Group
-from trpo_cli.report.measures import common_step, default_threshold, finals, untrained
+from trpo_cli.report.measures import common_step, default_threshold, finals, untrained_mean
 from trpo_cli.report.published import Published
 from trpo_cli.statistics import Floats
 
@@ -28,15 +28,15 @@ class Scale:
         return (values - self.low) / (self.high - self.low)
 
 
-def best_published(groups: Sequence[Group], numbers: Sequence[Published], metric: str) -> Published | None:
+def find_best_published(groups: Sequence[Group], numbers: Sequence[Published], metric: str) -> Published | None:
     """The highest of the numbers that any of the groups, all of one task, may be held against."""
     fitting = [
-        number for number in numbers if any(number.compares(group.algo, common_step(group, metric)) for group in groups)
+        number for number in numbers if any(number.matches(group.algo, common_step(group, metric)) for group in groups)
     ]
     return max(fitting, key=lambda number: number.value, default=None)
 
 
-def thresholds(
+def choose_thresholds(
     tasks: Sequence[Sequence[Group]],
     given: dict[str, list[float]],
     numbers: dict[str, list[Published]],
@@ -47,29 +47,29 @@ def thresholds(
     for name in given:
         if name != EVERY_TASK and name not in names:
             hint = did_you_mean(name, names) or f"; there are: {', '.join(names)}"
-            raise RunDirectoryError(f"--threshold: no run is of the task '{name}'{hint}")
+            raise RunDirectoryError(f"--threshold: no run has the task '{name}'{hint}")
     found = {}
     for task, name in zip(tasks, names, strict=True):
         mine = given.get(name, given.get(EVERY_TASK, []))
-        found[name] = [(value, "given") for value in mine] or [_threshold(task, numbers[name], metric)]
+        found[name] = [(value, "given") for value in mine] or [_choose_threshold(task, numbers[name], metric)]
     return found
 
 
-def _threshold(task: Sequence[Group], numbers: Sequence[Published], metric: str) -> tuple[float, str]:
+def _choose_threshold(task: Sequence[Group], numbers: Sequence[Published], metric: str) -> tuple[float, str]:
     """The best published number that compares, or most of the way to the best group."""
-    if best := best_published(task, numbers, metric):
-        return best.value, f"the best published: {best.told()}"
+    if best := find_best_published(task, numbers, metric):
+        return best.value, f"the best published: {best.describe()}"
     return default_threshold(task, metric), f"{NEARLY_BEST}: {NONE_COMPARES}" if numbers else NEARLY_BEST
 
 
-def scales(tasks: Sequence[Sequence[Group]], numbers: dict[str, list[Published]], metric: str) -> dict[str, Scale]:
+def make_scales(tasks: Sequence[Sequence[Group]], numbers: dict[str, list[Published]], metric: str) -> dict[str, Scale]:
     """task -> its scale, from the mean of the first rows to the best; without tasks where nothing was learned."""
     found = {}
     for task in tasks:
-        low = untrained(task, metric)
-        best = best_published(task, numbers[task[0].task], metric)
+        low = untrained_mean(task, metric)
+        best = find_best_published(task, numbers[task[0].task], metric)
         high = max(float(finals(group, metric).max()) for group in task) if best is None else best.value
         if high > low:
-            origin = "best run" if best is None else f"best published: {best.told()}"
+            origin = "best run" if best is None else f"best published: {best.describe()}"
             found[task[0].task] = Scale(low, high, origin)
     return found

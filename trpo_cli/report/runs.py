@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from trpo_cli.config.settings import INDIFFERENT, flat
+from trpo_cli.config.settings import INDIFFERENT, flatten
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.run.layout import (
     ALL_ROWS,
@@ -60,7 +60,7 @@ class Whole:
         diagnostics = {name: float(value) for name, value in told["diagnostics"].items()}
         return cls({name: (steps, values) for name, (steps, values) in rises.items()}, diagnostics)
 
-    def text(self) -> str:
+    def to_json(self) -> str:
         """As JSON, pairs of steps and values."""
         rises = {name: np.stack(pair, axis=1).tolist() for name, pair in self.rises.items()}
         return json.dumps({"rises": rises, "diagnostics": self.diagnostics}) + "\n"
@@ -89,7 +89,7 @@ class RunRecord:
         steps = self.rows.get(STEPS)
         return int(steps[-1]) if steps is not None and len(steps) else 0
 
-    def length(self) -> int:
+    def count_rows(self) -> int:
         """How many rows there are."""
         return len(next(iter(self.rows.values()), ()))
 
@@ -106,7 +106,7 @@ class RunRecord:
         """The highest of all rows; NaN if there is none."""
         return float(np.nanmax(self.rows[metric])) if self.has(metric) else np.nan
 
-    def thinned(self) -> bool:
+    def is_thinned(self) -> bool:
         """Whether it is an archived run that lacks rows."""
         iterations = self.rows.get(ITERATIONS)
         return iterations is not None and bool((iterations > len(iterations)).any())
@@ -134,22 +134,22 @@ def find(folders: Sequence[Path]) -> list[RunRecord]:
     found: dict[Path, Path] = {}
     refuse_absent(folders)
     for folder in folders:
-        below = sorted(directories(folder))
+        below = sorted(find_directories(folder))
         if not below:
             raise RunDirectoryError(
-                f"{folder} holds no run: no {METRICS}, {CONFIG} or {LOG} at or below it{_but(folder)}"
+                f"{folder} holds no run: no {METRICS}, {CONFIG} or {LOG} at or below it{_mention_archives(folder)}"
             )
         for directory in below:
             found.setdefault(directory.resolve(), directory)
     return [read(directory) for directory in found.values()]
 
 
-def _but(folder: Path) -> str:
-    left_out = [str(archive) for archive in archives(folder)]
-    return f"; of an archive there is a report if it is named: {', '.join(left_out)}" if left_out else ""
+def _mention_archives(folder: Path) -> str:
+    left_out = [str(archive) for archive in find_archives(folder)]
+    return f"; to report on an archive, name it: {', '.join(left_out)}" if left_out else ""
 
 
-def archives(folder: Path) -> list[Path]:
+def find_archives(folder: Path) -> list[Path]:
     """The archives of `trpo-report` below a folder, itself and those in other archives aside."""
     found: list[Path] = []
     for place in sorted(path.parent for path in folder.rglob(RESULTS)):
@@ -167,7 +167,7 @@ def is_archive(folder: Path) -> bool:
         return file.readline().rstrip("\n") == ",".join(HEADER)
 
 
-def directories(folder: Path) -> Iterator[Path]:
+def find_directories(folder: Path) -> Iterator[Path]:
     """Those with a sign of a run, and those that cannot be looked into. Links and archives below are not followed."""
     unreadable: list[OSError] = []
     for place, inner, files in os.walk(folder, onerror=unreadable.append):
@@ -212,12 +212,12 @@ def explain_unreadable(record: RunRecord, error: Exception, running: bool) -> Ru
     """The record of a run that has just begun, failed before it had anything to show, or is broken."""
     reason = failure(record.directory)
     status = "running" if running else "failed" if reason else "broken"
-    return replace(record, status=status, note=reason or _brief(record.directory, error))
+    return replace(record, status=status, note=reason or _summarise_error(record.directory, error))
 
 
 def with_configuration(record: RunRecord, config: dict[str, Any]) -> RunRecord:
     """The record with the task, algorithm, seed and settings of the configuration."""
-    settings = dict(flat({"total_steps": 0, **config}))
+    settings = dict(flatten({"total_steps": 0, **config}))
     chosen = {str(group): str(option) for group, option in config["choices"].items()}
     choices = {group: option for group, option in chosen.items() if not group.startswith(INDIFFERENT)}
     return replace(
@@ -278,7 +278,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _brief(directory: Path, error: Exception) -> str:
+def _summarise_error(directory: Path, error: Exception) -> str:
     """An error in one line, without the directory, which stands beside it."""
     said = str(error).splitlines()[0] if str(error) else ""
     said = said if isinstance(error, RunDirectoryError | ValueError) else f"{type(error).__name__}: {said}"

@@ -15,9 +15,9 @@ import numpy as np
 
 from trpo_cli.cli.tables import format_table
 from trpo_cli.errors import counted
-from trpo_cli.report.diagnostics import MEASURES, measured
+from trpo_cli.report.diagnostics import MEASURES, summarise
 from trpo_cli.report.groups import Group
-from trpo_cli.report.measures import bests, common_step, finals, latest, reaching, speeds
+from trpo_cli.report.measures import bests, common_step, finals, latest, speeds, steps_to_threshold
 from trpo_cli.report.runs import EVALUATION, RECENT, RunRecord
 from trpo_cli.run.layout import METRICS
 from trpo_cli.run.state import RETURN
@@ -40,24 +40,24 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
 
-    def numeric(self, place: int) -> bool:
+    def is_numeric(self, place: int) -> bool:
         """Whether a column holds nothing but numbers."""
         return all(isinstance(row[place], int | float | None) for row in self.rows)
 
-    def markdown(self) -> str:
+    def to_markdown(self) -> str:
         """Numbers shortened, text that Markdown would take for its own escaped."""
-        rule = "|".join("---:" if self.numeric(place) else "---" for place in range(len(self.columns)))
+        rule = "|".join("---:" if self.is_numeric(place) else "---" for place in range(len(self.columns)))
         rows = "".join(f"| {' | '.join(escape(format_cell(cell)) for cell in row)} |\n" for row in self.rows)
         return f"| {' | '.join(self.columns)} |\n|{rule}|\n{rows}"
 
-    def text(self) -> str:
+    def to_text(self) -> str:
         """For a terminal: its headings in as many lines as their columns are narrow."""
         cells = [tuple(map(format_cell, row)) for row in self.rows]
         widths = [max(NARROW, *map(len, column)) for column in zip(*cells, strict=True)]
         heads = [wrap(name, width) for name, width in zip(self.columns, widths, strict=True)]
         return format_table([*zip_longest(*heads, fillvalue=""), *cells]) + "\n"
 
-    def csv(self) -> str:
+    def to_csv(self) -> str:
         """Numbers in full, nothing where there is none."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -107,12 +107,14 @@ RETURNS = {
 """The columns that are returns: their names, and how they are measured."""
 
 
-def returns(groups: Sequence[Group], metric: str) -> list[tuple[str, str]]:
+def describe_returns(groups: Sequence[Group], metric: str) -> list[tuple[str, str]]:
     """Of the metric and of the returns that the runs have beside it: its name, and how it is measured."""
-    return [RETURNS.get(name, (name, f"a column of {METRICS}")) for name in (metric, *_others(groups, metric))]
+    return [
+        RETURNS.get(name, (name, f"a column of {METRICS}")) for name in (metric, *_list_other_returns(groups, metric))
+    ]
 
 
-def _others(groups: Sequence[Group], metric: str) -> list[str]:
+def _list_other_returns(groups: Sequence[Group], metric: str) -> list[str]:
     return [name for name in RETURNS if name != metric and any(r.has(name) for g in groups for r in g.runs)]
 
 
@@ -122,15 +124,19 @@ def results(groups: Sequence[Group], metric: str, statistic: Statistic) -> Table
     for group in groups:
         final, best = finals(group, metric), bests(group, metric)
         row = (group.task, group.label, len(group.runs), int(common_step(group, metric)), float(statistic(final)))
-        more = [cell for name in _others(groups, metric) for cell in _beside(group, name, metric, statistic)]
+        more = [
+            cell
+            for name in _list_other_returns(groups, metric)
+            for cell in _format_other_return(group, name, metric, statistic)
+        ]
         rows.append((*row, format_interval([final], statistic), float(statistic(best)), *more))
-    (what, _), *others = returns(groups, metric)
+    (what, _), *others = describe_returns(groups, metric)
     columns = ("task", "algorithm", "runs", "steps", f"final {what}", "95 % interval", f"best {what}")
     beside = [heading for name, _ in others for heading in (f"final {name}", f"95 % interval of the {name}")]
     return Table("results", "Final and best", (*columns, *beside), tuple(rows))
 
 
-def _beside(group: Group, column: str, metric: str, statistic: Statistic) -> tuple[Cell, Cell]:
+def _format_other_return(group: Group, column: str, metric: str, statistic: Statistic) -> tuple[Cell, Cell]:
     """The value of another return, and its interval; None where not every run has it."""
     values = latest(group, column, metric)
     if len(values) < len(group.runs):
@@ -142,7 +148,7 @@ def efficiency(groups: Sequence[Group], metric: str, thresholds: dict[str, list[
     """How many steps a threshold takes; thresholds: task -> values, and where each is from."""
     rows: list[tuple[Cell, ...]] = []
     for group, (threshold, origin) in [(each, found) for each in groups for found in thresholds[each.task]]:
-        steps = reaching(group, metric, threshold)
+        steps = steps_to_threshold(group, metric, threshold)
         there = steps[np.isfinite(steps)]
         fewest = f"{there.min():,.0f} to {there.max():,.0f}" if len(there) else None
         reached = f"{len(there)} of {len(steps)}"
@@ -151,15 +157,15 @@ def efficiency(groups: Sequence[Group], metric: str, thresholds: dict[str, list[
         )
     columns = ("task", "algorithm", "threshold", "which is", "runs that reach it", "median steps", "fewest to most")
     note = "The median counts every run; it is missing where half of them or more never reach the threshold."
-    short = [r for g in groups for r in g.runs if r.thinned() and not (r.whole and metric in r.whole.rises)]
-    return Table("efficiency", "Sample efficiency", columns, tuple(rows), f"{note}{thinned(short)}")
+    short = [r for g in groups for r in g.runs if r.is_thinned() and not (r.whole and metric in r.whole.rises)]
+    return Table("efficiency", "Sample efficiency", columns, tuple(rows), f"{note}{note_thinned(short)}")
 
 
-def thinned(records: Sequence[RunRecord]) -> str:
+def note_thinned(records: Sequence[RunRecord]) -> str:
     """A note that numbers come from some rows only, if they do."""
     if not records:
         return ""
-    most = max(record.length() for record in records)
+    most = max(record.count_rows() for record in records)
     return f" Of {counted(len(records), 'archived run')}, only the rows that were kept count, {most} or fewer of each."
 
 
@@ -188,16 +194,16 @@ def trust_region(groups: Sequence[Group]) -> Table:
     """Diagnostics of the trust region: each run's rows as one number, summarised over the runs."""
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
-        told = [measured(record) for record in group.runs]
+        told = [summarise(record) for record in group.runs]
         values = {name: np.array([run[name] for run in told if name in run]) for name in MEASURES}
         cells = [
             finite_or_none(over(values[name])) if len(values[name]) else None for name, (_, _, over) in MEASURES.items()
         ]
         rows.append((group.task, group.label, *cells))
     note = "Medians are medians of the runs' medians, means are means of theirs."
-    short = [record for group in groups for record in group.runs if record.thinned() and not record.whole]
+    short = [record for group in groups for record in group.runs if record.is_thinned() and not record.whole]
     columns = ("task", "algorithm", *MEASURES)
-    return Table("diagnostics", "Trust region", columns, tuple(rows), f"{note}{thinned(short)}")
+    return Table("diagnostics", "Trust region", columns, tuple(rows), f"{note}{note_thinned(short)}")
 
 
 def aggregate(strata: dict[str, dict[str, Floats]], statistic: Statistic) -> Table:
@@ -208,10 +214,10 @@ def aggregate(strata: dict[str, dict[str, Floats]], statistic: Statistic) -> Tab
         value = float(statistic(scores))
         rows.append((label, len(tasks), len(scores), value, format_interval([*tasks.values()], statistic)))
     columns = ("algorithm", "tasks", "runs", f"{statistic.name} of normalised scores", "95 % interval")
-    return Table("aggregate", "All tasks together", columns, tuple(rows), unequal(strata))
+    return Table("aggregate", "All tasks together", columns, tuple(rows), note_unequal_tasks(strata))
 
 
-def unequal(strata: dict[str, dict[str, Floats]]) -> str:
+def note_unequal_tasks(strata: dict[str, dict[str, Floats]]) -> str:
     """A warning, if algorithms have different tasks."""
     every = list(dict.fromkeys(task for tasks in strata.values() for task in tasks))
     missing = {label: [task for task in every if task not in tasks] for label, tasks in strata.items()}

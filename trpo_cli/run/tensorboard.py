@@ -18,7 +18,7 @@ import yaml  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from trpo_cli.config.settings import decisive
+from trpo_cli.config.settings import select_decisive
 from trpo_cli.run.event_files import cut_back
 
 LAYOUT = {
@@ -97,7 +97,7 @@ def _charts(charts: Mapping[str, list[str]]) -> dict[str, list[Any]]:
 
 def _settings(config: Mapping[str, Any]) -> dict[str, float | str]:
     """The chosen options and the flat keys that affect learning; values other than numbers become text."""
-    chosen = {**config["choices"], "seed": config["seed"], **decisive(config)}
+    chosen = {**config["choices"], "seed": config["seed"], **select_decisive(config)}
     if chosen["env.id"] == chosen.get("env"):
         del chosen["env.id"]
     return {

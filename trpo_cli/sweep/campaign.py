@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trpo_cli.cli.mistakes import explain
 from trpo_cli.cli.resume import AUTO, ONE_RUN, plan_run
-from trpo_cli.cli.whole_numbers import with_whole_numbers
+from trpo_cli.cli.whole_numbers import convert_whole_numbers
 from trpo_cli.config.build import fill
 from trpo_cli.config.composed import Node, resolve
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
@@ -176,7 +176,7 @@ class Campaign:
     def find_problem(self, job: Job, accept: Callable[[Node], None]) -> str | None:
         """Why a job cannot start or resume; None if it can. `accept` raises if its configuration is not acceptable."""
         try:
-            node = with_whole_numbers(resolve(self.compose(job.overrides)))
+            node = convert_whole_numbers(resolve(self.compose(job.overrides)))
             del node["sweep"]
             plan = plan_run(job.directory, {**node, "resume": AUTO}, job.overrides)
             with keep_working_directory():  # an environment may change it

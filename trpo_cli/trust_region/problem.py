@@ -3,7 +3,8 @@
     maximise objective(theta)  subject to  KL(theta_old || theta) <= delta
 
 The constraint takes the mean KL over states (the TRPO paper, equation 12; equation 14 once samples stand for the
-expectations) or the largest one (equation 11). Nothing here holds state, so a rejected candidate leaves nothing to undo.
+expectations) or the largest one (equation 11). Nothing here holds state, so that a rejected candidate leaves
+nothing to undo.
 """
 
 from __future__ import annotations
