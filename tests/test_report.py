@@ -308,7 +308,7 @@ def test_steps_to_a_threshold(trpo_report: Command, tmp_path: Path) -> None:
     assert (row["threshold"], row["runs that reach it"], row["median steps"]) == ("11.0", "0 of 3", "")
     done = trpo_report("runs", "--out", "out", "--threshold", "Hoper-v4=11")
     assert done.err == "error: --threshold: no run has the task 'Hoper-v4'; did you mean 'Hopper-v4'?"
-    assert "got 'much'; a return fits" in trpo_report("runs", "--out", "out", "--threshold", "much").err
+    assert "got 'much'; it takes RETURN" in trpo_report("runs", "--out", "out", "--threshold", "much").err
 
 
 def test_published_numbers_stand_beside_ours(trpo_report: Command, tmp_path: Path) -> None:
