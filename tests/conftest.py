@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,15 +72,19 @@ def built(*overrides: str) -> Parts:
     return build_parts(node, root_settings(node))
 
 
-def thinned(every: int, *groups: Sequence[str]) -> list[Any]:
+def thinned(every: int, *groups: Iterable[str | tuple[str, ...]]) -> list[Any]:
     """All choices from these groups: each `every`-th for the fast tests, the others for the slow ones.
 
     Of several groups every member is in a fast test, if `every` has no divisor in common with their sizes.
     """
     slow = pytest.mark.slow
-    choices = enumerate(itertools.product(*groups))
     return [
-        pytest.param(*choice, id="-".join(choice), marks=[slow] if number % every else []) for number, choice in choices
+        pytest.param(
+            *choice,
+            id="-".join(member if isinstance(member, str) else " ".join(member) for member in choice),
+            marks=[slow] if number % every else [],
+        )
+        for number, choice in enumerate(itertools.product(*groups))
     ]
 
 
@@ -117,6 +121,20 @@ def _command(main: Callable[[], None], name: str, monkeypatch: Any, capsys: Any,
         return Finished(status, out, err + message)
 
     return run
+
+
+def trained(directory: Path, *arguments: str, status: int = 0) -> Path:
+    """The run that `trpo-train ARGUMENTS` makes in `directory`, for a fixture that several tests share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.setattr(sys, "argv", ["trpo-train", *arguments, "hydra.run.dir=run"])
+        try:
+            train.main()
+            ended: Any = 0
+        except SystemExit as end:
+            ended = end.code
+    assert (ended or 0) == status
+    return directory / "run"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import probes  # noqa: F401  registers the probe environments
 import pytest
 import torch
-from conftest import Command, built, quiet_make
+from conftest import Command, built, quiet_make, thinned
 from exactness import exactly
 from torch import Tensor
 
@@ -197,7 +197,7 @@ def test_finds_the_optimum_of_a_quadratic(method: str, noise: float) -> None:
     assert (search.mean - optimum).norm() < 0.3 * start
 
 
-@each_method
+@pytest.mark.parametrize("method", thinned(2, METHODS))
 def test_cartpole_is_balanced_the_same_way_twice(method: str) -> None:
     def learnt() -> tuple[float, list[Any]]:
         run = parts(method)

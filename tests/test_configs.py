@@ -165,8 +165,9 @@ def test_the_listing_is_what_the_script_writes() -> None:
 TUNED = sorted({(algo, task) for task, title, _ in OF_TASKS for algo in parse_title(title)["algo"]})
 
 
-@pytest.mark.parametrize(("algo", "env"), TUNED)
-def test_every_tuned_run_builds(algo: str, env: str) -> None:
+@pytest.mark.parametrize("choices", thinned(3, TUNED))
+def test_every_tuned_run_builds(choices: tuple[str, str]) -> None:
+    algo, env = choices
     built(f"algo={algo}", f"env={env}", "sampler=single_path", "sampler.num_envs=2")
 
 
@@ -217,7 +218,7 @@ def test_npg_differs_from_trpo_by_the_step_alone(env: str) -> None:
     assert trpo != npg
 
 
-@pytest.mark.parametrize("env", PLAYED)
+@pytest.mark.parametrize("env", thinned(2, PLAYED))
 def test_first_order_methods_play_a_tuned_task_as_trpo_does(env: str) -> None:
     """But for the exceptions that have a reason of their own in the YAML."""
     trpo, ppo, vpg = (composed(f"algo={algo}", f"env={env}") for algo in ("trpo", "ppo", "vpg"))

@@ -56,7 +56,7 @@ def calling(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, before: bool
     [
         pytest.param(Run, "begin", True, 0, marks=pytest.mark.slow),  # in the building of a job
         (checkpoint, "save", False, 0),  # in a job
-        (Run, "finish", True, 1),  # as a job ends
+        pytest.param(Run, "finish", True, 1, marks=pytest.mark.slow),  # as a job ends
         pytest.param(Run, "finish", False, 1, marks=pytest.mark.slow),
         pytest.param(Run, "__exit__", False, 1, marks=pytest.mark.slow),
         (Campaign, "_launch", True, 0),  # before the first

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import kill
 import pytest
 
 
-def test_inside_every_call_of_a_save_and_in_between(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "calls", [kill.CALLS[::2], pytest.param(kill.CALLS, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_inside_every_call_of_a_save_and_in_between(tmp_path: Path, calls: Sequence[str]) -> None:
     overrides = ("env=CartPole-v1", "total_steps=4096", *kill.TRPO)
     assert kill.ended(kill.command(*overrides, f"hydra.run.dir={tmp_path / 'whole'}"))[0] == 0
     killed = (*overrides, "resume=auto", f"hydra.run.dir={tmp_path / 'killed'}")
-    for call in kill.CALLS:
+    for call in calls:
         status, errors = kill.ended(kill.command(*killed, rigged=(call, 3)))
         assert status == -signal.SIGKILL, f"{call}: {errors}"
     assert kill.ended(kill.command(*killed))[0] == 0

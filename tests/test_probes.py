@@ -35,7 +35,7 @@ def test_finds_the_rewarded_action(algo: str, env: str) -> None:
     assert best_return(parts) == 1.0
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", thinned(2, ALGORITHMS))
 def test_finds_the_rewarded_continuous_action(algo: str) -> None:
     """At 0 the return is -0.5; at half the observation it is 0."""
     rates = {"vpg": ("algo.delta=0.02",), "ppo": ("algo.learning_rate=3e-3",)}

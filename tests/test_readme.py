@@ -36,16 +36,22 @@ SHORT = ("total_steps=64", "eval.episodes=1", "eval.every=64")
 SINGLE_PATH = ("sampler.num_envs=2", "sampler.steps_per_iteration=64")
 VINE = ("sampler.num_states=4", "sampler.branch_length=4", "sampler.steps_per_iteration=256")
 SEARCH = ("hydra.sweeper.n_trials=2", "hydra.sweeper.seeds=[0]")
-FEWER = ("hydra.sweeper.params.seed='0'", "total_steps=2000", "eval.every=0")
+FEWER = ("hydra.sweeper.params.seed='0'", "total_steps=64", "eval.every=0")
+INSTEAD = {  # of what would take long
+    "seed=0,1,2": "seed=0",
+    "seed=0,1,2,3": "seed=0,1",
+    "hydra/launcher=joblib": "hydra/launcher=basic",  # test_sweep starts its processes
+    "env=Swimmer-v4": "env=CartPole-v1",  # a trial without the end of an episode has failed
+}
 LONG = {  # only built
-    "experiment=paper/swimmer_small",
     "env=HalfCheetah-v4",
     "env=Reacher-v4",
     "hydra.sweep.dir=runs/sweeps/hopper/trpo",
     "hydra.sweep.dir=runs/sweeps/hopper/others",
     "hydra.sweeper.trials_at_once=2",
+    "hydra.launcher.n_jobs=2",
 }
-BENCHMARK = ("seed=20", "total_steps=2000", "eval.episodes=1")
+BENCHMARK = ("seed=20", "total_steps=64", "eval.episodes=1")
 
 
 def commands(page: str) -> list[str]:
@@ -107,20 +113,23 @@ def test_every_command(
 
 
 def shortened(arguments: list[str]) -> list[str]:
-    """A command that ends within seconds."""
+    """A command that ends within a second or two."""
     if {"--help", "--cfg", "--install-completion"} & set(arguments):
         return arguments
     if LONG & set(arguments):
         return [*arguments, "sweep.dry_run=true"]
+    arguments = [INSTEAD.get(argument, argument) for argument in arguments]
     if "experiment=benchmark/mujoco_1m" in arguments:
         groups = {argument.partition("=")[0] for argument in arguments}
         less = {"algo": "algo=trpo,npg", "env": "env=Hopper-v4"}
-        return [*arguments, *(less[name] for name in less.keys() - groups), *BENCHMARK]
-    if any(argument.startswith(("experiment=paper/", "experiment=npg")) for argument in arguments):
-        return [*arguments, *FEWER]
-    if "hydra/sweeper=optuna" in arguments:  # episodes of Swimmer are long, and a trial without any has failed
-        short = ["env=CartPole-v1" if argument == "env=Swimmer-v4" else argument for argument in arguments]
-        return [*short, *SHORT, *SINGLE_PATH, *SEARCH]
+        return [*arguments, *(less[name] for name in less.keys() - groups), *BENCHMARK, *SINGLE_PATH]
+    if "experiment=npg_multiplier" in arguments:
+        return [*arguments, "algo.step.multiplier=0.3,1", *FEWER, *SINGLE_PATH]
+    if any(argument.startswith("experiment=paper/") for argument in arguments):
+        only_built = "experiment=paper/cartpole" not in arguments
+        return ["algo=trpo,npg_fixed", *arguments, *FEWER, f"sweep.dry_run={only_built}"]
+    if "hydra/sweeper=optuna" in arguments:
+        return [*arguments, *SHORT, *SINGLE_PATH, *SEARCH]
     if any("vine" in argument for argument in arguments):
         return [*arguments, *SHORT, *SINGLE_PATH[:1], *VINE]
     exact = any(argument.startswith(("algo=cpi", "algo=monotone_pi", "sampler=exact")) for argument in arguments)

@@ -16,6 +16,7 @@ import pytest
 from conftest import Command
 from numpy.testing import assert_allclose
 
+from trpo_cli.report import figures
 from trpo_cli.report.archive import select_rows
 from trpo_cli.report.content import Options, make_content
 from trpo_cli.report.diagnostics import compute_diagnostics
@@ -40,6 +41,14 @@ def written(
     steps = [*(100 * (i + 1) for i in range(len(returns) - 1)), last or 100 * len(returns)]
     rows = [f"{step},{value}" for step, value in zip(steps, returns, strict=True)]
     (directory / "metrics.csv").write_text("\n".join(["env_steps,rollout/episode_return_mean", *rows]) + "\n")
+
+
+@pytest.fixture
+def trpo_tables(trpo_report: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `trpo-report ARGUMENTS` without drawing its figures, which takes most of the time."""
+    monkeypatch.setattr(figures, "draw_panels", lambda panels, rows, columns: None)
+    monkeypatch.setattr(figures, "render", lambda figure, kind: b"")
+    return trpo_report
 
 
 def results(directory: Path) -> str:
@@ -68,41 +77,41 @@ def test_curves_and_table_of_many_runs(trpo_report: Command, tmp_path: Path) -> 
     assert (tmp_path / "out" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_settings_that_differ_are_told_apart_and_named(trpo_report: Command, tmp_path: Path) -> None:
+def test_settings_that_differ_are_told_apart_and_named(trpo_tables: Command, tmp_path: Path) -> None:
     for seed in range(2):
         written(tmp_path / "runs" / f"small{seed}", "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
         written(tmp_path / "runs" / f"large{seed}", "Hopper-v4", "trpo", seed, ["1.0", "7.0"], delta=0.1)
-    assert trpo_report("runs", "--out", "out").status == 0
+    assert trpo_tables("runs", "--out", "out").status == 0
     assert "| Hopper-v4 | trpo algo.delta=0.01 | 2 | 200 | 3 |" in results(tmp_path)
     assert "| Hopper-v4 | trpo algo.delta=0.1 | 2 | 200 | 7 |" in results(tmp_path)
 
 
-def test_where_else_rows_were_sent_makes_no_difference(trpo_report: Command, tmp_path: Path) -> None:
+def test_where_else_rows_were_sent_makes_no_difference(trpo_tables: Command, tmp_path: Path) -> None:
     for seed in range(2):
         written(tmp_path / "runs" / str(seed), "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
     config = tmp_path / "runs" / "0" / "config.yaml"
     config.write_text(
         config.read_text().replace("algo: trpo}", "algo: trpo, logger: wandb}") + "logger: {mode: null}\n"
     )
-    assert trpo_report("runs", "--out", "out").status == 0
+    assert trpo_tables("runs", "--out", "out").status == 0
     assert "| Hopper-v4 | trpo | 2 | 200 | 3 |" in results(tmp_path)
 
 
-def test_the_final_return_is_taken_where_all_have_arrived(trpo_report: Command, tmp_path: Path) -> None:
+def test_the_final_return_is_taken_where_all_have_arrived(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
     written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 1, ["1.0", "5.0", "9.0"])
-    assert trpo_report("runs", "--out", "out").status == 0
+    assert trpo_tables("runs", "--out", "out").status == 0
     assert "| Hopper-v4 | trpo | 2 | 200 | 4 | 3 to 5 (min to max) |" in results(tmp_path)
 
 
-def test_options_that_differ_stand_for_all_their_settings(trpo_report: Command, tmp_path: Path) -> None:
+def test_options_that_differ_stand_for_all_their_settings(trpo_tables: Command, tmp_path: Path) -> None:
     for sampler, seed in (("single_path", 0), ("single_path", 1), ("vine", 0), ("vine", 1)):
         run = tmp_path / "runs" / f"{sampler}{seed}"
         written(run, "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
         more = {"single_path": "{steps: 1}", "vine": f"{{steps: 2, num_states: 3, num_threads: {seed}}}"}[sampler]
         config = (run / "config.yaml").read_text().replace("algo: trpo}", f"algo: trpo, sampler: {sampler}}}")
         (run / "config.yaml").write_text(config + f"sampler: {more}\n")
-    assert trpo_report("runs", "--out", "out").status == 0
+    assert trpo_tables("runs", "--out", "out").status == 0
     assert "| Hopper-v4 | trpo sampler=single_path | 2 |" in results(tmp_path)
     assert "| Hopper-v4 | trpo sampler=vine | 2 |" in results(tmp_path)
 
@@ -121,7 +130,7 @@ def test_any_column_against_steps_and_iterations(trpo_report: Command, tmp_path:
     assert "metrics.csv has no column 'exact/retrun'; did you mean 'exact/return'?" in done.err
 
 
-def test_runs_are_compared_on_the_headline_that_most_of_them_have(trpo_report: Command, tmp_path: Path) -> None:
+def test_runs_are_compared_on_the_headline_that_most_of_them_have(trpo_tables: Command, tmp_path: Path) -> None:
     """Each names its own; those of earlier versions are known by their columns. The others are told of."""
     columns = "env_steps,{},policy/kl\n1,{},0\n2,{},0\n"
     for seed, (name, algo) in enumerate((("named", "mine"), ("named_too", "mine"), ("old", "cpi"))):
@@ -130,12 +139,12 @@ def test_runs_are_compared_on_the_headline_that_most_of_them_have(trpo_report: C
         (tmp_path / "runs" / name / "metrics.csv").write_text(columns.format(column, 0.25, 0.5 + seed))
         if name != "old":
             (tmp_path / "runs" / name / "headline.txt").write_text("my/return\n")
-    done = trpo_report("runs", "--out", "out")
+    done = trpo_tables("runs", "--out", "out")
     assert done.status == 0, done.err
     assert "1 run of FrozenLake-v1 (1 cpi) has no my/return, and is in no group; see --metric exact/return" in done.out
     assert "| FrozenLake-v1 | mine | 2 | 2 | 1 | 0.5 to 1.5 (min to max) | 1 |" in results(tmp_path)
     assert [row["final_training_return"] for row in rows_of(tmp_path / "out" / "runs.csv")] == ["0.5", "1.5", "2.5"]
-    done = trpo_report("runs/old", "--archive", "archive")
+    done = trpo_tables("runs/old", "--archive", "archive")
     assert (
         "| task | algorithm | runs | steps | final exact/return |"
         in (tmp_path / "archive/report/results.md").read_text()
@@ -165,10 +174,10 @@ def rows_of(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_seed_twice_counts_once_by_the_run_that_got_further(trpo_report: Command, tmp_path: Path) -> None:
+def test_a_seed_twice_counts_once_by_the_run_that_got_further(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0"])
     written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
-    done = trpo_report("runs", "--out", "out")
+    done = trpo_tables("runs", "--out", "out")
     assert "| Hopper-v4 | trpo | 1 | 200 | 3 |" in results(tmp_path)
     assert "runs/a is a duplicate: finished; the same run, seed and all, as runs/b, which got further" in done.out
     assert [row["status"] for row in rows_of(tmp_path / "out" / "runs.csv")] == ["duplicate", "finished"]
@@ -260,36 +269,36 @@ def test_a_row_that_is_being_written_waits_for_its_end(tmp_path: Path) -> None:
     np.testing.assert_array_equal(record.rows[RETURN], [1, 3])
 
 
-def test_links_are_not_followed(trpo_report: Command, tmp_path: Path) -> None:
+def test_links_are_not_followed(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "secret", "Hopper-v4", "trpo", 0, ["1.0"])
     written(tmp_path / "runs" / "own", "Hopper-v4", "trpo", 1, ["2.0"])
     (tmp_path / "runs" / "elsewhere").symlink_to(tmp_path / "secret")
     (tmp_path / "runs" / "linked").mkdir()
     (tmp_path / "runs" / "linked" / "metrics.csv").symlink_to(tmp_path / "secret" / "metrics.csv")
-    done = trpo_report("runs", "--out", "out")
+    done = trpo_tables("runs", "--out", "out")
     assert "runs/linked is broken: metrics.csv is a link; for safety, a run" in done.out
     assert [row["directory"] for row in rows_of(tmp_path / "out" / "runs.csv")] == ["runs/linked", "runs/own"]
 
 
-def test_groups_by_any_key(trpo_report: Command, tmp_path: Path) -> None:
+def test_groups_by_any_key(trpo_tables: Command, tmp_path: Path) -> None:
     for delta, final in ((0.1, "4.0"), (0.02, "2.0"), (1e-05, "0.0")):
         for seed in range(2):
             written(tmp_path / "runs" / f"{delta}{seed}", "Hopper-v4", "trpo", seed, ["1.0", final], delta)
-    done = trpo_report("runs", "--out", "out", "--by", "algo")
+    done = trpo_tables("runs", "--out", "out", "--by", "algo")
     assert "| Hopper-v4 | trpo | 6 | 200 | 2 |" in results(tmp_path)
     assert "Hopper-v4, trpo: averages over runs that also differ in algo.delta" in done.out
-    trpo_report("runs", "--out", "out", "--by", "algo.delta")
+    trpo_tables("runs", "--out", "out", "--by", "algo.delta")
     labels = [row["algorithm"] for row in rows_of(tmp_path / "out" / "results.csv")]
     assert labels == ["algo.delta=1e-05", "algo.delta=0.02", "algo.delta=0.1"]
-    done = trpo_report("runs", "--out", "out", "--by", "algo.detla")
+    done = trpo_tables("runs", "--out", "out", "--by", "algo.detla")
     assert done.status == 1
     assert done.err == "error: --by: no run has a key 'algo.detla'; did you mean 'algo.delta'?"
 
 
-def test_the_interquartile_mean_of_a_group(trpo_report: Command, tmp_path: Path) -> None:
+def test_the_interquartile_mean_of_a_group(trpo_tables: Command, tmp_path: Path) -> None:
     for seed, final in enumerate(("0.0", "4.0", "6.0", "1000.0")):
         written(tmp_path / "runs" / str(seed), "Hopper-v4", "trpo", seed, ["1.0", final])
-    assert trpo_report("runs", "--out", "out", "--statistic", "iqm", "--smooth", "2").status == 0
+    assert trpo_tables("runs", "--out", "out", "--statistic", "iqm", "--smooth", "2").status == 0
     assert "| Hopper-v4 | trpo | 4 | 200 | 5 |" in results(tmp_path)
     caption = (
         "The interquartile mean over the runs, smoothed: each point is the mean of 2 rows, and at each point its 95 %"
@@ -297,23 +306,23 @@ def test_the_interquartile_mean_of_a_group(trpo_report: Command, tmp_path: Path)
     assert caption in results(tmp_path)
 
 
-def test_steps_to_a_threshold(trpo_report: Command, tmp_path: Path) -> None:
+def test_steps_to_a_threshold(trpo_tables: Command, tmp_path: Path) -> None:
     for seed, returns in enumerate((["0.0", "9.5", "10.0"], ["0.0", "1.0", "10.0"], ["0.0", "1.0", "10.0"])):
         written(tmp_path / "runs" / str(seed), "Hopper-v4", "trpo", seed, returns)
-    assert trpo_report("runs", "--out", "out").status == 0
+    assert trpo_tables("runs", "--out", "out").status == 0
     (row,) = rows_of(tmp_path / "out" / "efficiency.csv")
     assert (row["threshold"], row["runs that reach it"], row["median steps"]) == ("9.0", "3 of 3", "300.0")
-    assert trpo_report("runs", "--out", "out", "--threshold", "Hopper-v4=11", "5").status == 0
+    assert trpo_tables("runs", "--out", "out", "--threshold", "Hopper-v4=11", "5").status == 0
     (row,) = rows_of(tmp_path / "out" / "efficiency.csv")
     assert (row["threshold"], row["runs that reach it"], row["median steps"]) == ("11.0", "0 of 3", "")
-    done = trpo_report("runs", "--out", "out", "--threshold", "Hoper-v4=11")
+    done = trpo_tables("runs", "--out", "out", "--threshold", "Hoper-v4=11")
     assert done.err == "error: --threshold: no run has the task 'Hoper-v4'; did you mean 'Hopper-v4'?"
-    assert "got 'much'; it takes RETURN" in trpo_report("runs", "--out", "out", "--threshold", "much").err
+    assert "got 'much'; it takes RETURN" in trpo_tables("runs", "--out", "out", "--threshold", "much").err
 
 
-def test_published_numbers_stand_beside_ours(trpo_report: Command, tmp_path: Path) -> None:
+def test_published_numbers_stand_beside_ours(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3000.0"], last=1_003_520)
-    done = trpo_report("runs", "--out", "out", "--compare")
+    done = trpo_tables("runs", "--out", "out", "--compare")
     assert done.status == 0, done.err
     table = rows_of(tmp_path / "out" / "comparison.csv")
     assert table[0]["source"] == "these runs"
@@ -327,9 +336,9 @@ def test_published_numbers_stand_beside_ours(trpo_report: Command, tmp_path: Pat
     best = "best published: trpo of sb3-contrib, 3 seeds, 1,000,000 steps, a return of unstated kind"
     assert f"| 3,372 | the {best} |" in results(tmp_path)
     assert f"Hopper-v4 1 to 3,372 ({best})" in results(tmp_path)
-    assert trpo_report("runs", "--out", "out").status == 0
+    assert trpo_tables("runs", "--out", "out").status == 0
     assert not (tmp_path / "out" / "comparison.csv").exists(), "left over from the report before"
-    assert "leave out --metric" in trpo_report("runs", "--out", "out", "--compare", "--metric", "env_steps").err
+    assert "leave out --metric" in trpo_tables("runs", "--out", "out", "--compare", "--metric", "env_steps").err
 
 
 def test_published_numbers_are_found_whatever_the_version_of_a_task() -> None:
@@ -354,29 +363,29 @@ def test_diagnostics_of_a_trust_region(trpo_report: Command, tmp_path: Path) -> 
     assert (tmp_path / "out" / "diagnostics.svg").exists()
 
 
-def test_what_is_no_run_is_said_to_be_none(trpo_report: Command, tmp_path: Path) -> None:
+def test_what_is_no_run_is_said_to_be_none(trpo_tables: Command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "empty holds no run" in trpo_report("empty", "--out", "out").err
-    assert "error: nowhere is no folder; a run directory fits" in trpo_report("nowhere", "--out", "out").err
+    assert "empty holds no run" in trpo_tables("empty", "--out", "out").err
+    assert "error: nowhere is no folder; a run directory fits" in trpo_tables("nowhere", "--out", "out").err
     (tmp_path / "empty" / "metrics.csv").write_text("nonsense\n")
-    done = trpo_report("empty", "--out", "out")
+    done = trpo_tables("empty", "--out", "out")
     assert done.status == 1
     assert "empty: broken; it is not a run directory, since it has no config.yaml" in done.err
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_report_is_not_overwritten(trpo_report: Command, tmp_path: Path) -> None:
+def test_what_is_no_report_is_not_overwritten(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0"])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "results.csv").write_text("precious")
-    done = trpo_report("runs", "--out", "mine")
+    done = trpo_tables("runs", "--out", "mine")
     assert done.err == "error: --out: mine has a results.csv that does not belong to a report; name another folder"
     assert (tmp_path / "mine" / "results.csv").read_text() == "precious"
     assert (
-        trpo_report("runs", "--out", "mine/results.csv").err == "error: --out: mine/results.csv is a file, not a folder"
+        trpo_tables("runs", "--out", "mine/results.csv").err == "error: --out: mine/results.csv is a file, not a folder"
     )
     for _ in range(2):
-        assert trpo_report("runs", "--out", "out").status == 0
+        assert trpo_tables("runs", "--out", "out").status == 0
 
 
 def hostile(directory: Path) -> None:
@@ -484,12 +493,12 @@ def test_of_runs_that_differ_in_length_alone_the_longer_counts(tmp_path: Path) -
     assert "total_steps; seed 0 occurs 2 times, seed 1 occurs 2 times, and the interval treats all 4" in notices
 
 
-def test_evaluations_stand_in_where_no_episode_ended(trpo_report: Command, tmp_path: Path) -> None:
+def test_evaluations_stand_in_where_no_episode_ended(trpo_tables: Command, tmp_path: Path) -> None:
     for seed in range(2):
         written(tmp_path / "runs" / str(seed), "Swimmer-v4", "trpo", seed, [",10.0", ",30.0"])
         table = tmp_path / "runs" / str(seed) / "metrics.csv"
         table.write_text(table.read_text().replace("return_mean\n", "return_mean,eval/episode_return_mean\n", 1))
-    done = trpo_report("runs", "--out", "out", "--compare")
+    done = trpo_tables("runs", "--out", "out", "--compare")
     assert done.status == 0, done.err
     assert "no run has ended an episode while it sampled: the returns shown are evaluations" in done.out
     assert "| Swimmer-v4 | trpo | 2 | 200 | 30 |" in results(tmp_path)
@@ -526,17 +535,17 @@ def test_a_report_of_one_folder_goes_into_it(trpo_report: Command, tmp_path: Pat
     assert done.err == "error: --out: is needed with 2 folders: --out DIR says where the report goes"
 
 
-def test_algorithms_with_other_tasks_are_not_ranked_in_silence(trpo_report: Command, tmp_path: Path) -> None:
+def test_algorithms_with_other_tasks_are_not_ranked_in_silence(trpo_tables: Command, tmp_path: Path) -> None:
     for task, algo in (("Hopper-v4", "trpo"), ("Hopper-v4", "ppo"), ("Walker2d-v4", "trpo")):
         written(tmp_path / "runs" / f"{task}{algo}", task, algo, 0, ["1.0", "3.0"])
-    assert trpo_report("runs", "--out", "out").status == 0
+    assert trpo_tables("runs", "--out", "out").status == 0
     assert "only those that were compare: ppo lacks Walker2d-v4." in results(tmp_path)
 
 
-def test_thousands_are_told_apart(trpo_report: Command, tmp_path: Path) -> None:
+def test_thousands_are_told_apart(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "29696.0"])
     written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 1, ["1.0", "99999.9"])
-    done = trpo_report("runs", "--out", "out")
+    done = trpo_tables("runs", "--out", "out")
     assert re.search(r"\n *Hopper-v4 +trpo +2 +200 +64,848 +29,696 to 100,000 \(min to max\) +64,848\n", done.out)
 
 
@@ -550,15 +559,15 @@ def test_an_outlier_does_not_squash_the_others(trpo_report: Command, tmp_path: P
     assert ("<!-- cut at 4: npg up to 50 -->" in (tmp_path / "out" / "diagnostics.svg").read_text()) is cut
 
 
-def test_an_archive_has_few_rows_and_the_same_report(trpo_train: Command, trpo_report: Command, tmp_path: Path) -> None:
+def test_an_archive_has_few_rows_and_the_same_report(trpo_train: Command, trpo_tables: Command, tmp_path: Path) -> None:
     small = ("env=CartPole-v1", "sampler.num_envs=2", "sampler.steps_per_iteration=32", "eval.every=1000")
     task = (*small, "eval.episodes=2", "algo=trpo,npg", "seed=0,1", "total_steps=4000", "hydra.sweep.dir=runs")
     assert trpo_train("-m", *task, "critic=linear", "checkpoint.every=1000").status == 0
     (tmp_path / "runs" / "unfinished").mkdir()
     shutil.copy(next((tmp_path / "runs").glob("*/config.yaml")), tmp_path / "runs" / "unfinished")
     every = ("--against", "env_steps", "iterations", "seconds")
-    assert trpo_report("runs", *every).status == 0
-    done = trpo_report("runs", "--archive", "archive", *every)
+    assert trpo_tables("runs", *every).status == 0
+    done = trpo_tables("runs", "--archive", "archive", *every)
     assert done.status == 0, done.err
     assert "4 runs copied to archive, which has 4 now" in done.out
     runs = sorted(path.parent for path in (tmp_path / "archive").rglob("metrics.csv"))
@@ -583,14 +592,14 @@ def test_an_archive_has_few_rows_and_the_same_report(trpo_train: Command, trpo_r
     assert before == after
 
 
-def test_an_archive_grows_and_touches_nothing_it_has(trpo_report: Command, tmp_path: Path) -> None:
+def test_an_archive_grows_and_touches_nothing_it_has(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "first", "Hopper-v4", "trpo", 10, ["1.0"])
     written(tmp_path / "second", "Hopper-v4", "trpo", 9, ["2.0"])
     written(tmp_path / "third", "Hopper-v4", "trpo", 10, ["3.0"], delta=0.5)
-    assert trpo_report("first", "--archive", "archive").status == 0
+    assert trpo_tables("first", "--archive", "archive").status == 0
     kept_row = tmp_path / "archive" / "Hopper-v4" / "trpo" / "seed10" / "metrics.csv"
     kept_row.write_text(kept_row.read_text().replace("1.0", "1.5"))
-    done = trpo_report("first", "second", "third", "archive", "--archive", "archive")
+    done = trpo_tables("first", "second", "third", "archive", "--archive", "archive")
     assert "2 runs copied to archive, which has 3 now" in done.out, done.err
     assert "1.5" in kept_row.read_text()
     places = sorted(
@@ -600,33 +609,33 @@ def test_an_archive_grows_and_touches_nothing_it_has(trpo_report: Command, tmp_p
     assert places == [f"Hopper-v4/{label}" for label in labels]
     lines = (tmp_path / "archive" / "results.csv").read_text().splitlines()
     assert [line.split(",")[:3] for line in lines[1:]] == [["Hopper-v4", "trpo", seed] for seed in ("9", "10", "10")]
-    assert "0 runs copied to archive, which has 3 now" in trpo_report("second", "--archive", "archive").out
+    assert "0 runs copied to archive, which has 3 now" in trpo_tables("second", "--archive", "archive").out
 
 
-def test_an_archive_of_an_archive_is_the_same(trpo_report: Command, tmp_path: Path) -> None:
+def test_an_archive_of_an_archive_is_the_same(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "run", "Hopper-v4", "trpo", 0, [str(float(i)) for i in range(300)])
-    assert trpo_report("run", "--archive", "first").status == 0
-    assert trpo_report("first", "--archive", "second").status == 0
+    assert trpo_tables("run", "--archive", "first").status == 0
+    assert trpo_tables("first", "--archive", "second").status == 0
     first, second = ((tmp_path / name / "Hopper-v4/trpo/seed0/metrics.csv").read_text() for name in ("first", "second"))
     assert first == second
 
 
-def test_a_copy_that_was_cut_off_is_made_again(trpo_report: Command, tmp_path: Path) -> None:
+def test_a_copy_that_was_cut_off_is_made_again(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "run", "Hopper-v4", "trpo", 0, ["1.0"])
-    assert trpo_report("run", "--archive", "archive").status == 0
+    assert trpo_tables("run", "--archive", "archive").status == 0
     copy = tmp_path / "archive" / "Hopper-v4" / "trpo" / "seed0"
     (copy / "summary.json").unlink()
     (copy / "metrics.csv").write_text("env")
-    done = trpo_report("run", "--archive", "archive")
+    done = trpo_tables("run", "--archive", "archive")
     assert "1 run copied to archive, which has 1 now" in done.out, done.err
     assert "100,1.0,1" in (copy / "metrics.csv").read_text()
 
 
-def test_results_of_something_else_are_not_written_over(trpo_report: Command, tmp_path: Path) -> None:
+def test_results_of_something_else_are_not_written_over(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "run", "Hopper-v4", "trpo", 0, ["1.0"])
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive" / "results.csv").write_text("mine\n")
-    done = trpo_report("run", "--archive", "archive")
+    done = trpo_tables("run", "--archive", "archive")
     assert done.status == 1
     assert "archive/results.csv does not belong to an archive, and is not overwritten" in done.err
 
@@ -641,17 +650,17 @@ def test_an_archive_keeps_the_best_row_among_many_evaluations() -> None:
     assert max(np.diff(chosen)) < 15
 
 
-def test_two_runs_never_share_a_place_in_an_archive(trpo_report: Command, tmp_path: Path) -> None:
+def test_two_runs_never_share_a_place_in_an_archive(trpo_tables: Command, tmp_path: Path) -> None:
     for place, task in (("a", "My/Task"), ("b", "My.Task")):
         written(tmp_path / "runs" / place, task, "trpo", 0, ["1.0"])
-    done = trpo_report("runs", "--archive", "archive")
+    done = trpo_tables("runs", "--archive", "archive")
     assert "would both be archive/My.Task/trpo/seed0" in done.err
     assert not (tmp_path / "archive").exists()
 
 
-def test_what_is_not_finished_is_not_archived(trpo_report: Command, tmp_path: Path) -> None:
+def test_what_is_not_finished_is_not_archived(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "run", "Hopper-v4", "trpo", 0, ["1.0"])
     (tmp_path / "run" / "summary.json").unlink()
-    done = trpo_report("run", "--archive", "archive")
+    done = trpo_tables("run", "--archive", "archive")
     assert "error: --archive: no run is finished" in done.err
     assert not (tmp_path / "archive").exists()

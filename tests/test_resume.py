@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 from comparison import assert_same_run, rows
-from conftest import Command, Finished, after_rows
+from conftest import Command, Finished, after_rows, trained
 
 from trpo_cli.cli.resume import expand_resume, find_differences, find_schedules, name_directory, override_saved
 from trpo_cli.errors import ConfigError, RunDirectoryError
@@ -17,6 +18,20 @@ from trpo_cli.run.directory import Run
 
 SMALL = ("env=CartPole-v1", "sampler.num_envs=4", "sampler.steps_per_iteration=64", "total_steps=640", "eval.every=256")
 SMALL = (*SMALL, "eval.episodes=2", "checkpoint.every=1")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is finished; tests that change it copy it."""
+    return trained(tmp_path_factory.mktemp("whole"), *SMALL)
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, stopped after five of its ten iterations."""
+    with pytest.MonkeyPatch.context() as patch:
+        after_rows(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        return trained(tmp_path_factory.mktemp("part"), *SMALL, status=143)
 
 
 def interrupted(
@@ -30,10 +45,9 @@ def interrupted(
 
 @pytest.mark.parametrize("by", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
-    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+    trpo_train: Command, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert trpo_train(*SMALL, f"hydra.run.dir={whole}").status == 0
+    parts = tmp_path / "parts"
     stopped = interrupted(trpo_train, monkeypatch, *SMALL, f"hydra.run.dir={parts}", by=signal.Signals[by])
     assert stopped.status == 128 + signal.Signals[by]
     assert f"stopped by {by}; the last checkpoint is from step 192" in stopped.err
@@ -45,7 +59,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
 
 
 def test_auto_begins_and_continues_one_directory(
-    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trpo_train: Command, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = (*SMALL, "resume=auto")
     assert interrupted(trpo_train, monkeypatch, *command).status == 143
@@ -55,8 +69,7 @@ def test_auto_begins_and_continues_one_directory(
     assert "is finished, after 640 steps" in finished.out
     (directory,) = (path.parent for path in tmp_path.rglob("config.yaml"))
     assert directory.parent.parent == tmp_path / "runs" / "CartPole-v1"
-    assert trpo_train(*SMALL, "hydra.run.dir=whole").status == 0
-    assert_same_run(directory, tmp_path / "whole")
+    assert_same_run(directory, whole)
 
 
 def test_what_was_logged_after_the_checkpoint_is_logged_once(
@@ -80,10 +93,9 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "missing"])
 def test_a_damaged_checkpoint_is_put_aside_for_an_older_one(
-    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+    trpo_train: Command, whole: Path, part: Path, tmp_path: Path, damage: str
 ) -> None:
-    assert trpo_train(*SMALL, "hydra.run.dir=whole").status == 0
-    assert interrupted(trpo_train, monkeypatch, *SMALL, "hydra.run.dir=parts", after=5).status == 143
+    shutil.copytree(part, tmp_path / "parts")
     newest = max((tmp_path / "parts" / "checkpoints").iterdir())
     data = newest.read_bytes()
     match damage:
@@ -101,11 +113,11 @@ def test_a_damaged_checkpoint_is_put_aside_for_an_older_one(
         assert f"{newest.name}: " in resumed.err
         assert newest.name in (tmp_path / "parts" / "train.log").read_text()
         assert newest.with_name(f"{newest.name}.damaged").exists()
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert_same_run(whole, tmp_path / "parts")
 
 
-def test_without_a_whole_checkpoint_nothing_is_touched(trpo_train: Command, tmp_path: Path) -> None:
-    assert trpo_train(*SMALL, "hydra.run.dir=run").status == 0
+def test_without_a_whole_checkpoint_nothing_is_touched(trpo_train: Command, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     before = rows(tmp_path / "run")
@@ -116,12 +128,13 @@ def test_without_a_whole_checkpoint_nothing_is_touched(trpo_train: Command, tmp_
     assert (tmp_path / "run" / "summary.json").exists()
 
 
-def test_a_run_that_was_killed_before_it_saved_anything_begins_anew(trpo_train: Command, tmp_path: Path) -> None:
-    assert trpo_train(*SMALL, "hydra.run.dir=whole").status == 0
+def test_a_run_that_was_killed_before_it_saved_anything_begins_anew(
+    trpo_train: Command, whole: Path, tmp_path: Path
+) -> None:
     (tmp_path / "parts").mkdir()
-    (tmp_path / "parts" / "config.yaml").write_text((tmp_path / "whole" / "config.yaml").read_text())
+    shutil.copy(whole / "config.yaml", tmp_path / "parts")
     assert trpo_train("resume=parts").status == 0
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert_same_run(whole, tmp_path / "parts")
 
 
 def test_a_longer_run_is_what_it_would_have_been(trpo_train: Command, tmp_path: Path) -> None:
@@ -141,8 +154,8 @@ def test_an_extension_says_what_becomes_of_schedules(trpo_train: Command, tmp_pa
     assert "algo.learning_rate_decay: it falls to 0 at the new total_steps" in extended.err
 
 
-def test_a_contradiction_is_refused_with_the_differences(trpo_train: Command, tmp_path: Path) -> None:
-    assert trpo_train(*SMALL, "hydra.run.dir=run").status == 0
+def test_a_contradiction_is_refused_with_the_differences(trpo_train: Command, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
     log = (tmp_path / "run" / "train.log").read_text()
     refused = trpo_train("resume=run", "seed=3", "algo.delta=0.5", "algo=trpo", "total_steps=6400")
     assert refused.status == 1
@@ -155,8 +168,8 @@ def test_a_contradiction_is_refused_with_the_differences(trpo_train: Command, tm
     assert trpo_train(*SMALL, "resume=run").status == 0  # what agrees may be said again
 
 
-def test_one_process_at_a_time(trpo_train: Command, tmp_path: Path) -> None:
-    assert trpo_train(*SMALL, "hydra.run.dir=run").status == 0
+def test_one_process_at_a_time(trpo_train: Command, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
     with Run(tmp_path / "run"):
         refused = trpo_train("resume=run", "total_steps=6400")
     assert refused.status == 1
@@ -178,8 +191,8 @@ def test_code_of_the_users_is_asked_for_again(
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "train.log", "config.yaml", "checkpoints", "tensorboard"])
-def test_links_are_not_followed(trpo_train: Command, tmp_path: Path, name: str) -> None:
-    assert trpo_train(*SMALL, "hydra.run.dir=run").status == 0
+def test_links_are_not_followed(trpo_train: Command, whole: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(whole, tmp_path / "run")
     outside = tmp_path / "outside"
     (tmp_path / "run" / name).rename(outside)
     (tmp_path / "run" / name).symlink_to(outside)
@@ -240,16 +253,15 @@ def test_a_directory_without_a_run_cannot_be_resumed(trpo_train: Command, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["a b", "it's", "a=1,b=[x]", "ä{1}", "(x)", "50%"])
-def test_directories_of_odd_names(trpo_train: Command, tmp_path: Path, name: str) -> None:
-    assert trpo_train(*SMALL, "total_steps=64", "hydra.run.dir=run").status == 0
-    (tmp_path / "run").rename(tmp_path / name)
-    resumed = trpo_train(f"resume={name}", "total_steps=128", "--config-dir", str(tmp_path))
+def test_directories_of_odd_names(trpo_train: Command, whole: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(whole, tmp_path / name)
+    resumed = trpo_train(f"resume={name}", "total_steps=704", "--config-dir", str(tmp_path))
     assert resumed.status == 0, resumed.err
-    assert len(rows(tmp_path / name)) == 2
+    assert len(rows(tmp_path / name)) == 11
 
 
-def test_what_is_left_of_a_run_is_not_written_over(trpo_train: Command, tmp_path: Path) -> None:
-    assert trpo_train(*SMALL, "hydra.run.dir=run").status == 0
+def test_what_is_left_of_a_run_is_not_written_over(trpo_train: Command, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run" / "config.yaml").unlink()
     before = (tmp_path / "run" / "metrics.csv").read_bytes()
     for resume in ("resume=null", "resume=auto"):
@@ -287,10 +299,8 @@ def test_nan_agrees_with_nan(trpo_train: Command, tmp_path: Path) -> None:
     assert "env.kwargs.after: saved nan, given 3" in refused.err
 
 
-def test_fewer_steps_than_there_are_already_are_refused(
-    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert interrupted(trpo_train, monkeypatch, *SMALL, "hydra.run.dir=run", after=5).status == 143
+def test_fewer_steps_than_there_are_already_are_refused(trpo_train: Command, part: Path, tmp_path: Path) -> None:
+    shutil.copytree(part, tmp_path / "run")
     refused = trpo_train("resume=run", "total_steps=128")
     assert refused.status == 1
     assert "error: total_steps: got 128; run has already taken 320 steps" in refused.err
@@ -300,10 +310,8 @@ def test_fewer_steps_than_there_are_already_are_refused(
 
 
 @pytest.mark.parametrize("left", [0, 300, 1_500])
-def test_rows_that_were_lost_are_missed(
-    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
-) -> None:
-    assert interrupted(trpo_train, monkeypatch, *SMALL, "hydra.run.dir=run", after=5).status == 143
+def test_rows_that_were_lost_are_missed(trpo_train: Command, part: Path, tmp_path: Path, left: int) -> None:
+    shutil.copytree(part, tmp_path / "run")
     path = tmp_path / "run" / "metrics.csv"
     path.write_bytes(path.read_bytes()[:left])
     refused = trpo_train("resume=run")

@@ -269,7 +269,9 @@ def make(directory: Path) -> Path:
     return directory
 
 
-@pytest.mark.parametrize(("number", "send"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)])
+@pytest.mark.parametrize(
+    ("number", "send"), [(signal.SIGTERM, os.kill), pytest.param(signal.SIGINT, os.killpg, marks=pytest.mark.slow)]
+)
 def test_jobs_in_other_processes_save_before_a_sweep_is_stopped(
     tmp_path: Path, number: signal.Signals, send: Callable[[int, int], None]
 ) -> None:
@@ -309,22 +311,26 @@ def test_a_signal_is_one_signal_however_often_it_is_sent_at_once() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_every_launcher_gives_the_same_parameters(tmp_path: Path) -> None:
-    """The real command, with jobs in its own process, in those of joblib, and in those of submitit."""
+@pytest.mark.parametrize(
+    ("launcher", "options"),
+    [("joblib", ["hydra.launcher.n_jobs=2"]), pytest.param("submitit_local", [], marks=pytest.mark.slow)],
+)
+def test_every_launcher_gives_the_same_parameters(
+    trpo_train: Command, tmp_path: Path, launcher: str, options: list[str]
+) -> None:
+    """The real command with jobs in other processes, and in this one, a batch at a time."""
     batch = ["sampler.num_envs=8", "sampler.steps_per_iteration=1024"]
     sweep = ["-m", "env=Hopper-v4", "algo=trpo,npg", "total_steps=2048", *batch, "eval.every=0"]
-    for name, launcher in (
-        ("basic", ["hydra.sweeper.max_batch_size=1"]),
-        ("joblib", ["hydra.launcher.n_jobs=2"]),
-        ("submitit_local", []),
-    ):
-        arguments = [*sweep, f"hydra/launcher={name}", *launcher, f"hydra.sweep.dir={name}"]
-        done = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("\nfinished  2,048 ") == 2
-    for job in statuses(tmp_path / "basic"):
-        first, *others = (saved(tmp_path / name / job) for name in ("basic", "joblib", "submitit_local"))
-        assert all(exactly(first["policy"], other["policy"]) for other in others)
+    here = trpo_train(*sweep, "hydra.sweeper.max_batch_size=1", "hydra.sweep.dir=here")
+    assert here.status == 0, here.err
+    arguments = [*sweep, f"hydra/launcher={launcher}", *options, "hydra.sweep.dir=there"]
+    there = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert there.returncode == 0, there.stderr
+    for out in (here.out, there.stdout):
+        assert out.count("\nfinished  2,048 ") == 2
+    for job in statuses(tmp_path / "here"):
+        one, other = (saved(tmp_path / name / job) for name in ("here", "there"))
+        assert exactly(one["policy"], other["policy"])
 
 
 @pytest.mark.slow

@@ -227,7 +227,7 @@ print(tempfile.gettempdir())
         )
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1000.0])
+@pytest.mark.parametrize("seconds", [pytest.param(0.0, marks=pytest.mark.slow), 1000.0])
 def test_a_killed_program_leaves_no_worker(seconds: float) -> None:
     """Neither waiting ones nor busy ones."""
     process = script(

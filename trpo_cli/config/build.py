@@ -239,10 +239,9 @@ def _is_function(annotation: Any) -> bool:
 
 def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]:
     """Import the class or function `target`. Raises `ConfigError` unless it is in a package that may define parts."""
-    allowed = (*PARTS, *plugins, *find_announced())
     module_name, _, name = update_target(str(target)).rpartition(".")
     package = module_name.partition(".")[0]
-    if not _is_within(module_name, allowed):
+    if not _is_trusted(module_name, plugins):
         hint = f"\nif you trust that package, plugins=[{package}] allows it, or --plugins {package} of trpo-eval"
         hint = "" if package == "trpo_cli" else hint
         raise ConfigError(f"{path}: '{target}' is not in a package that parts are built from{hint}")
@@ -250,9 +249,14 @@ def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{path}: '{target}' cannot be found: {error}") from error
-    if name.startswith("_") or not callable(found) or not _is_within(str(getattr(found, "__module__", "")), allowed):
+    if name.startswith("_") or not callable(found) or not _is_trusted(str(getattr(found, "__module__", "")), plugins):
         raise ConfigError(f"{path}: '{target}' is not a public class or function of its package")
     return found  # type: ignore[no-any-return]
+
+
+def _is_trusted(module: str, plugins: Sequence[str]) -> bool:
+    """Whether parts may come from the module; what is installed is read only if nothing else allows it."""
+    return _is_within(module, (*PARTS, *plugins)) or _is_within(module, find_announced())
 
 
 def _is_within(module: str, packages: Sequence[str]) -> bool:
@@ -266,7 +270,8 @@ def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], prefix: str)
             raise UnknownNameError(f"{prefix}{key}: no such key{hint}")
 
 
-def get_hints(target: Callable[..., Any]) -> dict[str, Any]:
+@functools.cache
+def get_hints(target: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the type hints of the parameters, with their ranges, and of the keys `beside` them in the node."""
     plain_class = inspect.isclass(target) and not is_dataclass(target)
     own = get_type_hints(target.__init__ if plain_class else target, include_extras=True)
