@@ -368,7 +368,7 @@ MISTAKES = {
     ("plugins=mine",): "plugins: got 'mine'; it should be a valid list, [mine]",
     ("algo=cem", "sampler=single_path"): "sampler=single_path does not go with algo=cem: sampler=whole_episodes does",
     ("algo=cpi", "env=FrozenLake-v1", "critic=mlp"): "critic=mlp does not go with algo=cpi: critic=zero does",
-    ("policy._target_=my_package.Mine",): "plugins=[my_package] allows it, --plugins my_package of trpo-eval",
+    ("policy._target_=my_package.Mine",): "plugins=[my_package] allows it, or --plugins my_package of trpo-eval",
 }
 
 A_NAME = re.compile(r"no such (key|group|part)|no option|is not an override|unrecognized|invalid choice")
