@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import gymnasium
@@ -51,7 +52,7 @@ class Counting(Policy):
         self.distribution = policy.distribution
 
     def forward(self, observation: Tensor) -> Tensor:
-        raise AssertionError("it acts from memory")
+        return torch.zeros(len(observation), self.distribution.network_size)
 
     def actor(self) -> Actor:
         def act(observation: Any, memory: Any, noise: Any) -> tuple[Any, Any]:
@@ -74,14 +75,29 @@ def test_a_memory_grows_with_an_episode_and_is_empty_at_the_next() -> None:
 
 def test_evaluations_and_rollouts_carry_the_memory() -> None:
     parts = built(*PICTURES, "sampler.steps_per_iteration=24", "critic=zero")
-    sample: Any = parts.sampler.collect(Counting(parts.policy))  # type: ignore[attr-defined]
-    assert sample.action[:, 0, 0].tolist() == [*(t % 3 for t in range(10)), 0, 1]
+    for first in (0, 12):
+        sample: Any = parts.sampler.collect(Counting(parts.policy))  # type: ignore[attr-defined]
+        assert sample.action[:, 0, 0].tolist() == [(first + t) % 10 % 3 for t in range(12)]
+    other = built(*PICTURES, "sampler.steps_per_iteration=24", "critic=zero")
+    other.load_state_dict(copy.deepcopy(parts.state_dict()))
+    for each in (parts, other):
+        sample = each.sampler.collect(Counting(parts.policy))  # type: ignore[attr-defined]
+        assert sample.action[:, 0, 0].tolist() == [(24 + t) % 10 % 3 for t in range(12)]
     lengths = []
     played = play(
         parts.environments, Counting(parts.policy), parts.normalizer, Episodes(2, 100), 0, False, lengths.append
     )
     assert played.returns.size == 2
     assert len(lengths) <= 10
+
+
+def test_branches_begin_with_the_memory_of_their_trunk() -> None:
+    vine = ("sampler=vine", "sampler.steps_per_iteration=64", "sampler.num_states=4", "sampler.branch_length=3")
+    parts = built(*PICTURES, *vine)
+    sample: Any = parts.sampler.collect(Counting(parts.policy))  # type: ignore[attr-defined]
+    going_on = sample.branch.reward[1] > 0
+    assert going_on.any()
+    assert torch.equal(sample.branch.action[1, going_on, 0], (sample.branch.time[1, going_on]) % 3)
 
 
 def test_imposed_actions_are_taken_in_place_of_the_policys() -> None:

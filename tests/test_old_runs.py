@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from conftest import TESTS, Command
 
+from trpo_cli.run import checkpoint
+
 OLD = TESTS / "old_runs"
 RUNS = sorted(path.name for path in OLD.iterdir())
+PLUGIN = "old_pictures"  # which registers the environment of one of them
 
 
 @pytest.fixture(params=RUNS)
@@ -21,7 +24,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_an_old_run_is_evaluated_and_reported(old: Path, trpo_eval: Command, trpo_report: Command) -> None:
-    played = trpo_eval("run", "--episodes", "2", "--json", "played.json")
+    played = trpo_eval("run", "--episodes", "2", "--json", "played.json", "--plugins", PLUGIN)
     assert played.status == 0, played.err
     assert json.loads((old.parent / "played.json").read_text())[0]["returns"]
     reported = trpo_report("run", "--out", "report")
@@ -29,10 +32,22 @@ def test_an_old_run_is_evaluated_and_reported(old: Path, trpo_eval: Command, trp
     assert json.loads((old / "summary.json").read_text())["env_steps"] > 0
 
 
+def test_statistics_that_a_checkpoint_lacks_are_missed(tmp_path: Path, trpo_train: Command) -> None:
+    run = Path(shutil.copytree(OLD / "trpo", tmp_path / "run"))
+    (path,) = checkpoint.list_checkpoints(run / "checkpoints")
+    state = checkpoint.load(path)
+    del state["sampler"]["normalizer"]
+    path.unlink()
+    checkpoint.save(path, state)
+    refused = trpo_train("resume=run", "total_steps=512")
+    assert refused.status == 1
+    assert "the checkpoint does not match config.yaml: KeyError: 'normalizer'" in refused.err
+
+
 def test_an_old_run_goes_on_exactly(old: Path, trpo_train: Command) -> None:
     before = (old / "metrics.csv").read_text()
     steps = json.loads((old / "summary.json").read_text())["env_steps"]
-    resumed = trpo_train("resume=run", f"total_steps={2 * steps}")
+    resumed = trpo_train("resume=run", f"total_steps={2 * steps}", f"plugins=[{PLUGIN}]")
     assert resumed.status == 0, resumed.err
     summary = json.loads((old / "summary.json").read_text())
     assert summary["env_steps"] >= 2 * steps

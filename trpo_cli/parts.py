@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, fields
+from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trpo_cli.config.groups import GROUPS
@@ -27,8 +28,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and `--help` does not need 
 log = logging.getLogger("trpo_cli")
 R = TypeVar("R")
 INEXACT = "a resume will not be exact, and resets the environments: %s"
-SCALES = ("normalizer", "reward_scaler")
-LEARNING = (*SCALES, "sampler", "policy", "critic", "algorithm")  # parts that have a state
+LEARNING = ("normalizer", "reward_scaler", "sampler", "policy", "critic", "algorithm")  # parts that have a state
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Parts:
         """Restore what `state_dict` returned."""
         state = with_own_scales(state)
         for name in LEARNING:
-            if name in state or name not in SCALES:  # earlier versions had a scale only where a sampler used it
+            if name in state or name != "reward_scaler":  # earlier versions had one only where a sampler used it
                 getattr(self, name).load_state_dict(state[name])
         if state["environments"] is not None:
             self.environments.load_state_dict(state["environments"])
@@ -134,6 +134,9 @@ def make_environments(node: dict[str, Any], settings: Settings, task: Task) -> t
 
     kind, given = find_class(node.get("sampler"), "sampler", Sampler, settings.plugins), node["sampler"]
     keys = {field.name for field in fields(kind.beside)} if kind.beside else set()
+    if taken := keys & signature(kind).parameters.keys():
+        name = ", ".join(sorted(taken))
+        raise ConfigError(f"sampler: {kind.__name__} takes {name}, a setting of the environments that it is given")
     width = fill(Width, {key: value for key, value in given.items() if key in keys}, "sampler.")
     if kind.in_process and width.vectorization == "async":
         raise ConfigError("sampler.vectorization: got 'async'; it should be 'auto', 'native' or 'sync' here")

@@ -108,7 +108,8 @@ def _collect_arguments(
     kinds = (inspect.Parameter.KEYWORD_ONLY, *more_kinds)
     parameters = {name: p for name, p in inspect.signature(target).parameters.items() if p.kind in kinds}
     given = {key: value for key, value in node.items() if key != "_target_"}
-    _refuse_unknown(given, [name for name in parameters if name not in context], f"{path}.")
+    beside = get_type_hints(getattr(target, "beside", None) or object)
+    _refuse_unknown(given, [*(name for name in parameters if name not in context), *beside], f"{path}.")
     annotations = get_hints(target)
     arguments = {
         key: check_value(value, annotations.get(key, Any), f"{path}.{key}", plugins) for key, value in given.items()

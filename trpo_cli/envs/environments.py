@@ -113,10 +113,18 @@ class Environments:
         """
         if type(state) is not dict or state.keys() != {"steps", "observation", "envs"}:
             raise mismatch("they are not the state of environments")
-        if type(state["steps"]) is not int or not has_layout_of(state["observation"], self.observation):
-            raise mismatch(f"their observations are not {self.num_envs} times {self.spec.size} numbers")
+        observation = self._in_shape(state["observation"])
+        if type(state["steps"]) is not int or not has_layout_of(observation, self.observation):
+            raise mismatch(f"their observations are not arrays of shape {self.observation.shape}")
         self._ask(self._envs.load_state_dict, state["envs"])
-        self.steps, self.observation = state["steps"], state["observation"].copy()
+        self.steps, self.observation = state["steps"], observation.copy()
+
+    def _in_shape(self, observation: Any) -> Any:
+        """Give saved observations their shape and dtype, if they come from a version that flattened them to float64."""
+        flat = isinstance(observation, np.ndarray) and observation.shape == (self.num_envs, self.spec.size)
+        if not flat or observation.dtype != np.float64:
+            return observation
+        return observation.reshape(self.observation.shape).astype(self.observation.dtype)
 
     def save(self, rows: Rows) -> list[Saved]:
         """Return the whole states of the environments `rows` (K,). There must be no `snapshot_obstacle`."""

@@ -39,8 +39,8 @@ class RunningMoments:
         return {"count": self.count, "mean": self.mean.tolist(), "variance": self.variance.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.count = state["count"]
-        self.mean, self.variance = (np.array(state[name]).reshape(self.shape) for name in ("mean", "variance"))
+        self.count = int(state["count"])
+        self.mean, self.variance = (np.array(state[name], float).reshape(self.shape) for name in ("mean", "variance"))
 
 
 class ObservationNormalizer:

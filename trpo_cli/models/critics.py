@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trpo_cli.data import ObservationSpec
+from trpo_cli.errors import ConfigError
 from trpo_cli.models.adam import Adam
 from trpo_cli.models.linearisation import Linearisation, linearise, share_memory, size
 from trpo_cli.models.networks import MLP, Activation, orthogonal
@@ -165,6 +166,10 @@ class SharedCritic(Critic):
 
     def __init__(self, policy: FeaturePolicy, *, coefficient: NonNegative) -> None:
         super().__init__()
+        if not hasattr(policy, "feature_size"):
+            raise ConfigError(
+                f"critic: shared needs {type(policy).__name__}.feature_size, how many features `features` computes"
+            )
         self.coefficient = coefficient
         self.head = orthogonal(nn.Linear(policy.feature_size, 1), 1.0)
         self.features = policy.features

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trpo_cli.envs.environments import Environments, Flags
 from trpo_cli.envs.normalize import ObservationNormalizer
-from trpo_cli.models.policies import Actor, Policy
+from trpo_cli.models.policies import Policy
 
 Array = NDArray[Any]
 
@@ -29,12 +29,11 @@ class Acting:
     """A policy in environments that are at any point of their episodes."""
 
     def __init__(
-        self, environments: Environments, normalizer: ObservationNormalizer, policy: Policy, act: Actor | None = None
+        self, environments: Environments, normalizer: ObservationNormalizer, policy: Policy, memory: Array | None = None
     ) -> None:
-        """The policy acts as it is now, unless `act` says otherwise, and begins with an empty memory."""
-        self.environments, self.normalizer = environments, normalizer
-        self.act = policy.actor() if act is None else act
-        self.memory: Array = np.zeros((environments.num_envs, policy.memory_size), dtype=np.float32)
+        """The policy acts as it is now, and begins with the `memory` (N, M), or an empty one."""
+        self.environments, self.normalizer, self.act = environments, normalizer, policy.actor()
+        self.memory = empty_memory(environments.num_envs, policy) if memory is None else memory
 
     def step(self, noise: Array | None, out: Array | None = None, imposed: tuple[Flags, Array] | None = None) -> Step:
         """Act once in every environment: on noise (N, K), or with the likeliest actions if `noise` is None.
@@ -53,3 +52,8 @@ class Acting:
         """Begin new episodes, with an empty memory, where they have `ended` (N,). `seeds` are as in `Environments`."""
         self.memory[ended] = 0
         self.environments.restart(ended, seeds)
+
+
+def empty_memory(num_envs: int, policy: Policy) -> Array:
+    """Return the memory (N, M) of a policy that begins N episodes; M is 0 for policies without memory."""
+    return np.zeros((num_envs, policy.memory_size), dtype=np.float32)

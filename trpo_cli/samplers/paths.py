@@ -34,14 +34,15 @@ class Paths:
         self.generator = generator
         self.episodes = EpisodeStatistics(environments.num_envs)
         self.env_steps = 0  # in total, including those of spoiled samples
+        self.memory: np.ndarray | None = None  # (N, M), of the policy after the last step; None before the first
 
     def follow(
-        self, policy: Policy, horizon: int, visit: Callable[[int], None] | None = None
+        self, policy: Policy, horizon: int, visit: Callable[[int, np.ndarray], None] | None = None
     ) -> tuple[Rollout, np.ndarray]:
         """Continue for `horizon` steps.
 
         Also returns the raw observations (T, N, O) for `learn_scale`, or none, (0, N, O), if no scale is learnt.
-        `visit(t)` is called before step t.
+        `visit(t, memory)` is called before step t, with the memory (N, M) of the policy.
         """
         envs, places = self.environments, (horizon, self.environments.num_envs)
         raw = np.empty((horizon if self.normalizer.enabled else 0, *envs.observation.shape), envs.spec.dtype)
@@ -49,11 +50,11 @@ class Paths:
         reward = np.empty(places)
         terminated, truncated = np.empty(places, dtype=bool), np.empty(places, dtype=bool)
         noise = policy.distribution.noise(places, self.generator).numpy()
-        acting = Acting(envs, self.normalizer, on_cpu(policy))
+        acting = Acting(envs, self.normalizer, on_cpu(policy), self.memory)
         actions, cut_off = [], [envs.observation[:0]]
         for t in range(horizon):
             if visit is not None:
-                visit(t)
+                visit(t, acting.memory)
             if len(raw):
                 raw[t] = envs.observation
             step = acting.step(noise[t], out=observation[t])
@@ -64,6 +65,7 @@ class Paths:
             if ended.any():
                 cut_off.append(step.reached[step.truncated])
                 acting.restart(ended)
+        self.memory = acting.memory
         done = terminated | truncated
         time = self.episodes.add(reward, done)
         rollout = Rollout(
@@ -85,20 +87,24 @@ class Paths:
 
     def abandon(self) -> None:
         """Forget unfinished episodes."""
+        self.memory = None
         self.episodes.abandon()
         self.reward_scaler.abandon()
 
     def state_dict(self) -> dict[str, Any]:
+        memory = {} if self.memory is None or not self.memory.size else {"memory": torch.from_numpy(self.memory)}
         return {
             "env_steps": self.env_steps,
             "generator": self.generator.get_state(),
             "episodes": self.episodes.state_dict(),
+            **memory,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env_steps = state["env_steps"]
         self.generator.set_state(state["generator"])
         self.episodes.load_state_dict(state["episodes"])
+        self.memory = state["memory"].numpy().copy() if "memory" in state else None
 
 
 def refuse_too_many(steps: int, spec: ObservationSpec, normalizer: ObservationNormalizer) -> None:

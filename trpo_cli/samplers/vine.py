@@ -149,12 +149,17 @@ class Vine(PolicySampler):
         envs, policy = self.environments, on_cpu(policy)
         places = torch.randperm(self.horizon * envs.num_envs, generator=self.paths.generator)[: self.num_states]
         times, rows = np.divmod(places.sort().values.numpy(), envs.num_envs)
-        states: list[Any] = []
-        trunk, raw = self.paths.follow(policy, self.horizon, lambda t: states.extend(envs.save(rows[times == t])))
+        states, memories = [], []
+
+        def visit(t: int, memory: NDArray[Any]) -> None:
+            states.extend(envs.save(rows[times == t]))
+            memories.append(memory[rows[times == t]])
+
+        trunk, raw = self.paths.follow(policy, self.horizon, visit)
         first, log_weight = self._first_actions(policy, trunk.observation[times, rows])
         everywhere = np.arange(envs.num_envs)
         aside, before = envs.save(everywhere), global_generators.current_states()
-        branch = self._branches(policy, states, first)
+        branch = self._branches(policy, states, np.concatenate(memories), first)
         if drawn := global_generators.changed_states(before):
             raise ConfigError(
                 f"sampler: vine has to save and restore {envs.task.id}, and cannot: its steps draw from "
@@ -181,8 +186,11 @@ class Vine(PolicySampler):
         log_q = -np.log(len(self.every_action))
         return action, distribution.log_prob(parameters[:, None], action) - log_q
 
-    def _branches(self, policy: Policy, states: list[Any], first: Tensor) -> Rollout:
-        """Follow every branch to its end or `branch_length`, as many at a time as there are environments."""
+    def _branches(self, policy: Policy, states: list[Any], memory: NDArray[Any], first: Tensor) -> Rollout:
+        """Follow every branch to its end or `branch_length`, as many at a time as there are environments.
+
+        They begin in the `states` (S), where the policy has the `memory` (S, M), with the actions `first` (S, K, A).
+        """
         envs, tries, length = self.environments, self.actions_per_state, self.branch_length
         count, common, generator = self.num_states * tries, self.common_random_numbers, self.paths.generator
         noise = policy.distribution.noise((length, self.num_states if common else count), generator).numpy()
@@ -194,6 +202,7 @@ class Vine(PolicySampler):
 
         def begin(rows: NDArray[np.int64]) -> None:
             envs.restore(rows, [states[job // tries] for job in jobs.of[rows]])
+            acting.memory[rows] = memory[jobs.of[rows] // tries]
             envs.reseed(rows, seeds[stream[jobs.of[rows]]].tolist())
             age[rows] = 0
 

@@ -61,7 +61,8 @@ class WholeEpisodes(Sampler):
         jobs = Jobs(count, envs.num_envs)  # job j is episode j % each of candidate j // each
         total, age = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
         playing = thetas[jobs.of // each]
-        acting = Acting(envs, self.normalizer, policy, policy.actor_each(playing))
+        acting = Acting(envs, self.normalizer, policy)
+        acting.act = policy.actor_each(playing)
         acting.restart(np.ones(envs.num_envs, dtype=bool), [seeds[episode] for episode in jobs.of % each])
         while jobs.busy.any():
             if self.normalizer.enabled:
@@ -78,6 +79,7 @@ class WholeEpisodes(Sampler):
             jobs.advance(np.flatnonzero(ended))
             total[ended], age[ended] = 0, 0
             playing[ended] = thetas[jobs.of[ended] // each]
+            acting.act = policy.actor_each(playing)
             acting.restart(ended, [seeds[episode] for episode in jobs.of % each])
 
         self.generation += 1
