@@ -63,7 +63,7 @@ def penalised_argmax(old: Tensor, advantage: Tensor, visitation: Tensor, coeffic
         total = multiplier.sum()
         return total, -radius * (multiplier / total * solution.decay).sum()
 
-    if largest <= smallest or rate(smallest)[0] <= coefficient:
+    if rate(smallest)[0] <= coefficient:
         return old.clone()
     quadratic = ((weight * states.deviation).sum() / coefficient).square() / 2
     radius = _root(rate, largest.new_tensor(coefficient), quadratic, smallest, largest)
