@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
 from conftest import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from trpo_cli.algos.trust_region import TrustRegion
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.run.logger import COLUMNS, Kept, Logger
 from trpo_cli.run.state import RETURN
+from trpo_cli.samplers.single_path import SinglePath
 
 CONTRACT = [
     "env_steps",
@@ -110,8 +113,49 @@ def test_a_line_of_progress_shows_the_headline(tmp_path: Path, caplog: pytest.Lo
             with Logger(tmp_path.joinpath(place).resolve(), "my/return", total_steps=1) as logger:
                 logger.write(1, {"my/return": value, "time/steps_per_second": 1234.5})
     said = [record.getMessage() for record in caplog.records]
-    expected = ("return 123.5", "return 0.012346", "return -")
+    expected = ("my/return 123.5", "my/return 0.012346", "my/return -")
     assert said == [f"1 / 1 steps  {shown}  1,234 steps/s  0 s left" for shown in expected]
+
+
+@pytest.mark.parametrize(
+    ("kl", "shown"), [(0.0123, "0.0123"), (0.001, "0.0010"), (0.00004321, "4.3e-05"), (0.0, "0"), (-1e-9, "-1e-09")]
+)
+def test_a_line_of_progress_shows_small_divergences(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kl: float, shown: str
+) -> None:
+    with caplog.at_level("INFO"), Logger(tmp_path, RETURN, total_steps=1) as logger:
+        logger.write(1, {RETURN: 2.0, "policy/kl": kl})
+    assert [record.getMessage() for record in caplog.records] == [f"1 / 1 steps  return 2  kl {shown}  0 s left"]
+
+
+@pytest.mark.parametrize("kind", [SinglePath, TrustRegion])
+def test_a_headline_that_is_no_metric_is_told_before_a_row_is_written(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    """Whether a sampler or an algorithm names it."""
+    monkeypatch.setattr(kind, "headline", "my/return")
+    small = ("env=CartPole-v1", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "total_steps=64")
+    failed = trpo_train(*small, "hydra.run.dir=run")
+    assert failed.status == 1
+    said = f"error: {kind.__name__}.headline: got 'my/return'; it should be one of the metrics of an iteration: "
+    assert f"{said}critic/explained_variance, " in failed.err
+    assert "Traceback" not in failed.err
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == b""
+
+
+def test_an_exact_run_names_its_return_by_the_column(trpo_train: Command, tmp_path: Path) -> None:
+    done = trpo_train("algo=cpi", "env=FrozenLake-v1", "total_steps=2", "hydra.run.dir=run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    final, best = (f"{summary[key]:.5g}" for key in ("final_training_return", "best_training_return"))
+    assert f"FrozenLake-v1: exact/return {final}, best {best}" in done.out
+    assert "training return" not in done.out
+    assert "exact/return 0." in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_a_headline_without_a_value_is_said_to_have_none(trpo_train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SinglePath, "headline", "eval/episode_return_mean")
+    small = ("sampler.num_envs=2", "sampler.steps_per_iteration=64", "total_steps=64", "eval.every=0")
+    assert "CartPole-v1: no eval/episode_return_mean, recent " in trpo_train("env=CartPole-v1", *small).out
 
 
 def test_a_table_of_an_earlier_version_goes_on_with_its_own_columns(

@@ -17,7 +17,7 @@ from trpo_cli.run.directory import Run, git_revision
 from trpo_cli.run.layout import read_config
 from trpo_cli.run.lock import Lock
 from trpo_cli.run.progress import Progress
-from trpo_cli.run.state import state
+from trpo_cli.run.state import RUNNING, headline, state
 
 CONFIG = {"env": {"id": "x", "small": 1e-8}, "policy": {}, "seed": 0, "total_steps": 1, "choices": {"algo": "trpo"}}
 CONFIG["plugins"] = []
@@ -184,3 +184,28 @@ def test_progress_and_state_follow_the_headline(tmp_path: Path) -> None:
     assert state(tmp_path).final_training_return == 9
     (tmp_path / "headline.txt").write_text("my/return\n")
     assert state(tmp_path).final_training_return == 0.25
+    (tmp_path / "metrics.csv").write_text("env_steps,exact/return,my/return\n3,9,\n")
+    assert state(tmp_path).final_training_return is None, "there is no value of it yet"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"\xff\x00\x9f",
+        b"x" * 300,
+        b"<b>\n",
+        b"my/return\nenv_steps\n",
+        b"my/retrun\n",
+    ],
+    ids=["empty", "blank", "binary", "long", "markup", "several lines", "no column"],
+)
+def test_a_headline_that_is_not_the_plain_name_of_a_column_counts_for_nothing(tmp_path: Path, content: bytes) -> None:
+    columns = ["env_steps", "exact/return", "my/return", "<b>", "x" * 300]
+    (tmp_path / "metrics.csv").write_text(f"{','.join(columns)}\n3,9,0.25,1,2\n")
+    (tmp_path / "headline.txt").write_bytes(content)
+    assert headline(tmp_path, columns, columns) == "exact/return"
+    with Run(tmp_path):
+        running = state(tmp_path)
+    assert (running.status, running.final_training_return) == (RUNNING, 9)

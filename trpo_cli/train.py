@@ -165,6 +165,7 @@ class Training:
                 continue
             except EnvironmentContractError as misfit:
                 raise EnvironmentContractError(f"{misfit}\n{self.intact}") from misfit
+            self.parts.algorithm.require_headline(metrics)
             self.logger.write(env_steps, metrics)
             self.progress.note(env_steps, metrics, self.parts.algorithm.headline)
             every, iterations = self.settings.checkpoint.every, self.progress.iterations

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from trpo_cli.errors import TrainingError
 from trpo_cli.samplers import Sampler
 
 Metrics = dict[str, float | None]
@@ -48,6 +49,15 @@ class Algorithm(ABC):
     def headline(self) -> str:
         """The metric that says how good the policy is; it is shown first, summarised and compared."""
         return self.sampler.headline
+
+    def require_headline(self, metrics: Metrics) -> None:
+        """Raise `TrainingError` unless the headline is one of the metrics of an iteration."""
+        if self.headline not in metrics:
+            source = self.sampler if type(self).headline is Algorithm.headline else self
+            raise TrainingError(
+                f"{type(source).__name__}.headline: got '{self.headline}'; it should be one of the metrics of an "
+                f"iteration: {', '.join(sorted(metrics))}"
+            )
 
     @abstractmethod
     def iterate(self, progress: float) -> Iteration:

@@ -15,6 +15,7 @@ from trpo_cli.config.settings import Settings
 from trpo_cli.parts import INEXACT, Parts
 from trpo_cli.run.progress import Progress
 from trpo_cli.run.signals import Stopped
+from trpo_cli.run.state import RETURN
 from trpo_cli.shell import shell_argument, shell_command, short_path
 
 if TYPE_CHECKING:
@@ -69,10 +70,11 @@ def format_resume_command(directory: Path, plugins: Sequence[str]) -> str:
 def print_results(parts: Parts, progress: Progress, settings: Settings, directory: Path) -> None:
     """Print the results, where they are, and how to look at them."""
     place, plugins, seconds = shell_argument("", directory), settings.plugins, progress.seconds
+    headline = parts.algorithm.headline
     reached = [
         f"{name} {value:.5g}"
         for name, value in (
-            ("training return", progress.final_training_return),
+            ("training return" if headline == RETURN else headline, progress.final_training_return),
             ("recent", progress.recent_training_return),
             ("best", progress.best_training_return),
             ("evaluation return", progress.final_evaluation_return),
@@ -80,7 +82,8 @@ def print_results(parts: Parts, progress: Progress, settings: Settings, director
         if value is not None
     ]
     if progress.final_training_return is None:
-        reached.insert(0, f"no episode ended in {parts.environments.num_envs} environments side by side")
+        nothing = f"no episode ended in {parts.environments.num_envs} environments side by side"
+        reached.insert(0, nothing if headline == RETURN else f"no {headline}")
     print(f"{parts.task.id}: {', '.join(reached)} after {progress.env_steps:,} steps")
     print(f"{seconds:.0f} s, {progress.env_steps / seconds:,.0f} steps a second; the run is in {short_path(directory)}")
     print(f"look at it:  {shell_command('tensorboard')} --logdir {place}")

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.run import durable
 from trpo_cli.run.layout import HEADLINE, METRICS, TENSORBOARD
+from trpo_cli.run.state import RETURN
 from trpo_cli.run.tensorboard import TensorBoard
 from trpo_cli.run.trackers import Tracking
 from trpo_cli.shell import short_path
@@ -60,10 +61,10 @@ COLUMNS = (
     "time/update_seconds",
 )
 """The order of these in `metrics.csv`, where a run has them; its other columns follow."""
-BESIDE = {
-    "rollout/recent_return_mean": "recent {:.1f}",
-    "policy/kl": "kl {:.4f}",
-    "time/steps_per_second": "{:,.0f} steps/s",
+BESIDE: Mapping[str, Callable[[float], str]] = {
+    "rollout/recent_return_mean": "recent {:.1f}".format,
+    "policy/kl": lambda kl: f"kl {kl:.4f}" if abs(kl) >= 1e-3 else f"kl {kl:.2g}",
+    "time/steps_per_second": "{:,.0f} steps/s".format,
 }
 """What a line of progress shows beside the headline, where a run has it, and in which form."""
 
@@ -201,9 +202,9 @@ def _cell(value: float | None) -> str:
 
 def _summary(metrics: Mapping[str, float | None], headline: str) -> str:
     """The headline and the other values of a line of progress."""
-    value = metrics[headline]
-    beside = [form.format(found) for name, form in BESIDE.items() if (found := metrics.get(name)) is not None]
-    return "  ".join([f"return {'-' if value is None else _short(value)}", *beside])
+    label, value = "return" if headline == RETURN else headline, metrics[headline]
+    beside = [form(found) for name, form in BESIDE.items() if (found := metrics.get(name)) is not None]
+    return "  ".join([f"{label} {'-' if value is None else _short(value)}", *beside])
 
 
 def _short(value: float) -> str:

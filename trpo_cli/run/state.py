@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import re
@@ -18,6 +19,8 @@ ENDED = (FINISHED, FAILED)
 RETURN = "rollout/episode_return_mean"
 HEADLINES = (RETURN, "exact/return")  # of runs that do not say theirs: those of earlier versions
 _RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) (.*)$", re.MULTILINE)  # of the log: level, message
+_NAME = re.compile(r"[\w./-]+\n?")  # all that may be in the file of the headline
+LONGEST_NAME = 200  # bytes of that file
 TAIL = 65_536  # bytes: more than the last record of a log, or two rows of metrics
 
 
@@ -44,8 +47,9 @@ def state(directory: Path) -> State:
 def _read(directory: Path) -> State:
     if (directory / SUMMARY).is_file():
         return _finished(json.loads((directory / SUMMARY).read_text(encoding="utf-8")))
-    row = {name: cell for name, cell in _last_row(directory / METRICS).items() if cell}
-    shown = headline(directory, row)
+    last = _last_row(directory / METRICS)
+    row = {name: cell for name, cell in last.items() if cell}
+    shown = headline(directory, last, row)
     reached = (
         int(row["env_steps"]) if "env_steps" in row else None,
         float(row[shown]) if shown in row else None,
@@ -57,12 +61,18 @@ def _read(directory: Path) -> State:
     return State(STOPPED, *reached) if (directory / CHECKPOINTS).is_dir() else State(WAITING)
 
 
-def headline(directory: Path, columns: Collection[str]) -> str:
-    """The column that says how good the policy is; `columns` are those that have values."""
-    path = directory / HEADLINE
+def headline(directory: Path, columns: Collection[str], filled: Collection[str]) -> str:
+    """Return the one of the `columns` that says how good the policy is; those that are `filled` have values.
+
+    A file that is not the plain name of one of them counts as if it were missing.
+    """
+    path, text = directory / HEADLINE, ""
     if path.is_file():
-        return path.read_text(encoding="utf-8").strip()
-    return next((name for name in HEADLINES if name in columns), RETURN)
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            text = file.read(LONGEST_NAME).decode(errors="replace")
+    if _NAME.fullmatch(text) and text.strip() in columns:
+        return text.strip()
+    return next((name for name in HEADLINES if name in filled), RETURN)
 
 
 def _finished(summary: dict[str, Any]) -> State:
