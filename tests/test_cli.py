@@ -412,14 +412,30 @@ def test_the_log_has_the_traceback_of_an_environment_that_ended_the_run(trpo_tra
     assert log.count('raise RuntimeError("the simulator fell over")') == 1
 
 
-def test_an_unknown_key_in_a_users_own_yaml_is_found_there(trpo_train: Command, tmp_path: Path) -> None:
-    (tmp_path / "mine" / "algo").mkdir(parents=True)
-    (tmp_path / "mine" / "algo" / "wide.yaml").write_text("defaults: [trpo, _self_]\ndleta: 0.1\n")
-    done = trpo_train("--config-dir", "mine", "algo=wide")
-    assert (
-        "algo.dleta: no such key; did you mean 'algo.delta'?\nit is set in mine/algo/wide.yaml, line 2, column 1\n"
-        in done.err
-    )
+@pytest.mark.parametrize(
+    ("name", "text", "choice", "place"),
+    [
+        ("algo/wide", "defaults: [trpo, _self_]\ndleta: 0.1\n", "algo=wide", "line 2, column 1"),
+        ("tuned/Pendulum-v1", "algo=trpo:\n  algo:\n    dleta: 0.1\n", "env=Pendulum-v1", "line 3, column 5"),
+    ],
+)
+def test_a_mistaken_key_in_a_users_own_yaml_is_found_there(
+    name: str, text: str, choice: str, place: str, trpo_train: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine" / f"{name}.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    done = trpo_train("--config-dir", "mine", choice)
+    said = f"algo.dleta: no such key; did you mean 'algo.delta'?\nit is set in mine/{name}.yaml, {place}\n"
+    assert said in done.err
+
+
+def test_a_users_tuned_file_does_not_make_its_name_an_environment(trpo_train: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "tuned").mkdir(parents=True)
+    (tmp_path / "mine" / "tuned" / "Bad-v1.yaml").write_text("algo=trpo:\n  seed: 1\n")
+    done = trpo_train("--config-dir", "mine", "env=Bad-v1")
+    assert "env: no option 'Bad-v1'" in done.err
+    assert "'Bad-v1'?" not in done.err
 
 
 def test_a_jobs_mistake_is_looked_up_while_the_sweep_goes_on(trpo_train: Command) -> None:

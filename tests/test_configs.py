@@ -185,6 +185,13 @@ def test_a_directory_of_the_user_s_adds_tuned_settings(tmp_path: Path) -> None:
 
 
 MISTAKEN = {
+    "algo=trop:\n  seed: 1\n": "'algo=trop': algo: no option 'trop'; did you mean 'trpo'?",
+    "algo=trpo sampler=v*,singel_path:\n  seed: 1\n": "'algo=trpo sampler=v*,singel_path': sampler: no option "
+    "'singel_path'; did you mean 'single_path'?",
+    "algo=trop*:\n  seed: 1\n": "'algo=trop*': algo: no option 'trop*'; did you mean 'trpo'?",
+    "algo/advantge=gae:\n  seed: 1\n": "'algo/advantge=gae': algo/advantge: no such group; did you mean 'algo/adv",
+    "seed: 1\n": "'seed': tuned settings depend on the method; write them under a section such as algo=trpo:",
+    "defaults: [algo: npg]\n": "'defaults': tuned settings choose no options of groups",
     "algos=trpo:\n  seed: 1\n": "'algos=trpo': the title of a section is one or more GROUP=OPTION,OPTION",
     "algo=trpo sampler:\n  seed: 1\n": "'algo=trpo sampler': the title of a section",
     "algo=trpo,:\n  seed: 1\n": "'algo=trpo,': the title of a section",
@@ -197,8 +204,27 @@ MISTAKEN = {
 def test_a_mistaken_section_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "tuned").mkdir()
     (tmp_path / "tuned" / "Pendulum-v1.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=re.escape(f"Pendulum-v1.yaml: {MISTAKEN[text]}")):
+    with pytest.raises(ConfigError, match=re.escape(f"Pendulum-v1.yaml, line 1, column 1: {MISTAKEN[text]}")):
         composed("env=Pendulum-v1", options=("--config-dir", str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["sampler/mine", "policy/mine", "env/mine", "algo/advantage/mine"])
+def test_a_section_that_nothing_would_select_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("a: 1\nalgo=trpo:\n  seed: 1\n")
+    with pytest.raises(ConfigError, match=r"mine.yaml, line 2, column 1: 'algo=trpo': only options of algo and experi"):
+        composed(name.replace("/mine", "=mine"), options=("--config-dir", str(tmp_path)))
+
+
+def test_a_title_may_name_the_user_s_own_algorithm(tmp_path: Path) -> None:
+    for name, text in {
+        "algo/mine": "defaults: [trpo, _self_]\n",
+        "tuned/Pendulum-v1": "algo=mine:\n  seed: 7\n",
+    }.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f"{name}.yaml").write_text(text)
+    assert composed("algo=mine", "env=Pendulum-v1", options=("--config-dir", str(tmp_path)))["seed"] == 7
 
 
 def test_what_an_option_builds_on_lends_its_sections(tmp_path: Path) -> None:

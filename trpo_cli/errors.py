@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 INHERIT_HINT = "'defaults: [OPTION, _self_]' inherits it from another option"
 """The hint for a YAML file that lacks keys."""
@@ -59,3 +59,8 @@ def did_you_mean(given: str, known: Iterable[str], above: str = "") -> str:
     names = {name.lower(): name for name in known if name != given}
     close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6)
     return f"; did you mean '{above}{names[close[0]]}'?" if close else ""
+
+
+def suggest_name(name: str, known: Sequence[str], above: str = "") -> str:
+    """Suggest the nearest of the known names, prefixed by `above`, or list them all."""
+    return did_you_mean(name, known, above) or f"; there are: {', '.join(known)}"

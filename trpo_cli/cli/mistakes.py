@@ -23,7 +23,7 @@ from trpo_cli.cli.search_path import compose_options
 from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, find_roots, list_choices, list_parts
 from trpo_cli.config.settings import flatten
 from trpo_cli.config.yaml_files import find_place
-from trpo_cli.errors import INHERIT_HINT, ConfigError, UnknownNameError, UserError, did_you_mean
+from trpo_cli.errors import INHERIT_HINT, ConfigError, UnknownNameError, UserError, did_you_mean, suggest_name
 from trpo_cli.shell import shell_command, short_path
 
 EXTRAS = {
@@ -63,7 +63,7 @@ def _find_key(key: str) -> str:
 
 def _list_own_files() -> list[Path]:
     """List the user's YAML files, those chosen by name first."""
-    folders = [place / group for place in _list_places()[1:] for group in (*GROUPS, "hydra")]
+    folders = [place / group for place in _list_places()[1:] for group in (*GROUPS, "hydra", "tuned")]
     found = [path for folder in folders for path in sorted(folder.rglob("*.yaml")) if os.access(path, os.R_OK)]
     return sorted(found, key=lambda path: path.stem not in _list_chosen())
 
@@ -128,7 +128,7 @@ def _explain_unknown_key(key: str, siblings: Sequence[str]) -> ConfigError:
         return UnknownNameError(f"{typed}: no such key; {above} is a value and has no keys")
     if above == "hydra.sweeper" and find_place((CONF / OPTUNA).read_bytes(), lambda text: text == name):
         return ConfigError(f"{key}: applies only to a search, with hydra/sweeper=optuna")
-    hint = _suggest_elsewhere(typed.rpartition(".")[2]) or _suggest_name(name, siblings, f"{above}." if above else "")
+    hint = _suggest_elsewhere(typed.rpartition(".")[2]) or suggest_name(name, siblings, f"{above}." if above else "")
     return UnknownNameError(f"{key}: no such key{hint}")
 
 
@@ -169,7 +169,7 @@ def _describe_unreadable(text: str) -> str:
     if re.fullmatch(r"\([^()]*\)", value):
         return f"'{text}': lists have square brackets; write {key}=[{value[1:-1]}]"
     if (called := re.match(r"(\w+)\(", value)) and called[1] not in SWEEPS:
-        return f"'{text}': there is no {called[1]}(){_suggest_name(called[1], SWEEPS)}"
+        return f"'{text}': there is no {called[1]}(){suggest_name(called[1], SWEEPS)}"
     if not re.search(r"[][{}()'\"$]", value):
         return f"'{text}' cannot be read: special characters and non-English letters are quoted twice; write " + (
             f"\"{key}{equals}'{value}'\""
@@ -247,7 +247,7 @@ def _explain_unknown_option(missing: str, known: Sequence[str]) -> ConfigError:
         return UnknownNameError(f"{group}: no option '{name}'; {group}=null chooses none")
     if group == "env":
         return UnknownNameError(f"env: no option '{name}'{_suggest_environments(name, known)}")
-    return UnknownNameError(f"{group}: no option '{name}'{_suggest_name(name, known)}")
+    return UnknownNameError(f"{group}: no option '{name}'{suggest_name(name, known)}")
 
 
 def _explain_root_group(group: str, inner: str) -> UnknownNameError:
@@ -282,7 +282,7 @@ def _explain_unknown_group(group: str) -> ConfigError:
     inner = group.partition("@")[0].rpartition("/")[2]
     if inner in GROUPS and inner != group:
         return _explain_root_group(group, inner)
-    return UnknownNameError(f"{group}: no such group{_suggest_name(group, [*GROUPS, *everywhere])}")
+    return UnknownNameError(f"{group}: no such group{suggest_name(group, [*GROUPS, *everywhere])}")
 
 
 def _compose_typed() -> DictConfig | None:
@@ -291,8 +291,3 @@ def _compose_typed() -> DictConfig | None:
 
 def _read_typed() -> CommandLine:
     return read(sys.argv[1:])
-
-
-def _suggest_name(name: str, known: Sequence[str], above: str = "") -> str:
-    """Suggest the nearest of the known names, prefixed by `above`, or list them all."""
-    return did_you_mean(name, known, above) or f"; there are: {', '.join(known)}"

@@ -24,8 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from trpo_cli.cli.command_line import CommandLine, read_list
 from trpo_cli.config.groups import CONF, GROUPS
 from trpo_cli.config.plugins import find_configurations, import_plugins
-from trpo_cli.config.sections import WHERE, check_sections, drop_sections, find_bases, select_sections
-from trpo_cli.config.yaml_files import SLIPPED, describe_slip, read_option
+from trpo_cli.config.sections import WHERE, drop_sections, find_bases, find_mistake, select_sections
+from trpo_cli.config.yaml_files import SLIPPED, describe_slip, find_top_key, read_option
 from trpo_cli.errors import ConfigError, UserError
 from trpo_cli.shell import short_path
 
@@ -87,6 +87,8 @@ class FileConfigSource(file_config_source.FileConfigSource):
     the name of Hydra's class because the processes of a launcher receive this one, and reject two names for a scheme.
     """
 
+    places: ClassVar[list[Path]] = []  # every directory searched; empty in those processes, which check no names again
+
     def is_config(self, config_path: str) -> bool:
         name, where, choices = config_path.partition(WHERE)
         if not super().is_config(name):
@@ -118,12 +120,16 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
     def _read(self, name: str) -> tuple[dict[Any, Any], dict[str, str | None]]:
         path = Path(self.path, self._normalize_file_name(name))
+        data = path.read_bytes()
         try:
-            text, content = read_option(path.read_bytes())
-            check_sections(content)
-            return content, self._get_header_dict(text)
+            text, content = read_option(data)
+            header = self._get_header_dict(text)
         except SLIPPED as error:
             raise ConfigError(f"{short_path(path)}{describe_slip(error)}") from error
+        if mistake := find_mistake(name.strip("/"), content, self.places):
+            key, problem = mistake
+            raise ConfigError(f"{short_path(path)}{find_top_key(data, key)}: '{key}': {problem}")
+        return content, header
 
 
 def write_choices(*without: str, _root_: DictConfig) -> str:
@@ -154,6 +160,8 @@ class OurSearchPath(SearchPathPlugin):
             search_path.append("command-line", place if "://" in place else f"file://{Path(place).resolve()}")
         for folder in find_configurations():
             search_path.append("announced", f"file://{folder}")
+        paths = [element.path.removeprefix("file://") for element in search_path.get_path()]
+        FileConfigSource.places = [Path(path) for path in paths if "://" not in path]
         search_path.append("registry", f"{SCHEME}://{','.join(read_list('plugins', overrides))}")
 
 

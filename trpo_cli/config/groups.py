@@ -36,11 +36,11 @@ def find_subgroups(folder: Path) -> list[str]:
 
 
 def list_choices(group: str, places: Sequence[Path]) -> list[str]:
-    """List the options of a group in all places; those of `env` include every task with tuned settings.
+    """List the options of a group in all places; those of `env` include the tasks tuned in this package.
 
     Only `algo` and the groups of Hydra contain groups. Elsewhere, folders are part of the names of options.
     """
-    folders = [place / name for place in places for name in (group, *["tuned"] * (group == "env"))]
+    folders = [*(place / group for place in places), *[CONF / "tuned"] * (group == "env")]
     found = {option for folder in folders for option in find_options(folder)} | OF_HYDRA.get(group, set())
     if not group.startswith(("algo", "hydra/")):
         found |= {

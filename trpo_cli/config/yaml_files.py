@@ -113,6 +113,12 @@ def find_place(data: bytes, fits: Callable[[str], object]) -> str:
     return format_place(node.start_mark) if (node := next(found, None)) else ""
 
 
+def find_top_key(data: bytes, name: str) -> str:
+    """Find a key at the top of a valid file; empty if there is none."""
+    root = yaml.compose(decode(data), get_yaml_loader())
+    return next((format_place(key.start_mark) for key, _ in root.value if key.value == name), "")
+
+
 def _iterate_nodes(node: Any) -> Iterator[Any]:
     """Yield a node and every node within it, in the order of the text."""
     yield node
