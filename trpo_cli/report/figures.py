@@ -21,15 +21,23 @@ from trpo_cli.report.runs import STEPS
 from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import FEWEST, Floats, Statistic, bin_means, bounds, profile, profile_interval
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's, but yellow
-STYLES = ("-", "--", ":", "-.")  # once the colours are used up
-FEW = 5  # curves whose names find room among them
-FAR = 30  # curves whose lengths differ by more share a logarithmic axis
-WIDE = 60  # letters of a line beside or below the axes
-LONG = 22  # letters of a name that needs a line of its own
-APART = 0.055  # names beside the axes, of their height
-CEILING = 4  # of KL / δ: an axis that has to show more hides what is near the border
-STRETCHES = 40  # of the steps, each a point of a diagnostic
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)  # Okabe and Ito's, without yellow
+STYLES = ("-", "--", ":", "-.")  # the next style when all colours are taken
+FEW = 5  # curves that leave room for a legend among them
+FAR = 30  # the ratio of lengths beyond which curves share a logarithmic axis
+WIDE = 60  # letters in a line beside or below the axes
+LONG = 22  # letters; a longer name has a line to itself
+APART = 0.055  # the distance of names beside the axes, as a fraction of the height
+CEILING = 4  # the largest KL / δ shown; a longer axis would hide what is near 1
+STRETCHES = 40  # the steps are divided into; each is a point of a diagnostic
 THRESHOLDS = np.linspace(0.0, 1.2, 121)  # of normalised scores
 SIZE = (5.2, 3.6)  # inches, of a panel
 LINE = 0.19  # inches, of a legend below the axes
@@ -39,16 +47,16 @@ AXES = {STEPS: "environment steps", "seconds": "seconds of sampling and updates"
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot: what it shows, in words, and how it is drawn onto axes."""
+    """One plot: a description, and a function that draws it onto axes."""
 
     alt: str
     names: Sequence[str]  # of its curves
     draw: Callable[[Any], None]
-    roomy: bool = True  # there is room for a legend among the curves
+    roomy: bool = True  # whether a legend fits among the curves
 
 
 class Styles:
-    """The colour and line style of each label: the same in every figure."""
+    """Return the colour and line style of each label, the same in every figure."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = list(labels)
@@ -78,7 +86,7 @@ def curves(
     styles: Styles,
     references: Sequence[Published],
 ) -> Panel:
-    """The learning curves of one task, with their intervals, and marks at published numbers."""
+    """Draw the learning curves of one task with their intervals, and mark published numbers."""
 
     def draw(axes: Any) -> None:
         ends = [curve(group.runs, metric, against)[0][-1] for group in groups]
@@ -102,7 +110,7 @@ def curves(
 
 
 def name_with_runs(group: Group) -> str:
-    """The label of a group with the number of its runs, and what its band shows if that is no interval."""
+    """Return the label of a group with its number of runs, and what its band shows if not an interval."""
     count = len(group.runs)
     return f"{group.label} ({count}{', min to max' if 1 < count < FEWEST else ''})"
 
@@ -110,7 +118,7 @@ def name_with_runs(group: Group) -> str:
 def draw_curve(
     axes: Any, places: Floats, values: Floats, statistic: Statistic, label: str, style: dict[str, Any]
 ) -> None:
-    """A curve over runs (S, P) in its interval, or from min to max; a single place is a marker with a bar."""
+    """Draw a curve over runs (S, P) with its interval, or min to max; a single point becomes a marker with a bar."""
     low, high = bounds([values], statistic)
     if len(places) > 1:
         axes.plot(places, statistic(values), label=wrap_name(label), **style)
@@ -151,7 +159,7 @@ def mark_published(
 
 
 def profiles(strata: dict[str, dict[str, Floats]], styles: Styles) -> Panel:
-    """The share of runs above each normalised score, all tasks together."""
+    """Draw the fraction of runs above each normalised score, over all tasks."""
 
     def draw(axes: Any) -> None:
         for label, tasks in strata.items():
@@ -171,7 +179,7 @@ def profiles(strata: dict[str, dict[str, Floats]], styles: Styles) -> Panel:
 
 
 def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
-    """One diagnostic of one task, averaged over stretches of the steps and then over the runs."""
+    """Draw one diagnostic of one task, averaged over stretches of steps and then over runs."""
 
     def draw(axes: Any) -> None:
         tops = {}
@@ -213,13 +221,13 @@ def cut_axis(axes: Any, tops: dict[str, float]) -> None:
 
 
 def thin_out_ticks(axes: Any) -> None:
-    """Keep the numbers along the steps from running into each other."""
+    """Keep the numbers on the axis of steps from overlapping."""
     axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 6), useMathText=True)
     axes.locator_params(axis="x", nbins=6)
 
 
 def count_lines_below(names: Sequence[str], roomy: bool) -> int:
-    """How many lines a legend of these names takes below the axes; 0 where it finds room among the curves."""
+    """Return how many lines a legend of these names takes below the axes; 0 if it fits among the curves."""
     longest = max(map(len, names))
     if roomy and len(names) <= FEW and longest <= 2 * LONG:
         return 0
@@ -228,12 +236,12 @@ def count_lines_below(names: Sequence[str], roomy: bool) -> int:
 
 
 def count_columns_below(longest: int) -> int:
-    """How many names of so many letters stand side by side."""
+    """Return how many names of this length fit side by side."""
     return 1 if longest > 2 * LONG else 2 if longest > LONG else 3
 
 
 def add_legend(axes: Any, title: str, roomy: bool = True) -> None:
-    """Among the curves where there is room, they are few and their names short, else below them."""
+    """Put the legend among the curves if they are few, with short names, and leave room; otherwise below."""
     from matplotlib.transforms import ScaledTranslation
 
     axes.spines[["top", "right"]].set_visible(False)
@@ -247,7 +255,7 @@ def add_legend(axes: Any, title: str, roomy: bool = True) -> None:
 
 
 def save_together(panels: Sequence[Panel], columns: int, file: Path) -> None:
-    """All panels in one figure: `file` with the suffixes .png and .svg."""
+    """Save all panels in one figure: `file` with the suffixes .png and .svg."""
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     figure = draw_panels(panels, rows, columns)
@@ -256,17 +264,17 @@ def save_together(panels: Sequence[Panel], columns: int, file: Path) -> None:
 
 
 def choose_columns(count: int) -> int:
-    """How many columns show `count` panels nearly as a square, three at most."""
+    """Return how many columns arrange `count` panels nearly as a square, at most three."""
     return min(3, math.ceil(math.sqrt(count)))
 
 
 def embed(panel: Panel) -> str:
-    """One panel as the address of an image that holds it."""
+    """Return one panel as a data URL of its image."""
     return "data:image/svg+xml;base64," + base64.b64encode(render(draw_panels([panel], 1, 1), "svg")).decode()
 
 
 def draw_panels(panels: Sequence[Panel], rows: int, columns: int) -> Any:
-    """A figure of the panels; places that stay empty are removed."""
+    """Draw a figure of the panels, without empty places."""
     from matplotlib.figure import Figure
 
     height = SIZE[1] + LINE * max(count_lines_below(panel.names, panel.roomy) for panel in panels)
@@ -280,7 +288,7 @@ def draw_panels(panels: Sequence[Panel], rows: int, columns: int) -> Any:
 
 
 def render(figure: Any, kind: str) -> bytes:
-    """The file of a figure; the same runs make the same bytes."""
+    """Return the bytes of a figure, which are the same for the same runs."""
     import matplotlib
 
     data = io.BytesIO()

@@ -14,7 +14,7 @@ from trpo_cli.statistics import Floats, steps_to, trailing_mean
 
 AGAINST = (STEPS, ITERATIONS, "seconds")
 POINTS = 200  # of a curve
-NEARLY = 0.9  # of the way from the first rows to the best final value: the threshold, if none is given
+NEARLY = 0.9  # default threshold, as a fraction of the way from the first rows to the best final value
 
 
 def series(record: RunRecord, metric: str, against: str = STEPS) -> tuple[Floats, Floats]:
@@ -49,7 +49,7 @@ def curve(
 
 
 def common_step(group: Group, metric: str) -> float:
-    """The last step that all runs of the group have reached."""
+    """Return the last step that all runs of the group have reached."""
     return float(min(series(record, metric)[0][-1] for record in group.runs))
 
 
@@ -60,7 +60,7 @@ def finals(group: Group, metric: str, step: float | None = None) -> Floats:
 
 
 def bests(group: Group, metric: str) -> Floats:
-    """The highest value of each run up to the common step (S,)."""
+    """Return the highest value of each run up to the common step (S,)."""
     step = common_step(group, metric)
     lines = [series(record, metric) for record in group.runs]
     return np.array([y[: max(1, np.searchsorted(x, step, side="right"))].max() for x, y in lines])
@@ -74,7 +74,7 @@ def latest(group: Group, column: str, metric: str) -> Floats:
 
 
 def steps_to_threshold(group: Group, metric: str, threshold: float) -> Floats:
-    """The step at which each run first has the threshold (S,); infinite where it never does."""
+    """Return the step at which each run first reaches the threshold (S,), infinite if it never does."""
     return np.array([steps_to(threshold, *rises(record, metric)) for record in group.runs])
 
 
@@ -91,16 +91,16 @@ def rises(record: RunRecord, metric: str) -> tuple[Floats, Floats]:
 
 
 def untrained_mean(groups: Sequence[Group], metric: str) -> float:
-    """The mean of the first rows of all the runs, whose policies have hardly learned."""
+    """Return the mean of the first rows of all runs, when policies have hardly learned."""
     return float(np.mean([series(record, metric)[1][0] for group in groups for record in group.runs]))
 
 
 def default_threshold(groups: Sequence[Group], metric: str) -> float:
-    """Nine tenths of the way from the first rows to the final mean of the best group of the task."""
+    """Return nine tenths of the way from the first rows to the final mean of the best group of the task."""
     start = untrained_mean(groups, metric)
     return start + NEARLY * (max(float(finals(group, metric).mean()) for group in groups) - start)
 
 
 def speeds(group: Group) -> Floats:
-    """Steps a second of each run, over its whole time (S,)."""
+    """Return the steps per second of each run over its whole time (S,)."""
     return np.array([r.steps / r.wall_seconds for r in group.runs if r.wall_seconds > 0])

@@ -1,4 +1,4 @@
-"""`report.html`: one page that needs nothing but itself."""
+"""`report.html`: a page in a single file, which needs no other."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from trpo_cli.report.content import Content
 from trpo_cli.report.figures import embed
 from trpo_cli.report.tables import format_cell
 
-FEW = 6  # notices that stand at the top
+FEW = 6  # notices at the top
 TEMPLATE = "page.html"
 GENERATOR = '<meta name="generator" content="trpo-report">'
 
 
 def render_page(content: Content, made: str) -> str:
-    """The page as text; `made` says of what, and when. What came from a run is escaped: it could be a stranger's."""
+    """Return the page as text; `made` says from what and when.
+
+    Text from runs is escaped, since a stranger may have written it.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -1,4 +1,4 @@
-"""The published numbers that `--compare` sets beside ours. They are in `published.yaml`, with where each is from."""
+"""Published numbers, which `--compare` shows beside those of the runs. `published.yaml` has them with their sources."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
-NEAR = 1.05  # a number of steps differs from another by less
+NEAR = 1.05  # the largest ratio of two numbers of steps that count as equal
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Published:
 
     source: str
     link: str
-    seeds: int | None  # None where the source does not say
+    seeds: int | None  # None if the source does not say
     measured: str  # the protocol
     steps: int | None
     algo: str
@@ -48,7 +48,7 @@ def strip_version(task: str) -> str:
 
 
 def find_published(task: str) -> list[Published]:
-    """Every number for the task, whatever its version."""
+    """Return every number for the task, whatever its version."""
     return _read_all().get(strip_version(task), [])
 
 

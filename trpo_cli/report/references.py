@@ -1,4 +1,4 @@
-"""What runs are held against: the return that counts as learned, and those that count as 0 and 1 of a task."""
+"""References for runs: the return that counts as learned, and the returns that count as 0 and 1 on a task."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Scale:
 
 
 def find_best_published(groups: Sequence[Group], numbers: Sequence[Published], metric: str) -> Published | None:
-    """The highest of the numbers that any of the groups, all of one task, may be held against."""
+    """Return the highest published number that is comparable to any of the groups, all of one task."""
     fitting = [
         number for number in numbers if any(number.matches(group.algo, common_step(group, metric)) for group in groups)
     ]
@@ -56,14 +56,14 @@ def choose_thresholds(
 
 
 def _choose_threshold(task: Sequence[Group], numbers: Sequence[Published], metric: str) -> tuple[float, str]:
-    """The best published number that compares, or most of the way to the best group."""
+    """Return the best comparable published number, or else most of the way to the best group."""
     if best := find_best_published(task, numbers, metric):
         return best.value, f"the best published: {best.describe()}"
     return default_threshold(task, metric), f"{NEARLY_BEST}: {NONE_COMPARES}" if numbers else NEARLY_BEST
 
 
 def make_scales(tasks: Sequence[Sequence[Group]], numbers: dict[str, list[Published]], metric: str) -> dict[str, Scale]:
-    """task -> its scale, from the mean of the first rows to the best; without tasks where nothing was learned."""
+    """Return task -> scale, from the mean of the first rows to the best, without tasks on which nothing was learned."""
     found = {}
     for task in tasks:
         low = untrained_mean(task, metric)

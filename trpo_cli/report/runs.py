@@ -1,4 +1,4 @@
-"""Find the runs below some folders, and read each with its status. No run is left out, and none is changed."""
+"""Find all runs below some folders, and read each with its status. No run is changed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from trpo_cli.statistics import Floats
 
 EVALUATION, STEPS = "eval/episode_return_mean", "env_steps"
 RECENT = "rollout/recent_return_mean"  # of the episodes that ended in an iteration
-RESULTS = "results.csv"  # of an archive: a line a run, with these columns
+RESULTS = "results.csv"  # of an archive: one line for each run, with these columns
 SUMMARISED = ("env_steps", "final_training_return", "final_evaluation_return", "best_training_return", "wall_seconds")
 HEADER = ["task", "algo", "seed", *SUMMARISED]
 ITERATIONS = "iterations"  # a column of archived runs, which lack rows; elsewhere each row is one
@@ -46,7 +46,7 @@ EMPTY = re.compile(r"(^|,)(?=,|$)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Whole:
-    """What all rows of a run came to, kept in an archive beside fewer rows."""
+    """A summary of all rows of a run, which an archive keeps beside fewer rows."""
 
     rises: dict[str, tuple[Floats, Floats]]  # of a column: where it was higher than ever before, steps and value (B,)
     diagnostics: dict[str, float]  # by the names of `diagnostics.MEASURES`
@@ -61,14 +61,14 @@ class Whole:
         return cls({name: (steps, values) for name, (steps, values) in rises.items()}, diagnostics)
 
     def to_json(self) -> str:
-        """As JSON, pairs of steps and values."""
+        """Return JSON with pairs of steps and values."""
         rises = {name: np.stack(pair, axis=1).tolist() for name, pair in self.rises.items()}
         return json.dumps({"rises": rises, "diagnostics": self.diagnostics}) + "\n"
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run directory, as it is now."""
+    """The present state of one run directory."""
 
     directory: Path
     status: str  # finished, running, stopped, failed, broken; duplicate, if another is taken instead
@@ -90,7 +90,7 @@ class RunRecord:
         return int(steps[-1]) if steps is not None and len(steps) else 0
 
     def count_rows(self) -> int:
-        """How many rows there are."""
+        """Return the number of rows."""
         return len(next(iter(self.rows.values()), ()))
 
     def has(self, metric: str) -> bool:
@@ -98,12 +98,12 @@ class RunRecord:
         return metric in self.rows and not np.isnan(self.rows[metric]).all()
 
     def last(self, metric: str) -> float:
-        """In the last row; NaN if that has none."""
+        """Return the value in the last row, NaN if it has none."""
         values = self.rows.get(metric)
         return float(values[-1]) if values is not None and len(values) else np.nan
 
     def best(self, metric: str) -> float:
-        """The highest of all rows; NaN if there is none."""
+        """Return the highest value of all rows, NaN if there is none."""
         return float(np.nanmax(self.rows[metric])) if self.has(metric) else np.nan
 
     def is_thinned(self) -> bool:
@@ -180,7 +180,7 @@ def find_directories(folder: Path) -> Iterator[Path]:
 
 
 def read(directory: Path) -> RunRecord:
-    """The run in `directory`. Whatever keeps it from being read is its status and note."""
+    """Read the run in `directory`. If it cannot be read, its status and note say why."""
     running = is_held(directory / LOCK)
     record = RunRecord(directory, "broken")
     try:
@@ -267,7 +267,7 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a file; empty if there is none. Raises `ValueError` if it is damaged."""
+    """Read the mapping in a file, empty if there is no file. Raises `ValueError` if it is damaged."""
     if not path.exists():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""The tables, each as Markdown, CSV and, by the page's template, HTML."""
+"""The tables of a report, as Markdown, CSV and, by the template of the page, HTML."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NARROW = 14  # letters of a heading on a terminal, or as many as the longest cel
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under their columns; `name` is that of its CSV file."""
+    """Rows and columns; `name` is the name of the CSV file."""
 
     name: str
     title: str
@@ -41,7 +41,7 @@ class Table:
     note: str = ""
 
     def is_numeric(self, place: int) -> bool:
-        """Whether a column holds nothing but numbers."""
+        """Whether a column holds only numbers."""
         return all(isinstance(row[place], int | float | None) for row in self.rows)
 
     def to_markdown(self) -> str:
@@ -58,7 +58,7 @@ class Table:
         return format_table([*zip_longest(*heads, fillvalue=""), *cells]) + "\n"
 
     def to_csv(self) -> str:
-        """Numbers in full, nothing where there is none."""
+        """Return numbers in full, and empty cells for missing ones."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
@@ -67,7 +67,7 @@ class Table:
 
 
 def format_cell(cell: Cell) -> str:
-    """A cell for people."""
+    """Format a cell for people."""
     if cell is None:
         return NOTHING
     if isinstance(cell, str):
@@ -76,19 +76,19 @@ def format_cell(cell: Cell) -> str:
 
 
 def escape(text: str) -> str:
-    """`text` within a cell of a Markdown table."""
+    """Escape `text` for a cell of a Markdown table."""
     for letter, code in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
         text = text.replace(letter, code)
     return text
 
 
 def finite_or_none(value: float) -> float | None:
-    """A number for a cell: nothing where there is none."""
+    """Return a number for a cell, None if it is missing."""
     return float(value) if math.isfinite(value) else None
 
 
 def format_range(low: Any, high: Any) -> str:
-    """From one number to another."""
+    """Format a range of numbers."""
     return f"{format_cell(float(low))} to {format_cell(float(high))}"
 
 
@@ -162,7 +162,7 @@ def efficiency(groups: Sequence[Group], metric: str, thresholds: dict[str, list[
 
 
 def note_thinned(records: Sequence[RunRecord]) -> str:
-    """A note that numbers come from some rows only, if they do."""
+    """Note that numbers come from a part of the rows, if they do."""
     if not records:
         return ""
     most = max(record.count_rows() for record in records)
@@ -170,7 +170,7 @@ def note_thinned(records: Sequence[RunRecord]) -> str:
 
 
 def speed(groups: Sequence[Group]) -> Table:
-    """Wall time and steps a second, medians over the runs."""
+    """Make the table of wall time and steps per second, medians over the runs."""
     rows = tuple(
         (
             group.task,
@@ -191,7 +191,7 @@ def speed(groups: Sequence[Group]) -> Table:
 
 
 def trust_region(groups: Sequence[Group]) -> Table:
-    """Diagnostics of the trust region: each run's rows as one number, summarised over the runs."""
+    """Make the table of diagnostics of the trust region: a number for each run, summarised over the runs."""
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
         told = [summarise(record) for record in group.runs]
@@ -218,7 +218,7 @@ def aggregate(strata: dict[str, dict[str, Floats]], statistic: Statistic) -> Tab
 
 
 def note_unequal_tasks(strata: dict[str, dict[str, Floats]]) -> str:
-    """A warning, if algorithms have different tasks."""
+    """Warn if algorithms have different tasks."""
     every = list(dict.fromkeys(task for tasks in strata.values() for task in tasks))
     missing = {label: [task for task in every if task not in tasks] for label, tasks in strata.items()}
     lacking = [f"{label} lacks {', '.join(tasks)}" for label, tasks in missing.items() if tasks]
