@@ -26,6 +26,7 @@ from trpo_cli.cli.search_path import search_everywhere
 from trpo_cli.config.groups import CONF
 from trpo_cli.data import ObservationSpec
 from trpo_cli.parts import Parts, build_parts, root_settings
+from trpo_cli.report import figures
 from trpo_cli.run.logger import Logger
 from trpo_cli.threads import limit_threads
 
@@ -153,6 +154,14 @@ def trpo_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 def trpo_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     """Run `trpo-report ARGUMENTS` in `tmp_path`."""
     return _command(report.main, "trpo-report", monkeypatch, capsys, tmp_path)
+
+
+@pytest.fixture
+def trpo_tables(trpo_report: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `trpo-report ARGUMENTS` without its figures, which take most of the time; those of `trpo-train` go too."""
+    monkeypatch.setattr(figures, "draw_panels", lambda panels, rows, columns: None)
+    monkeypatch.setattr(figures, "render", lambda figure, kind: b"")
+    return trpo_report
 
 
 def quiet_make(env_id: str, **kwargs: Any) -> Any:

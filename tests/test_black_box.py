@@ -197,7 +197,7 @@ def test_finds_the_optimum_of_a_quadratic(method: str, noise: float) -> None:
     assert (search.mean - optimum).norm() < 0.3 * start
 
 
-@pytest.mark.parametrize("method", thinned(2, METHODS))
+@pytest.mark.parametrize("method", thinned(3, METHODS))
 def test_cartpole_is_balanced_the_same_way_twice(method: str) -> None:
     def learnt() -> tuple[float, list[Any]]:
         run = parts(method)

@@ -53,7 +53,7 @@ EXACT = ("cpi", "monotone_pi")  # for finite processes alone
 SAMPLED = [algo for algo in find_options(CONF / "algo") if algo not in EXACT]
 
 
-@pytest.mark.parametrize(("actions", "algo"), thinned(3, list(ENVIRONMENTS), SAMPLED))
+@pytest.mark.parametrize(("actions", "algo"), thinned(5, list(ENVIRONMENTS), SAMPLED))
 def test_every_algorithm_on_every_kind_of_action(
     trpo_train: Command, trpo_eval: Command, tmp_path: Path, algo: str, actions: str
 ) -> None:
@@ -109,12 +109,12 @@ def whole(run: Path, steps: int) -> list[dict[str, str]]:
 
 def test_a_preset_sweeps_by_itself_and_ends_in_a_report(trpo_train: Command, tmp_path: Path) -> None:
     task = ("env=CartPole-v1", "total_steps=256", "sampler.num_envs=2", "sampler.steps_per_iteration=128")
-    fewer = ("algo.step.multiplier=0.3,1", "hydra.sweeper.params.seed='0,1'", "hydra.sweep.dir=sweep")
+    fewer = ("algo.step.multiplier=0.3,1", "hydra.sweeper.params.seed='0'", "hydra.sweep.dir=sweep")
     done = trpo_train("experiment=npg_multiplier", *task, *fewer)
     assert done.status == 0, done.err
-    assert re.search(r"CartPole-v1 +npg_fixed algo.step.multiplier=0.3 +2 +256 ", done.out)
+    assert re.search(r"CartPole-v1 +npg_fixed algo.step.multiplier=0.3 +1 +256 ", done.out)
     runs = [path.parent.name for path in (tmp_path / "sweep").rglob("summary.json")]
-    assert len(runs) == 4
+    assert len(runs) == 2
     assert not any("experiment" in name for name in runs)
     assert (tmp_path / "sweep" / "report" / "learning_curves.png").exists()
 
@@ -141,7 +141,8 @@ def test_the_same_seed_gives_the_same_bits(trpo_train: Command, tmp_path: Path, 
     exact = algo in EXACT
     overrides = small(f"algo={algo}", f"env={'FrozenLake-v1' if exact else 'Hopper-v4'}")
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        done = trpo_train(*overrides, f"total_steps={3 if exact else 256}", f"seed={seed}", f"hydra.run.dir={name}")
+        steps = f"total_steps={3 if exact else 128}"
+        done = trpo_train(*overrides, steps, "eval.episodes=1", f"seed={seed}", f"hydra.run.dir={name}")
         assert done.status == 0, done.err
     a, b, c = (saved(tmp_path / name) for name in "abc")
     assert exactly(a, b)

@@ -66,6 +66,7 @@ def test_they_are_options_of_sweeps_and_presets_too(trpo_train: Command, tmp_pat
     assert "id: CliffWalking-v1" in trpo_train("--cfg", "job", "experiment=closed_vine", "env=CliffWalking-v1").out
 
 
+@pytest.mark.slow
 def test_they_are_found_in_the_processes_of_a_launcher(trpo_train: Command, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     write(tmp_path, {"for_workers.py": REGISTER.format("Lab/Workers-v0")})

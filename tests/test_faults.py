@@ -154,7 +154,9 @@ def failing(number: int) -> Callable[..., Any]:
     return fail
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, *(pytest.param(n, marks=pytest.mark.slow) for n in (errno.EROFS, errno.EIO, errno.EDQUOT))]
+)
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
 def test_a_checkpoint_that_cannot_be_saved_ends_the_run(
     trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int

@@ -72,9 +72,10 @@ def same(observation: Any, infos: dict[str, Any], expected: Any, info: dict[str,
         assert infos[f"_{name}"][index]
 
 
+@pytest.mark.parametrize("steps", [200, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("env_id", IDS)
-def test_every_bit_is_gymnasiums(env_id: str) -> None:
-    compare(env_id, steps=1000)
+def test_every_bit_is_gymnasiums(env_id: str, steps: int) -> None:
+    compare(env_id, steps=steps)
 
 
 @pytest.mark.parametrize(

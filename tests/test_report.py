@@ -16,7 +16,6 @@ import pytest
 from conftest import Command
 from numpy.testing import assert_allclose
 
-from trpo_cli.report import figures
 from trpo_cli.report.archive import select_rows
 from trpo_cli.report.content import Options, make_content
 from trpo_cli.report.diagnostics import compute_diagnostics
@@ -41,14 +40,6 @@ def written(
     steps = [*(100 * (i + 1) for i in range(len(returns) - 1)), last or 100 * len(returns)]
     rows = [f"{step},{value}" for step, value in zip(steps, returns, strict=True)]
     (directory / "metrics.csv").write_text("\n".join(["env_steps,rollout/episode_return_mean", *rows]) + "\n")
-
-
-@pytest.fixture
-def trpo_tables(trpo_report: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run `trpo-report ARGUMENTS` without drawing its figures, which takes most of the time."""
-    monkeypatch.setattr(figures, "draw_panels", lambda panels, rows, columns: None)
-    monkeypatch.setattr(figures, "render", lambda figure, kind: b"")
-    return trpo_report
 
 
 def results(directory: Path) -> str:
@@ -183,7 +174,7 @@ def test_a_seed_twice_counts_once_by_the_run_that_got_further(trpo_tables: Comma
     assert [row["status"] for row in rows_of(tmp_path / "out" / "runs.csv")] == ["duplicate", "finished"]
 
 
-def test_every_state_of_a_run_is_shown(trpo_report: Command, tmp_path: Path) -> None:
+def test_every_state_of_a_run_is_shown(trpo_tables: Command, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     for seed, name in enumerate(("broken", "failed", "finished", "running", "stopped", "traceback")):
         written(runs / name, "Hopper-v4", "trpo", seed, ["1.0", "3.0"])
@@ -201,7 +192,7 @@ def test_every_state_of_a_run_is_shown(trpo_report: Command, tmp_path: Path) -> 
     (runs / "early" / "train.log").write_text(log.format("ERROR", ": no floor"))
     held = Lock(runs / "running" / ".lock")
     try:
-        done = trpo_report("runs", "--out", "out")
+        done = trpo_tables("runs", "--out", "out")
     finally:
         held.release()
     assert done.status == 0, done.err
@@ -348,7 +339,7 @@ def test_published_numbers_are_found_whatever_the_version_of_a_task() -> None:
     assert not find_published("Nowhere-v4")
 
 
-def test_diagnostics_of_a_trust_region(trpo_report: Command, tmp_path: Path) -> None:
+def test_diagnostics_of_a_trust_region(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3.0"])
     columns = "env_steps,rollout/episode_return_mean,policy/kl,trust_region/backtracks,trust_region/accepted"
     (tmp_path / "runs" / "a" / "metrics.csv").write_text(f"{columns}\n100,1,0.005,0,1\n200,3,0.015,3,0\n")
@@ -356,7 +347,7 @@ def test_diagnostics_of_a_trust_region(trpo_report: Command, tmp_path: Path) -> 
     first, second = find([tmp_path / "runs"])
     np.testing.assert_allclose(compute_diagnostics(first)["KL / δ"], [0.5, 1.5])
     assert not compute_diagnostics(second)
-    assert trpo_report("runs", "--out", "out").status == 0
+    assert trpo_tables("runs", "--out", "out").status == 0
     (row,) = rows_of(tmp_path / "out" / "diagnostics.csv")
     assert (row["median KL / δ"], row["share of KL > δ"], row["mean backtracks"]) == ("1.0", "0.5", "1.5")
     assert (row["accepted share"], row["median CG residual"]) == ("0.5", "")
@@ -511,13 +502,13 @@ def test_evaluations_stand_in_where_no_episode_ended(trpo_tables: Command, tmp_p
     assert missing in told(tmp_path / "runs")[0]
 
 
-def test_runs_that_failed_alike_share_a_line(trpo_report: Command, tmp_path: Path) -> None:
+def test_runs_that_failed_alike_share_a_line(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "whole", "Hopper-v4", "trpo", 0, ["1.0"])
     for number in range(13):
         (tmp_path / "runs" / str(number)).mkdir()
         log = f"2026-01-02 03:04:05,678 ERROR the run ended early: fault {max(3, number)}\n"
         (tmp_path / "runs" / str(number) / "train.log").write_text(log)
-    done = trpo_report("runs", "--out", "out")
+    done = trpo_tables("runs", "--out", "out")
     assert done.out.startswith("4 runs failed: fault 3, e.g. runs/0\nruns/10 failed: fault 10\n")
     assert "2 more runs failed or are broken: see the table of runs\n" in done.out
     page = (tmp_path / "out" / "report.html").read_text()
@@ -526,12 +517,12 @@ def test_runs_that_failed_alike_share_a_line(trpo_report: Command, tmp_path: Pat
     assert "Made from runs on 20" in top
 
 
-def test_a_report_of_one_folder_goes_into_it(trpo_report: Command, tmp_path: Path) -> None:
+def test_a_report_of_one_folder_goes_into_it(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0"])
     for _ in range(2):
-        assert trpo_report("runs").status == 0
+        assert trpo_tables("runs").status == 0
     assert (tmp_path / "runs" / "report" / "report.html").exists()
-    done = trpo_report("runs", "runs/a")
+    done = trpo_tables("runs", "runs/a")
     assert done.err == "error: --out: is needed with 2 folders: --out DIR says where the report goes"
 
 

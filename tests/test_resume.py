@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from comparison import assert_same_run, rows
-from conftest import Command, Finished, after_rows, trained
+from conftest import Command, Finished, after_rows, thinned, trained
 
 from trpo_cli.cli.resume import expand_resume, find_differences, find_schedules, name_directory, override_saved
 from trpo_cli.errors import ConfigError, RunDirectoryError
@@ -43,7 +43,7 @@ def interrupted(
         return trpo_train(*arguments)
 
 
-@pytest.mark.parametrize("by", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"])
+@pytest.mark.parametrize("by", thinned(2, ["SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"]))
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     trpo_train: Command, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:

@@ -320,14 +320,14 @@ def test_every_launcher_gives_the_same_parameters(
 ) -> None:
     """The real command with jobs in other processes, and in this one, a batch at a time."""
     batch = ["sampler.num_envs=8", "sampler.steps_per_iteration=1024"]
-    sweep = ["-m", "env=Hopper-v4", "algo=trpo,npg", "total_steps=2048", *batch, "eval.every=0"]
+    sweep = ["-m", "env=Hopper-v4", "algo=trpo,npg", "total_steps=1024", *batch, "eval.every=0"]
     here = trpo_train(*sweep, "hydra.sweeper.max_batch_size=1", "hydra.sweep.dir=here")
     assert here.status == 0, here.err
     arguments = [*sweep, f"hydra/launcher={launcher}", *options, "hydra.sweep.dir=there"]
     there = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert there.returncode == 0, there.stderr
     for out in (here.out, there.stdout):
-        assert out.count("\nfinished  2,048 ") == 2
+        assert out.count("\nfinished  1,024 ") == 2
     for job in statuses(tmp_path / "here"):
         one, other = (saved(tmp_path / name / job) for name in ("here", "there"))
         assert exactly(one["policy"], other["policy"])
