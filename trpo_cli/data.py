@@ -43,6 +43,11 @@ class ObservationSpec:
         """The dtype in which policies read it and rollouts store it."""
         return self.dtype if self.dtype == np.uint8 else np.dtype(np.float32)
 
+    @property
+    def is_vector(self) -> bool:
+        """Whether policies read it as a row of floating-point numbers without any conversion."""
+        return len(self.shape) == 1 and self.stored == np.float32
+
     def vectors(self, observation: Tensor) -> Tensor:
         """Observations (B, O) as rows of floating-point numbers (B, `size`): themselves where they are that already."""
         flat = observation.flatten(1)

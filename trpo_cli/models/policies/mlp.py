@@ -33,7 +33,7 @@ class MLPPolicy(FeaturePolicy):
         super().__init__()
         self.distribution = distribution
         size = distribution.network_size
-        self.vectors = observation.vectors
+        self.vectors, self.is_vector = observation.vectors, observation.is_vector
         self.network = MLP(observation.size, hidden_sizes, size, activation, output_gain)
         self.feature_size = self.network.trunk_size
         self.log_std: nn.Parameter | None = None
@@ -61,10 +61,11 @@ class MLPPolicy(FeaturePolicy):
     def actor(self) -> Actor:
         if self.log_std is None:
             return super().actor()
-        network, deviation, vectors = self.network.passes(1), self.log_std.detach().exp().numpy(), self.vectors
+        network, deviation = self.network.passes(1), self.log_std.detach().exp().numpy()
 
         def act(observation: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:
-            mean = network(vectors(torch.from_numpy(observation)).numpy())
+            vectors = observation if self.is_vector else self.vectors(torch.from_numpy(observation)).numpy()
+            mean = network(vectors)
             return (mean if noise is None else mean + deviation * noise), memory
 
         return act
