@@ -393,7 +393,8 @@ def outcome(node: dict[str, Any]) -> tuple[Any, ...]:
     """Everything that three iterations leave behind, but for the clock."""
     settings = root_settings(node)
     parts = build_parts(node, settings)
-    numbers = [value for i in range(3) for value in parts.algorithm.iterate(i / 2).metrics.values()]
+    done = [parts.algorithm.iterate(i / 2) for i in range(3)]
+    numbers = [number for each in done for number in (each.env_steps, *each.metrics.values())]
     return (*numbers, *(p.sum().item() for module in (parts.policy, parts.critic) for p in module.parameters()))
 
 
