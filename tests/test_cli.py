@@ -240,7 +240,7 @@ MISTAKES = {
     ("critic=shared",): "critic=shared goes with algo=ppo",
     ("env=gym",): "env.id: has no default; give it with env.id=VALUE",
     ("env=gym", "env.id=Hoper-v4"): "env.id: no environment is registered as 'Hoper-v4'; did you mean 'Hopper-v4'?",
-    ("env=gym", "env.id=nowhere:Thing-v0"): "say plugins=[nowhere] env.id=Thing-v0",
+    ("env=gym", "env.id=nowhere:Thing-v0"): "write plugins=[nowhere] env.id=Thing-v0",
     ("env.kwargs={wings: 2}",): "env.kwargs.wings: no such argument of Hopper-v4; there are: forward_reward_weight, ",
     (
         "env=FrozenLake-v1",
@@ -271,7 +271,7 @@ MISTAKES = {
     ): "supported are Box (of one float or more), Discrete",
     (
         "plugins=[no_such_package]",
-    ): "plugins: no module 'no_such_package' is installed; the directory of one of your own",
+    ): "plugins: no module 'no_such_package' is installed; if it is your own, name its directory",
     ("policy._target_=os.system",): "policy._target_: 'os.system' is not in a package that parts are built from",
     ("policy=null",): "policy: every run has one; only the groups experiment and logger can be empty",
     ("eval=3",): "eval: got 3; it should hold every, episodes, max_episode_steps",
