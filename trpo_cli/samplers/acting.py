@@ -33,7 +33,8 @@ class Acting:
     ) -> None:
         """The policy acts as it is now, and begins with the `memory` (N, M), or an empty one."""
         self.environments, self.normalizer, self.act = environments, normalizer, policy.actor()
-        self.memory = empty_memory(environments.num_envs, policy) if memory is None else memory
+        empty = np.zeros((environments.num_envs, policy.memory_size), dtype=np.float32)
+        self.memory: Array = empty if memory is None else memory
 
     def step(self, noise: Array | None, out: Array | None = None, imposed: tuple[Flags, Array] | None = None) -> Step:
         """Act once in every environment: on noise (N, K), or with the likeliest actions if `noise` is None.
@@ -52,8 +53,3 @@ class Acting:
         """Begin new episodes, with an empty memory, where they have `ended` (N,). `seeds` are as in `Environments`."""
         self.memory[ended] = 0
         self.environments.restart(ended, seeds)
-
-
-def empty_memory(num_envs: int, policy: Policy) -> Array:
-    """Return the memory (N, M) of a policy that begins N episodes; M is 0 for policies without memory."""
-    return np.zeros((num_envs, policy.memory_size), dtype=np.float32)

@@ -13,6 +13,7 @@ from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
 from trpo_cli.memory import refuse_oversized_batch
 from trpo_cli.models.policies import Policy, on_cpu
+from trpo_cli.samplers import PolicySampler
 from trpo_cli.samplers.acting import Acting
 from trpo_cli.samplers.episodes import EpisodeStatistics
 
@@ -105,6 +106,28 @@ class Paths:
         self.generator.set_state(state["generator"])
         self.episodes.load_state_dict(state["episodes"])
         self.memory = state["memory"].numpy().copy() if "memory" in state else None
+
+
+class PathSampler(PolicySampler):
+    """A sampler whose state is that of its paths."""
+
+    paths: Paths
+
+    @property
+    def env_steps(self) -> int:  # type: ignore[override]
+        return self.paths.env_steps
+
+    def metrics(self) -> dict[str, float | None]:
+        return self.paths.episodes.metrics()
+
+    def abandon(self) -> None:
+        self.paths.abandon()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.paths.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.paths.load_state_dict(state)
 
 
 def refuse_too_many(steps: int, spec: ObservationSpec, normalizer: ObservationNormalizer) -> None:

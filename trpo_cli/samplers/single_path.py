@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trpo_cli.data import Sample
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import Count
-from trpo_cli.samplers import PolicySampler
-from trpo_cli.samplers.paths import Paths, refuse_too_many
+from trpo_cli.samplers.paths import Paths, PathSampler, refuse_too_many
 from trpo_cli.seeding import torch_generator
 
 
-class SinglePath(PolicySampler):
+class SinglePath(PathSampler):
     """Rollouts of `steps_per_iteration` environment steps, over all environments side by side."""
 
     def __init__(
@@ -39,23 +36,7 @@ class SinglePath(PolicySampler):
         self.horizon = steps_per_iteration // num_envs
         self.paths = Paths(environments, normalizer, reward_scaler, torch_generator(seed, "actions"))
 
-    @property
-    def env_steps(self) -> int:  # type: ignore[override]
-        return self.paths.env_steps
-
     def collect(self, policy: Policy) -> Sample:
         rollout, raw = self.paths.follow(policy, self.horizon)
         self.paths.learn_scale(raw)
         return rollout
-
-    def metrics(self) -> dict[str, float | None]:
-        return self.paths.episodes.metrics()
-
-    def abandon(self) -> None:
-        self.paths.abandon()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.paths.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.paths.load_state_dict(state)

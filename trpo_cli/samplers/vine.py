@@ -25,10 +25,9 @@ from trpo_cli.models.distributions import Categorical
 from trpo_cli.models.policies import Policy, on_cpu
 from trpo_cli.ranges import Count
 from trpo_cli.returns import monte_carlo
-from trpo_cli.samplers import PolicySampler
 from trpo_cli.samplers.acting import Acting, Step
 from trpo_cli.samplers.jobs import Jobs
-from trpo_cli.samplers.paths import Paths, refuse_too_many
+from trpo_cli.samplers.paths import Paths, PathSampler, refuse_too_many
 from trpo_cli.seeding import torch_generator
 
 MOST_ACTIONS = 1024  # of a discrete set, where every one is to be tried
@@ -70,7 +69,7 @@ class Branches(Tensors, Sample):
         return estimates, self.trunk.advantages(predict, advantage, gamma)[1]
 
 
-class Vine(PolicySampler):
+class Vine(PathSampler):
     """Trunks in every environment, and branches from some of their states; all their steps count."""
 
     in_process = True
@@ -106,10 +105,6 @@ class Vine(PolicySampler):
         self.horizon = self._trunk_length(steps_per_iteration)
         # Counts the trunks only, since branches may end early.
         refuse_too_many(self.horizon * environments.num_envs, environments.spec, normalizer)
-
-    @property
-    def env_steps(self) -> int:  # type: ignore[override]
-        return self.paths.env_steps
 
     def _trunk_length(self, steps_per_iteration: int) -> int:
         """Return the steps left for each trunk. Raises `ConfigError` if they are too few to choose states from."""
@@ -218,18 +213,6 @@ class Vine(PolicySampler):
                 jobs.advance(ended)
                 begin(ended)
         return record.rollout(self.normalizer, self.paths.reward_scaler)
-
-    def metrics(self) -> dict[str, float | None]:
-        return self.paths.episodes.metrics()
-
-    def abandon(self) -> None:
-        self.paths.abandon()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.paths.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.paths.load_state_dict(state)
 
 
 class _Record:
