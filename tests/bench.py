@@ -121,11 +121,11 @@ def physics(run: Any) -> dict[str, float]:
 def ours(task: str, *overrides: str) -> Round:
     """One iteration of training."""
     run = parts(f"env={task}", *ALIKE, *overrides)
-    run.algorithm.iterate(0.0)
+    run.iterate(0.0)
 
     def play() -> dict[str, float]:
         start = time.perf_counter()
-        rows = [run.algorithm.iterate(0.0) for _ in range(ITERATIONS)]
+        rows = [run.iterate(0.0) for _ in range(ITERATIONS)]
         taken = (time.perf_counter() - start) / ITERATIONS
         sampling = statistics.mean(row.sample_seconds for row in rows)
         return {"seconds": taken, "sample": sampling, **physics(run)}
@@ -142,12 +142,12 @@ def saving(task: str) -> Round:
     place = Run(directory)
     place.begin({})
     atexit.register(shutil.rmtree, directory)
-    run.algorithm.iterate(0.0)
+    run.iterate(0.0)
 
     def play() -> dict[str, float]:
         start = time.perf_counter()
         for _ in range(ITERATIONS):
-            run.algorithm.iterate(0.0)
+            run.iterate(0.0)
         trained = time.perf_counter()
         place.save({**run.state_dict(), "generators": global_generators("cpu")}, run.sampler.env_steps, keep=3)
         saved = time.perf_counter()
@@ -236,9 +236,9 @@ def our_update(size: int, width: int, critic: bool) -> Round:
     def play() -> dict[str, float]:
         start = time.perf_counter()
         with threads_for(size):
-            algorithm.update(batch, 0.0)
+            algorithm.update(batch)
             if critic:
-                run.critic.fit(batch.observation, batch.return_, 0.0)
+                run.critic.fit(batch.observation, batch.return_)
         taken = time.perf_counter() - start
         with torch.no_grad():
             for parameter, value in zip(run.policy.parameters(), theta, strict=True):

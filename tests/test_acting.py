@@ -126,5 +126,5 @@ def test_pixels_stay_as_they_are_from_the_environment_to_the_network(sampler: st
         assert sample.observation.dtype == torch.uint8
         np.testing.assert_array_equal(sample.observation[0].numpy(), seen)
     before = [parameter.clone() for parameter in on_cpu(parts.policy).parameters()]
-    parts.algorithm.iterate(0.0)
+    parts.iterate(0.0)
     assert any(not torch.equal(old, new) for old, new in zip(before, parts.policy.parameters(), strict=True))

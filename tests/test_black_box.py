@@ -201,7 +201,7 @@ def test_finds_the_optimum_of_a_quadratic(method: str, noise: float) -> None:
 def test_cartpole_is_balanced_the_same_way_twice(method: str) -> None:
     def learnt() -> tuple[float, list[Any]]:
         run = parts(method)
-        rows = [run.algorithm.iterate(0.0).metrics for _ in range(12)]
+        rows = [run.iterate(0.0).metrics for _ in range(12)]
         return float(run.evaluate(Episodes(10, 1000), 0).returns.mean()), rows
 
     reached, rows = learnt()
@@ -212,7 +212,7 @@ def test_cartpole_is_balanced_the_same_way_twice(method: str) -> None:
 @each_method
 def test_goes_on_from_a_checkpoint_as_if_nothing_had_happened(method: str, tmp_path: Path) -> None:
     def rows(run: Parts) -> list[Any]:
-        return [run.algorithm.iterate(0.5).metrics for _ in range(3)]
+        return [run.iterate(0.5).metrics for _ in range(3)]
 
     settings = ["env=Pendulum-v1", "env.max_episode_steps=20", "sampler.num_envs=5"]
     if "cma" in method:
@@ -230,7 +230,7 @@ def test_goes_on_from_a_checkpoint_as_if_nothing_had_happened(method: str, tmp_p
 def test_the_policy_is_the_best_guess(method: str) -> None:
     run = parts(method)
     before = flat(run.policy)
-    row = run.algorithm.iterate(0.0).metrics
+    row = run.iterate(0.0).metrics
     assert row["trust_region/accepted"] == 1
     assert torch.equal(flat(run.policy), searched(run).mean.float())
     assert not torch.equal(flat(run.policy), before)
@@ -279,19 +279,19 @@ def test_a_generation_that_overflows_is_rejected_and_training_ends_after_so_many
     run = parts("random_search", "algo.step_size=1e300", "algo.max_rejected=2")
     search = searched(run)
     policy, mean = flat(run.policy), search.mean.clone()
-    first, second = (run.algorithm.iterate(0.0).metrics for _ in range(2))
+    first, second = (run.iterate(0.0).metrics for _ in range(2))
     assert first["trust_region/outcome"] == second["trust_region/outcome"] == Outcome.NON_FINITE_LOSS
     assert first["search/sigma"] != second["search/sigma"]  # the second tried others
     assert torch.equal(flat(run.policy), policy)
     assert torch.equal(search.mean, mean)
     with pytest.raises(TrainingError, match="2 updates in a row were rejected"):
-        run.algorithm.iterate(0.0)
+        run.iterate(0.0)
 
 
 def test_equal_returns_move_no_random_search() -> None:
     run = parts("random_search", "env=gym", "env.id=Probe/Silent-v0")
     before = flat(run.policy)
-    row = run.algorithm.iterate(0.0).metrics
+    row = run.iterate(0.0).metrics
     assert row["trust_region/outcome"] == Outcome.ZERO_GRADIENT
     assert torch.equal(flat(run.policy), before)
 

@@ -186,7 +186,7 @@ def test_only_the_last_checkpoints_are_kept(trpo_train: Command, tmp_path: Path)
 
 
 def test_trust_region_diagnostics_are_true(trpo_train: Command, tmp_path: Path) -> None:
-    radius = ("algo.delta=0.01", "algo.delta_decay=none")
+    radius = ("algo.delta=0.01", "algo.schedule.delta=constant")
     longer = ("total_steps=2048", "sampler.steps_per_iteration=256")
     trpo_train("env=Hopper-v4", *SHORT, *radius, *longer, "hydra.run.dir=run")
     for row in rows(tmp_path / "run"):

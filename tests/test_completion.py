@@ -20,7 +20,7 @@ ASKS = {
     "trpo-train algo/step/": ["algo/step/constraint="],
     "trpo-train algo/step/constraint=": ["algo/step/constraint=max_kl", "algo/step/constraint=mean_kl"],
     "trpo-train experiment=paper/cart": ["experiment=paper/cartpole"],
-    "trpo-train algo.del": ["algo.delta=", "algo.delta_decay="],
+    "trpo-train algo.del": ["algo.delta="],
     "trpo-train algo=ppo algo.del": [],
     "trpo-train algo=ppo algo.target": ["algo.target_kl="],
     "trpo-train policy.hidden_sizes=": ["policy.hidden_sizes=[64,64]"],

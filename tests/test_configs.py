@@ -59,8 +59,8 @@ SAMPLED = [algo for algo in ALGORITHMS if algo not in EXACT | SEARCHES]
 
 def iterates(*overrides: str) -> None:
     parts = built(*small(*overrides))
-    first = parts.algorithm.iterate(0.0).metrics
-    assert parts.algorithm.iterate(0.5).metrics.keys() == first.keys()
+    first = parts.iterate(0.0).metrics
+    assert parts.iterate(0.5).metrics.keys() == first.keys()
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_every_algorithm_takes_every_sampler(algo: str, sampler: str, policy: st
     parts = built(
         *small(f"algo={algo}", f"sampler={sampler}", f"policy={policy}", "env=FrozenLake-v1", "algo.gamma=0.9")
     )
-    rows = [parts.algorithm.iterate(0.0).metrics for _ in range(2)]
+    rows = [parts.iterate(0.0).metrics for _ in range(2)]
     assert rows[0].keys() == rows[1].keys()
     if sampler == "exact":
         assert rows[0]["trust_region/accepted"] == 1
@@ -107,7 +107,7 @@ NEEDS = {  # what a part wants beside it
 def test_every_part_of_an_algorithm_builds(part: str) -> None:
     group, _, name = part.rpartition("/")
     needs = NEEDS.get(part, NEEDS.get(group, ("algo=trpo", "env=CartPole-v1")))
-    built(*small(*needs), f"algo/{group}={name}").algorithm.iterate(0.0)
+    built(*small(*needs), f"algo/{group}={name}").algorithm.iterate()
 
 
 STORED = read(LISTING.read_text(encoding="utf-8"))
@@ -309,8 +309,6 @@ def leaves(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[s
 REWARDS = ("normalize_reward", "reward_clip")
 CHANGES: dict[str, Any] = {  # where "something else" is not simply another number
     "activation": "relu",
-    "delta_decay": "late",
-    "learning_rate_decay": "late",
     "hidden_sizes": [8],
     "id": "Pendulum-v1",
     "kwargs": {"forward_reward_weight": 3.0},
@@ -346,12 +344,12 @@ NOT_HERE = {  # what is tested elsewhere: it shows only when something fails, or
 BASES = (
     ("env=Hopper-v4", "algo=trpo", "env.normalize_reward=true", "algo.delta=2"),  # where the line search has to shrink
     ("env=Hopper-v4", "algo=npg_fixed", "critic=linear"),
-    ("env=Hopper-v4", "algo=ppo", "algo.learning_rate_decay=none", "algo.learning_rate=0.03", "algo.epochs=2"),
+    ("env=Hopper-v4", "algo=ppo", "algo.schedule.learning_rate=constant", "algo.learning_rate=0.03", "algo.epochs=2"),
     ("env=Hopper-v4", "algo=vpg_adam", "critic=shared", "algo.epochs=2"),
     ("env=Hopper-v4", "algo=trpo", "algo/advantage=n_step", "critic=zero", "algo.delta=2"),
     ("env=Hopper-v4", "algo=trpo_vine", "critic=mlp", "env.normalize_reward=true", "algo.delta=2"),
-    ("env=Hopper-v4", "algo=ppo_penalty", "algo.learning_rate=0.01", "algo.learning_rate_decay=none"),
-    ("env=Hopper-v4", "algo=rwr", "algo.learning_rate_decay=none"),
+    ("env=Hopper-v4", "algo=ppo_penalty", "algo.learning_rate=0.01", "algo.schedule.learning_rate=constant"),
+    ("env=Hopper-v4", "algo=rwr", "algo.schedule.learning_rate=constant"),
     ("env=Hopper-v4", "algo=cem", "policy=linear"),
     ("env=Hopper-v4", "algo=cma_es", "policy=linear"),
     ("env=Hopper-v4", "algo=random_search", "policy=linear", "algo.top_directions=3"),
@@ -360,7 +358,7 @@ BASES = (
 )
 HAVE_NO_SAY = {  # by choice of the base
     (1, "algo.delta"): "a fixed multiplier knows no radius",
-    (1, "algo.delta_decay"): "a fixed multiplier knows no radius",
+    (1, "algo.schedule.delta"): "a fixed multiplier knows no radius",
     **{(base, "env.reward_clip"): "rewards are not normalised" for base in (1, 2, 3, 4, 6, 7)},
     **{(base, f"env.{key}"): "whole episodes compare raw returns" for base in (8, 9, 10) for key in REWARDS},
     (5, "sampler.proposal"): "test_vine: actions are continuous here",
@@ -393,9 +391,35 @@ def outcome(node: dict[str, Any]) -> tuple[Any, ...]:
     """Everything that three iterations leave behind, but for the clock."""
     settings = root_settings(node)
     parts = build_parts(node, settings)
-    done = [parts.algorithm.iterate(i / 2) for i in range(3)]
-    numbers = [number for each in done for number in (each.env_steps, *each.metrics.values())]
+    done = [parts.iterate(i / 2) for i in range(3)]
+    rows = [{key: value for key, value in each.metrics.items() if not key.startswith("schedule/")} for each in done]
+    numbers = [number for each, row in zip(done, rows, strict=True) for number in (each.env_steps, *row.values())]
     return (*numbers, *(p.sum().item() for module in (parts.policy, parts.critic) for p in module.parameters()))
+
+
+MOVING = [
+    (base, knob)
+    for base, knob in KNOBS
+    if knob.startswith(("algo.", "critic."))
+    and type(functools.reduce(dict.__getitem__, knob.split("."), composed(*BASES[base]))) in (int, float)
+]
+STILL = ("elite_fraction", "initial_std", "largest_full", "population_size")  # of searches, only when they begin
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("base", "knob"), MOVING)
+def test_every_number_can_follow_a_schedule(base: int, knob: str) -> None:
+    node = composed(*small(*BASES[base]))
+    moved = copy.deepcopy(node)
+    *path, key = knob.split(".")
+    holder = functools.reduce(dict.__getitem__, path, moved)
+    value = CHANGES[key] if key in CHANGES else another(holder[key])
+    holder.setdefault("schedule", {})[key] = ["step", [0.25, value]]
+    if key in STILL:
+        with pytest.raises(ConfigError, match=f"{key} follows no schedule"):
+            outcome(moved)
+    else:
+        assert outcome(moved) != outcome(node)
 
 
 @pytest.mark.slow
@@ -405,6 +429,6 @@ def test_every_knob_turns_something(base: int, knob: str) -> None:
     changed = copy.deepcopy(node)
     *path, key = knob.split(".")
     holder = functools.reduce(dict.__getitem__, path, changed)
-    holder[key] = CHANGES[key] if key in CHANGES else another(holder[key])
+    holder[key] = "cosine" if path[-1] == "schedule" else CHANGES[key] if key in CHANGES else another(holder[key])
     assert outcome(node) == outcome(node)
     assert outcome(changed) != outcome(node)

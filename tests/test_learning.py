@@ -32,7 +32,7 @@ def best_training_return(overrides: tuple[str, ...], wanted: float, seed: int) -
     parts = built(*overrides, "env=CartPole-v1", f"seed={seed}", f"total_steps={STEPS}")
     best, steps = 0.0, 0.0
     while steps < STEPS and best < wanted:
-        iteration = parts.algorithm.iterate(steps / STEPS)
+        iteration = parts.iterate(steps / STEPS)
         steps = iteration.env_steps
         best = max(best, iteration.metrics["rollout/episode_return_mean"] or 0.0)
     return best
@@ -42,7 +42,7 @@ def evaluation_of_the_best_guess(algo: str, seed: int) -> float:
     """After `STEPS`: what a search plays while it learns are candidates about its best guess."""
     parts = built(f"algo={algo}", "policy=linear", "env=CartPole-v1", f"seed={seed}")
     while parts.sampler.env_steps < STEPS:
-        parts.algorithm.iterate(0.0)
+        parts.iterate(0.0)
     return float(parts.evaluate(Episodes(20, 500), seed).returns.mean())
 
 

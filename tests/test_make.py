@@ -34,7 +34,7 @@ def trained(*overrides: str) -> dict[str, Any]:
     """All that was learned."""
     parts = built("env=Hopper-v4", "sampler.num_envs=6", "sampler.steps_per_iteration=192", *overrides)
     for progress in (0.0, 0.5):
-        parts.algorithm.iterate(progress)
+        parts.iterate(progress)
     state = parts.state_dict()
     parts.environments.close()
     return {name: state[name] for name in LEARNING}
@@ -115,7 +115,7 @@ def test_a_gpu_learns_what_a_cpu_learns(algo: str) -> None:
     )
     overrides = small if algo == "trpo" else small[:-1]
     cpu, gpu = built(*overrides), built(*overrides, "device=cuda")
-    rows = [parts.algorithm.iterate(0.0).metrics for parts in (cpu, gpu)]
+    rows = [parts.iterate(0.0).metrics for parts in (cpu, gpu)]
     assert rows[0]["policy/kl"] == pytest.approx(rows[1]["policy/kl"], rel=1e-2)
     for one, other in zip(cpu.policy.parameters(), gpu.policy.parameters(), strict=True):
         assert other.device.type == "cuda"

@@ -18,7 +18,7 @@ SMALL = ("sampler.num_envs=8", "sampler.steps_per_iteration=256", "policy.hidden
 def trained(env: str, iterations: int, *overrides: str) -> Parts:
     parts = built("env=gym", f"env.id=Probe/{env}-v0", *SMALL, *overrides)
     for i in range(iterations):
-        parts.algorithm.iterate(i / iterations)
+        parts.iterate(i / iterations)
     return parts
 
 
@@ -82,7 +82,7 @@ def test_a_silent_environment_moves_nothing(algo: str) -> None:
     """Without reward and baseline the gradient is zero: the policy stays bit for bit, the reason is a metric."""
     parts = built("env=gym", "env.id=Probe/Silent-v0", *SMALL, f"algo={algo}", "critic=zero")
     before = {name: value.clone() for name, value in parts.policy.state_dict().items()}
-    row = parts.algorithm.iterate(0.0).metrics
+    row = parts.iterate(0.0).metrics
     assert row["trust_region/outcome"] == 1
     assert row["trust_region/accepted"] == 0
     assert row["critic/explained_variance"] is None

@@ -478,7 +478,7 @@ def test_of_runs_that_differ_in_length_alone_the_longer_counts(tmp_path: Path) -
     same = f"finished; the same run, seed and all, as {tmp_path}/long0, which got further"
     assert f"2 runs are duplicates, e.g. {tmp_path}/short0: {same}" in notices
     for config in tmp_path.glob("*/config.yaml"):
-        config.write_text(config.read_text().replace("delta: 0.01", "delta: 0.01, step: {decay: linear}"))
+        config.write_text(config.read_text().replace("delta: 0.01", "delta: 0.01, step: {schedule: {shrink: linear}}"))
     notices, table = told(tmp_path, by=["algo"])
     assert "| Hopper-v4 | trpo | 4 | 200 | 3 |" in table
     assert "total_steps; seed 0 occurs 2 times, seed 1 occurs 2 times, and the interval treats all 4" in notices

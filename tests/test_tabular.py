@@ -197,7 +197,7 @@ def test_iterations_log_both_sides_of_the_bound(algo: str) -> None:
     keys = None
     for _ in range(20):
         old = policy.table()
-        row = algorithm.iterate(0.0).metrics
+        row = algorithm.iterate().metrics
         values, new = mdp.evaluate(old, 0.9), policy.table()
         assert keys in (None, row.keys())
         keys = row.keys()
@@ -223,7 +223,7 @@ def test_a_policy_that_cannot_be_improved_stays_bit_for_bit(algo: str) -> None:
     with torch.no_grad():
         parts.policy.logits.copy_(torch.linspace(-3, 3, 20, dtype=torch.float64)[:, None])
     before = parts.policy.logits.clone()
-    row = parts.algorithm.iterate(0.0).metrics
+    row = parts.iterate(0.0).metrics
     assert torch.equal(parts.policy.logits, before)
     assert row["trust_region/accepted"] == 0
     assert row["exact/true_change"] == 0

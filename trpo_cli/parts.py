@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,11 +12,12 @@ from trpo_cli.config.settings import OF_THE_COMMAND, Settings
 from trpo_cli.errors import ConfigError, EnvironmentFault, NoSnapshot
 from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.play.trained import with_own_scales
+from trpo_cli.schedules import Schedules
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` does not need it
     import torch
 
-    from trpo_cli.algos import Algorithm
+    from trpo_cli.algos import Algorithm, Iteration
     from trpo_cli.envs.environments import Environments
     from trpo_cli.envs.make import Task
     from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
@@ -43,6 +44,7 @@ class Parts:
     policy: Policy
     critic: Critic
     algorithm: Algorithm
+    schedules: Schedules
     obstacle: str | None  # the reason why a resume has to reset the environments, if there is one
 
     def evaluate(self, plan: Episodes, seed: int) -> Evaluation:
@@ -57,6 +59,12 @@ class Parts:
             raise EnvironmentFault(
                 f"no {self.task.id} can be made for the evaluation: {error}\neval.every=0 turns evaluations off"
             ) from error
+
+    def iterate(self, progress: float) -> Iteration:
+        """Improve the policy once, after the fraction `progress` in [0, 1] of training, which schedules follow."""
+        scheduled = self.schedules.follow(progress)
+        done = self.algorithm.iterate()
+        return replace(done, metrics={**done.metrics, **scheduled})
 
     def renew_environments(self, seed: int, event: str) -> None:
         """Start new episodes in new environments, seeded by the seed of the run and the name of the event.
@@ -150,6 +158,7 @@ def _build_others(envs: Environments, node: dict[str, Any], settings: Settings) 
     """Build the parts that depend on the environments."""
     from trpo_cli.algos import Algorithm
     from trpo_cli.config.build import build
+    from trpo_cli.config.scheduling import find_schedules
     from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
     from trpo_cli.models.critics import Critic
     from trpo_cli.models.policies import Policy
@@ -171,7 +180,12 @@ def _build_others(envs: Environments, node: dict[str, Any], settings: Settings) 
     critic = part(Critic, "critic", **shape, policy=policy, generator=torch_generator(seed, "critic")).to(device)
     core = {"sampler": sampler, "policy": policy, "critic": critic}
     algorithm = part(Algorithm, "algo", **core, generator=torch_generator(seed, "algorithm"))
-    return Parts(task, envs, normalizer, reward_scaler, sampler, policy, critic, algorithm, envs.resume_obstacle())
+    schedules = Schedules(find_schedules(node["algo"], "algo", algorithm))
+    for gammas in (one.owners for one in schedules if one.key == "algo.gamma"):
+        gammas.extend(vars(other) for other in (sampler, reward_scaler) if "gamma" in vars(other))
+    schedules += find_schedules(node["critic"], "critic", critic)
+    own = (normalizer, reward_scaler, sampler, policy, critic, algorithm)
+    return Parts(task, envs, *own, schedules, envs.resume_obstacle())
 
 
 def build_tracker(node: dict[str, Any], settings: Settings) -> Tracker | None:

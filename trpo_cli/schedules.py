@@ -1,21 +1,108 @@
-"""Schedules: the decay of learning rates and radii, and periodic events."""
+"""Schedules: how a hyperparameter moves in the course of training, and periodic events.
+
+A shape is a name, or a list of a name and what belongs to it. Fractions are those of all training:
+
+    linear                              a straight line from the value to 0
+    cosine                              half a cosine wave from the value to 0, level at both ends
+    late                                the value for half of training, then a straight line to 0
+    [linear, END]                       any of these three, to END instead of 0
+    [step, [0.5, A], [0.8, B]]          the value, from half of training on A, and from four fifths on B
+    [piecewise, [0.3, A], [1, B]]       straight lines from the value to A, and from A to B
+    constant                            the value
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from bisect import bisect
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-Falling = Literal["linear", "late"]  # to 0 at the end of training
-Decay = Literal["none", Falling]
+import numpy as np
+
+Curve = Callable[[float], float]
+"""The fraction of training done, in [0, 1] -> the value."""
+CONSTANT = "constant"
+FALLS: dict[str, Curve] = {  # from 1 at the beginning of training to 0 at its end
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+    "late": lambda progress: min(1.0, 2 * (1.0 - progress)),
+}
+THROUGH_POINTS = ("step", "piecewise")
+SHAPES = (CONSTANT, *FALLS, *THROUGH_POINTS)
+FITS = {
+    CONSTANT: CONSTANT,
+    **{name: f"{name}, or [{name},END]" for name in FALLS},
+    **{name: f"[{name},[FRACTION,VALUE],...] with fractions above 0 and at most 1" for name in THROUGH_POINTS},
+}
+ALMOST_DONE = 1 - 1e-9  # an iteration never begins when all of training is done
 
 
-def decay_value(rate: float, decay: Decay, progress: float) -> float:
-    """`rate` after the fraction `progress` in [0, 1] of training.
+class Schedule(NamedTuple):
+    """How a value moves, and the fractions of training between which it moves in one direction only."""
 
-    It is constant (`none`), falls linearly to 0 (`linear`), or is constant for half of training and falls linearly to 0
-    in the other half (`late`).
+    curve: Curve
+    turns: tuple[float, ...]
+
+
+def make_schedule(start: float, shape: Any) -> Schedule | None:
+    """Make the schedule of a value that begins at `start`; None if it stays there.
+
+    Raises `ValueError`, which says what fits, if `shape` is none.
     """
-    left = max(0.0, 1.0 - progress)
-    return rate * {"none": 1.0, "linear": left, "late": min(1.0, 2 * left)}[decay]
+    name, *given = shape if isinstance(shape, list) and shape else [shape]
+    if not isinstance(name, str) or name not in SHAPES:
+        raise ValueError(f"it should be {', '.join(SHAPES[:-1])} or {SHAPES[-1]}")
+    if name == CONSTANT and not given:
+        return None
+    if name in FALLS and (not given or (len(given) == 1 and _is_number(given[0]))):
+        end, fall = float(given[0]) if given else 0.0, FALLS[name]
+        return Schedule(lambda progress: end + (start - end) * fall(min(progress, 1.0)), (0.0, ALMOST_DONE))
+    if name in THROUGH_POINTS and given and all(map(_is_point, given)):
+        times, values = zip(*sorted(given), strict=True)
+        curve = _stairs(start, times, values) if name == "step" else _polygon(start, times, values)
+        return Schedule(curve, (0.0, *(min(time, ALMOST_DONE) for time in times), ALMOST_DONE))
+    raise ValueError(f"it should be {FITS[name]}")
+
+
+def _stairs(start: float, times: tuple[float, ...], values: tuple[float, ...]) -> Curve:
+    return lambda progress: (start, *values)[bisect(times, progress)]
+
+
+def _polygon(start: float, times: tuple[float, ...], values: tuple[float, ...]) -> Curve:
+    return lambda progress: float(np.interp(progress, (0.0, *times), (start, *values)))
+
+
+def _is_point(given: Any) -> bool:
+    return isinstance(given, list) and len(given) == 2 and all(map(_is_number, given)) and 0 < given[0] <= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A hyperparameter that follows a schedule."""
+
+    key: str  # in the configuration, such as algo.delta
+    curve: Curve
+    owners: list[MutableMapping[str, Any]]  # what the parts that use it read it from, under the last name of the key
+
+
+class Schedules(list[Scheduled]):
+    """All hyperparameters that follow schedules. They are functions of how much training is done, and have no state."""
+
+    def follow(self, progress: float) -> dict[str, float | None]:
+        """Give each its value after the fraction `progress` in [0, 1] of training, and return the values to log."""
+        metrics: dict[str, float | None] = {}
+        for one in self:
+            value = one.curve(progress)
+            for owner in one.owners:
+                owner[one.key.rpartition(".")[2]] = value
+            metrics[f"schedule/{one.key}"] = float(value)
+        return metrics
 
 
 def is_due(every: int, before: int, now: int) -> bool:

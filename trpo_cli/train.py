@@ -179,7 +179,7 @@ class Training:
     def iterate(self) -> tuple[int, Metrics]:
         """Collect, estimate, update, and evaluate if due. Returns the environment steps so far, and the metrics."""
         before = self.parts.sampler.env_steps
-        done = self.parts.algorithm.iterate(self.progress.env_steps / self.settings.total_steps)
+        done = self.parts.iterate(self.progress.env_steps / self.settings.total_steps)
         self.faults_in_a_row = 0
         return done.env_steps, {
             **done.metrics,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from trpo_cli.errors import TrainingError
 from trpo_cli.samplers import Sampler
@@ -44,6 +44,7 @@ class Algorithm(ABC):
     """Anything that gets better by iterating."""
 
     sampler: Sampler
+    only_at_first: ClassVar[tuple[str, ...]] = ()  # settings that no schedule can move, as they are not read again
 
     @property
     def headline(self) -> str:
@@ -60,8 +61,8 @@ class Algorithm(ABC):
             )
 
     @abstractmethod
-    def iterate(self, progress: float) -> Iteration:
-        """Improve the policy once; `progress` in [0, 1] is the fraction of the training done before."""
+    def iterate(self) -> Iteration:
+        """Improve the policy once."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

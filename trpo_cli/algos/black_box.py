@@ -44,7 +44,7 @@ class BlackBox(PatientAlgorithm):
     def __post_init__(self) -> None:
         self.mean = flat(self.policy).cpu().double()
 
-    def iterate(self, progress: float) -> Iteration:
+    def iterate(self) -> Iteration:
         self._check_patience()
         start = time.perf_counter()
         candidates = self.ask()
@@ -107,6 +107,7 @@ class CrossEntropy(BlackBox):
     Independent normal parameters are fitted to the elite; variance is added, ever less, against converging too early.
     """
 
+    only_at_first = ("population_size", "elite_fraction", "initial_std")
     population_size: Count
     elite_fraction: Fraction
     initial_std: Positive
@@ -148,6 +149,7 @@ class CMAES(BlackBox):
     The latter is of Ros & Hansen 2008. Both are those of the library `cmaes`, which minimises.
     """
 
+    only_at_first = ("population_size", "initial_std", "largest_full")
     population_size: Annotated[int, Ge(4)]  # with fewer, a single one is recombined, and the learning rates divide by 0
     initial_std: Positive
     largest_full: NonNegativeInt  # parameters: with more, the covariance is diagonal

@@ -20,7 +20,6 @@ from trpo_cli.models.critics import PolicyAndValue, SharedCritic
 from trpo_cli.models.linearisation import share_memory
 from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import Count, Finite, NonNegative, Positive
-from trpo_cli.schedules import Decay, decay_value
 from trpo_cli.surrogates import importance_sampled
 from trpo_cli.trust_region.constraint import mean_kl
 from trpo_cli.trust_region.problem import Evaluation
@@ -34,7 +33,6 @@ class FirstOrder(PolicyGradient):
 
     generator: torch.Generator
     learning_rate: Positive
-    learning_rate_decay: Decay
     adam_epsilon: Positive
     epochs: Count
     minibatch_size: Count | None  # None: the whole batch at once
@@ -51,17 +49,18 @@ class FirstOrder(PolicyGradient):
                 "algo.kl_penalty_target: adapts algo.kl_penalty, which is 0; give it a value to begin with"
             )
         shared = self.critic if isinstance(self.critic, SharedCritic) else None
-        self.value_coefficient = 0.0 if shared is None else shared.coefficient
         self.model: Policy | PolicyAndValue = self.policy if shared is None else PolicyAndValue(self.policy, shared)
         self.theta = share_memory(self.model)
         self.optimizer = Adam(len(self.theta), self.adam_epsilon).to(self.theta.device, self.theta.dtype)
         self.penalty = self.kl_penalty  # C as it is now
 
-    def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
-        learning_rate = decay_value(self.learning_rate, self.learning_rate_decay, progress)
+    def update(self, batch: Batch) -> tuple[Outcome, Metrics]:
+        self.optimizer.epsilon = self.adam_epsilon
+        if self.kl_penalty_target is None:
+            self.penalty = self.kl_penalty
         before = copy.deepcopy((self.theta, self.optimizer.state_dict()))
-        outcome, epochs, reached = self._optimize(batch, learning_rate)
-        metrics: Metrics = {"policy/epochs": float(epochs), "policy/learning_rate": learning_rate}
+        outcome, epochs, reached = self._optimize(batch)
+        metrics: Metrics = {"policy/epochs": float(epochs)}
         if self.kl_penalty:
             metrics["policy/kl_penalty"] = self.penalty
         if outcome is not Outcome.ACCEPTED:
@@ -79,7 +78,7 @@ class FirstOrder(PolicyGradient):
         elif kl < target / 1.5:
             self.penalty = max(self.penalty / 2, self.kl_penalty / PENALTY_RANGE)
 
-    def _optimize(self, batch: Batch, learning_rate: float) -> tuple[Outcome, int, Evaluation | None]:
+    def _optimize(self, batch: Batch) -> tuple[Outcome, int, Evaluation | None]:
         """Run the epochs; stop at the first loss or gradient that is not finite.
 
         Returns the number of epochs too, and the evaluation of the policy that they end with unless one has failed.
@@ -87,7 +86,7 @@ class FirstOrder(PolicyGradient):
         outcome = Outcome.ZERO_GRADIENT
         for epoch in range(1, self.epochs + 1):
             for minibatch in self._minibatches(batch):
-                step = self._descend(minibatch, learning_rate)
+                step = self._descend(minibatch)
                 if step in (Outcome.NON_FINITE_LOSS, Outcome.NON_FINITE_GRADIENT):
                     return step, epoch, None
                 outcome = min(outcome, step)  # ACCEPTED as soon as one minibatch moved the policy
@@ -106,7 +105,7 @@ class FirstOrder(PolicyGradient):
         for start in range(0, len(batch), size):
             yield shuffled.select(slice(start, start + size))
 
-    def _descend(self, batch: Batch, learning_rate: float) -> Outcome:
+    def _descend(self, batch: Batch) -> Outcome:
         """Take one step of Adam, unless the loss or the gradient is not finite, or the gradient is zero."""
         model = self.model.linearise(batch.observation)
         loss, slope = self._loss(model.output, batch)
@@ -120,7 +119,7 @@ class FirstOrder(PolicyGradient):
             return Outcome.ZERO_GRADIENT
         if self.max_gradient_norm is not None and norm > self.max_gradient_norm:
             gradient.mul_(self.max_gradient_norm / norm)
-        self.optimizer.step(self.theta, gradient, learning_rate)
+        self.optimizer.step(self.theta, gradient, self.learning_rate)
         return Outcome.ACCEPTED
 
     def _loss(self, output: Tensor, batch: Batch) -> tuple[float, Tensor]:
@@ -138,10 +137,10 @@ class FirstOrder(PolicyGradient):
             entropy = (batch.weight * distribution.entropy(leaf)).mean()
             regular = self.penalty * kl - self.entropy_coefficient * entropy
             loss, slope = loss + regular.item(), slope + torch.autograd.grad(regular, leaf)[0]
-        if output.shape[-1] > size:
-            error = output[:, size] - batch.return_
-            loss += self.value_coefficient * error.square().mean().item()
-            slope = torch.cat([slope, (self.value_coefficient * 2 / len(error)) * error[:, None]], dim=-1)
+        if isinstance(self.model, PolicyAndValue):
+            error, coefficient = output[:, size] - batch.return_, self.model.critic.coefficient
+            loss += coefficient * error.square().mean().item()
+            slope = torch.cat([slope, (coefficient * 2 / len(error)) * error[:, None]], dim=-1)
         return loss, slope
 
     @torch.no_grad()

@@ -48,20 +48,20 @@ class PolicyGradient(PatientAlgorithm):
         """Where the update runs."""
         return next(self.policy.parameters()).device
 
-    def iterate(self, progress: float) -> Iteration:
+    def iterate(self) -> Iteration:
         self._check_patience()
         start = time.perf_counter()
         sample = self.sampler.collect(self.policy)
         sampled = time.perf_counter()
         with threads_for(sample.size):
             batch, visited = self.estimate(sample.to(self.device))
-            outcome, metrics = self.update(batch, progress)
+            outcome, metrics = self.update(batch)
             metrics |= {
                 "critic/explained_variance": explained_variance(visited.value, visited.return_),
                 "critic/loss": nn.functional.mse_loss(visited.value, visited.return_).item(),
             }
             if isinstance(self.critic, Fitted):
-                self.critic.fit(visited.observation, visited.return_, progress)
+                self.critic.fit(visited.observation, visited.return_)
         self._note(outcome)
         metrics = {**self.sampler.metrics(), **sample.judge(self.policy), **metrics, **outcome.metrics()}
         return Iteration(self.sampler.env_steps, sampled - start, time.perf_counter() - sampled, metrics)
@@ -89,7 +89,7 @@ class PolicyGradient(PatientAlgorithm):
         return batch, visited
 
     @abstractmethod
-    def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
+    def update(self, batch: Batch) -> tuple[Outcome, Metrics]:
         """Move the policy, or leave it bit for bit what it was and say why; the metrics include those of `measure`."""
 
     def evaluate(self, batch: Batch, parameters: Tensor, surrogate: Surrogate = importance_sampled) -> Evaluation:

@@ -77,7 +77,7 @@ class PolicyIteration(Algorithm):
     gamma: Shrink
     improvement: Improve
 
-    def iterate(self, progress: float) -> Iteration:
+    def iterate(self) -> Iteration:
         start = time.perf_counter()
         old = self.sampler.collect(self.policy)
         evaluated = time.perf_counter()

@@ -17,7 +17,6 @@ from trpo_cli.errors import ConfigError
 from trpo_cli.models.critics import SharedCritic
 from trpo_cli.models.linearisation import flat, outputs, share_memory
 from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positive
-from trpo_cli.schedules import Decay, decay_value
 from trpo_cli.trust_region.geometry import Geometry, Scores
 from trpo_cli.trust_region.problem import Evaluation, Problem
 from trpo_cli.trust_region.update import Metric, StepRule, update
@@ -31,7 +30,6 @@ class TrustRegion(PolicyGradient):
     metric: Metric
     step: StepRule
     delta: Positive  # the radius: nats of KL, or half a squared length where the metric is the identity
-    delta_decay: Decay
     cg_iterations: Count
     cg_tolerance: NonNegative
     damping: NonNegative
@@ -51,14 +49,13 @@ class TrustRegion(PolicyGradient):
                 "critic=shared goes with algo=ppo or algo=vpg_adam"
             )
 
-    def update(self, batch: Batch, progress: float) -> tuple[Outcome, Metrics]:
-        delta = decay_value(self.delta, self.delta_decay, progress)
+    def update(self, batch: Batch) -> tuple[Outcome, Metrics]:
         result = update(
             self.problem(batch),
             self.geometry(self._draw_states(batch)),
             metric=self.metric,
             step=self.step,
-            delta=delta,
+            delta=self.delta,
             cg_iterations=self.cg_iterations,
             cg_tolerance=self.cg_tolerance,
             damping=self.damping,
@@ -66,7 +63,7 @@ class TrustRegion(PolicyGradient):
         )
         if result.theta is not None:
             vector_to_parameters(result.theta, self.policy.parameters())
-        metrics = {f"trust_region/{name}": value for name, value in {"delta": delta, **result.metrics}.items()}
+        metrics = {f"trust_region/{name}": value for name, value in {"delta": self.delta, **result.metrics}.items()}
         return Outcome[result.outcome.name], metrics | self.measure(batch, self.objective, result.evaluation)
 
     def problem(self, batch: Batch) -> Problem:

@@ -37,7 +37,7 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
         log.warning("changed: %s", change)
     for key in plan.rescheduled:
         log.warning(
-            "%s: it falls to 0 at the new total_steps, and resumes from a different value than it had reached", key
+            "%s: its schedule ends at the new total_steps, so it resumes from another value than it had reached", key
         )
     if parts.environments.scale_warning and not plan.continues:
         log.warning(parts.environments.scale_warning)

@@ -23,6 +23,7 @@ from trpo_cli.config.settings import ROOT_KEYS
 from trpo_cli.errors import ConfigError, UnknownNameError, UserError, did_you_mean
 
 OPEN = "env.kwargs"  # a mapping with any keys, which are passed to the environment
+OPEN_SCHEDULES = re.compile(r"(algo|critic)(\.\w+)*\.schedule[.=]")  # of any number of these parts
 PLACES = ("hydra.run.dir=", "hydra.sweep.dir=", "sweep.resume=")
 SHELLS = ("bash", "zsh", "fish")
 
@@ -214,5 +215,6 @@ def list_options(group: str, places: Sequence[Path]) -> list[str]:
 
 
 def allow_new_keys(overrides: Sequence[str]) -> list[str]:
-    """Prefix overrides of `env.kwargs` with `++`, which Hydra requires for new keys."""
-    return [f"++{text}" if text.startswith((f"{OPEN}=", f"{OPEN}.")) else text for text in overrides]
+    """Prefix overrides of `env.kwargs` and of schedules with `++`, which Hydra requires for new keys."""
+    is_open = (text.startswith((f"{OPEN}=", f"{OPEN}.")) or OPEN_SCHEDULES.match(text) for text in overrides)
+    return [f"++{text}" if new else text for text, new in zip(overrides, is_open, strict=True)]

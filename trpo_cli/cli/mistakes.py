@@ -21,6 +21,7 @@ from omegaconf.errors import (
 from trpo_cli.cli.command_line import PLACES, CommandLine, read, read_list
 from trpo_cli.cli.search_path import compose_options
 from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, find_roots, list_choices, list_parts
+from trpo_cli.config.moved import DECAYS
 from trpo_cli.config.settings import flatten
 from trpo_cli.config.yaml_files import find_place
 from trpo_cli.errors import INHERIT_HINT, ConfigError, UnknownNameError, UserError, did_you_mean, suggest_name
@@ -124,6 +125,8 @@ def _explain_unknown_key(key: str, siblings: Sequence[str]) -> ConfigError:
         return ConfigError(
             f"{key}: has no keys before an option is chosen: {key}={'|'.join(list_choices(key, _list_places()))}"
         )
+    if name in DECAYS:
+        return UnknownNameError(f"{key}: no such key; it is {above}.schedule.{DECAYS[name]} now")
     if not siblings:
         return UnknownNameError(f"{typed}: no such key; {above} is a value and has no keys")
     if above == "hydra.sweeper" and find_place((CONF / OPTUNA).read_bytes(), lambda text: text == name):

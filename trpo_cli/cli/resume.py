@@ -12,18 +12,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from trpo_cli.cli.command_line import OPEN
+from trpo_cli.cli.command_line import OPEN, OPEN_SCHEDULES
 from trpo_cli.config.composed import Node
+from trpo_cli.config.scheduling import find_moving
 from trpo_cli.config.settings import MAY_CHANGE, flatten
 from trpo_cli.errors import ConfigError, RunDirectoryError, did_you_mean
 from trpo_cli.run.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, read_config, suggest_run
-from trpo_cli.schedules import Falling
 from trpo_cli.shell import shell_argument, short_path, start_directory
 
 AUTO = "auto"
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     config: Node
     continues: bool
     changes: list[str] = []  # noqa: RUF012  descriptions of the keys that change
-    rescheduled: list[str] = []  # noqa: RUF012  keys of decays whose end has moved
+    rescheduled: list[str] = []  # noqa: RUF012  keys of schedules whose end has moved
     planned: int = 0  # the previous total_steps
 
 
@@ -181,7 +181,7 @@ def _plan_resume(directory: Path, given: Node, overrides: Sequence[str] | None) 
     found = find_differences(saved, wanted := with_logger(wanted, given))
     if wrong := [text for key, text in _drop_consequences(found).items() if not key.startswith(MAY_CHANGE)]:
         raise _describe_contradiction(directory, wrong)
-    rescheduled = find_schedules(wanted) if "total_steps" in found else []
+    rescheduled = find_moving(wanted) if "total_steps" in found else []
     changes = [
         text for key, text in found.items() if key.partition(".")[0] != "logger"
     ]  # changes of the option are listed already
@@ -225,8 +225,8 @@ def override_saved(saved: Node, overrides: Sequence[str]) -> Node:
 
 def _refuse_unknown(saved: Node, key: str) -> None:
     """Raise `ConfigError` for a key that the saved run does not have, suggesting the nearest one."""
-    if key.startswith(
-        (*MAY_CHANGE, f"{OPEN}.")
+    if key.startswith((*MAY_CHANGE, f"{OPEN}.")) or OPEN_SCHEDULES.match(
+        key
     ):  # earlier versions may not have saved it, or it is an argument of the environment
         return
     node: Any = saved
@@ -275,11 +275,3 @@ def _drop_consequences(found: Mapping[str, str]) -> dict[str, str]:
         f"{prefix}{option}{separator}" for option in options for prefix, separator in ((CHOICE, "/"), ("", "."))
     )
     return {key: text for key, text in found.items() if not key.startswith(below)}
-
-
-def find_schedules(node: Any, key: str = "") -> list[str]:
-    """List the keys of all values that decay to 0 at `total_steps`."""
-    if isinstance(node, Mapping):
-        inner = (find_schedules(value, f"{key}.{name}" if key else str(name)) for name, value in node.items())
-        return [name for found in inner for name in found]
-    return [key] if key.endswith("decay") and node in get_args(Falling) else []

@@ -1,4 +1,4 @@
-"""Parts that have moved. Saved runs and configurations of users may still name their former modules."""
+"""What has another name now. Saved runs and configurations of users may still use the former one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ MOVED = {
     "trpo_cli.policies": "trpo_cli.models.policies",
     "trpo_cli.trackers": "trpo_cli.run.trackers",
 }
+DECAYS = {"delta_decay": "delta", "learning_rate_decay": "learning_rate"}
+"""Former key of a part -> the key whose `schedule` it was."""
+FORMER = {"none": "constant"}
+"""Former name of a schedule's shape -> its name."""
 
 
 def update_target(target: str) -> str:
@@ -19,11 +23,15 @@ def update_target(target: str) -> str:
     return target
 
 
-def update_targets(node: Any) -> Any:
-    """Return a configuration, or a part of one, with the current name of every `_target_`."""
-    if isinstance(node, dict):
-        return {
-            key: update_target(value) if key == "_target_" and isinstance(value, str) else update_targets(value)
-            for key, value in node.items()
-        }
-    return [update_targets(value) for value in node] if isinstance(node, list) else node
+def update(node: Any) -> Any:
+    """Return a configuration, or a part of one, with the current name of everything in it."""
+    if isinstance(node, list):
+        return [update(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    updated = {key: update(value) for key, value in node.items() if key not in DECAYS}
+    if isinstance(target := updated.get("_target_"), str):
+        updated["_target_"] = update_target(target)
+        if decays := {DECAYS[key]: FORMER.get(shape, shape) for key, shape in node.items() if key in DECAYS}:
+            updated["schedule"] = decays
+    return updated

@@ -17,7 +17,6 @@ from trpo_cli.models.linearisation import Linearisation, linearise, share_memory
 from trpo_cli.models.networks import MLP, Activation, orthogonal
 from trpo_cli.models.policies import FeaturePolicy, Policy
 from trpo_cli.ranges import Count, NonNegative, Positive
-from trpo_cli.schedules import Decay, decay_value
 
 EPSILON = 1e-6  # keeps equal returns from dividing by zero
 RATE = 0.05  # the weight of the newest batch in the moving averages
@@ -40,8 +39,8 @@ class Critic(nn.Module, ABC):
 class Fitted(Protocol):
     """A critic that is fitted by itself, once an iteration, after the advantages have been taken."""
 
-    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
-        """Move V(s) at observations (B, O) towards `return_` (B,); `progress` in [0, 1] is how far training has come.
+    def fit(self, observation: Tensor, return_: Tensor) -> None:
+        """Move V(s) at observations (B, O) towards `return_` (B,).
 
         A fit that would leave a parameter that is not finite changes nothing.
         """
@@ -70,7 +69,7 @@ class LinearCritic(Critic):
     def forward(self, observation: Tensor) -> Tensor:
         return (self._features(observation) @ self.weights).to(self.vectors(observation).dtype)
 
-    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
+    def fit(self, observation: Tensor, return_: Tensor) -> None:
         x = self._features(observation)
         gram = x.T @ x + self.ridge * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         weights, failed = torch.linalg.solve_ex(gram, x.T @ return_.double())
@@ -99,7 +98,6 @@ class MLPCritic(Critic):
         hidden_sizes: list[Count],
         activation: Activation,
         learning_rate: Positive,
-        learning_rate_decay: Decay,
         epochs: Count,
         minibatch_size: Count,
     ) -> None:
@@ -111,7 +109,7 @@ class MLPCritic(Critic):
         self.register_buffer("std", torch.ones(()))
         self.register_buffer("fits", torch.zeros(()))
         self.generator = generator
-        self.learning_rate, self.learning_rate_decay = learning_rate, learning_rate_decay
+        self.learning_rate = learning_rate
         self.epochs, self.minibatch_size = epochs, minibatch_size
         self.optimizer = Adam(size(self.network))
 
@@ -119,9 +117,8 @@ class MLPCritic(Critic):
         return self.mean + self.std * self.network(self.vectors(observation)).squeeze(-1)  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def fit(self, observation: Tensor, return_: Tensor, progress: float) -> None:
+    def fit(self, observation: Tensor, return_: Tensor) -> None:
         before = copy.deepcopy(self.state_dict())
-        learning_rate = decay_value(self.learning_rate, self.learning_rate_decay, progress)
         theta = share_memory(self.network)
         self._standardise(return_)
         network = self.network.passes(min(self.minibatch_size, len(return_)))
@@ -133,7 +130,7 @@ class MLPCritic(Critic):
             for inputs, wanted in zip(*shuffled, strict=True):
                 value = network.linearise(inputs)
                 slope = (value.output - wanted).mul_(2 / len(wanted))  # of the mean squared error
-                self.optimizer.step(theta, value.vjp(slope), learning_rate)
+                self.optimizer.step(theta, value.vjp(slope), self.learning_rate)
         if not theta.isfinite().all():
             self.load_state_dict(before)
 

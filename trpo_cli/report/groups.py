@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trpo_cli.cli.resume import find_schedules
+from trpo_cli.config.scheduling import find_moving
 from trpo_cli.config.settings import INDIFFERENT, MAY_CHANGE
 from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.report.runs import RunRecord
@@ -45,7 +45,7 @@ def mark_duplicates(records: Sequence[RunRecord], by: Sequence[str] = ()) -> lis
     """Mark all but the longest of identical runs, with the same seed, as duplicates, and return all records.
 
     Counting a run twice would overstate the certainty. Groups `by` chosen keys may contain runs with different
-    `total_steps`: unless something decays to 0 there, the shorter run is the beginning of the longer one.
+    `total_steps`: unless a schedule ends there, the shorter run is the beginning of the longer one.
     """
     alike: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
@@ -59,7 +59,7 @@ def identify(record: RunRecord, by: Sequence[str]) -> str:
     """Return a text that is equal for runs that would learn the same; groups agree in the keys in `by`."""
     options = {key: option for key, option in record.choices.items() if key != PRESET}
     settings = select_deciding_settings(record)
-    if by and not find_schedules(settings):
+    if by and not find_moving(settings):
         settings = {key: value for key, value in settings.items() if key in by or not key.startswith(MAY_CHANGE)}
     return repr((record.seed, sorted(options.items()), sorted(settings.items())))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from trpo_cli.config.moved import update_targets
+from trpo_cli.config.moved import update
 from trpo_cli.config.yaml_files import SLIPPED, decode, describe_slip, parse
 from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.shell import short_path
@@ -53,7 +53,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         or any(not isinstance(node[key], kind) for key, kind in KINDS.items() if key in node)
     ):
         raise RunDirectoryError(f"{path} is not the configuration of a run")
-    current: dict[str, Any] = update_targets(node)
+    current: dict[str, Any] = update(node)
     return current
 
 

@@ -1,0 +1,68 @@
+"""The `schedule` of a part: which of its settings move in the course of training, and how."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from trpo_cli.config.build import KEY_OF_SCHEDULES, check_value, get_hints
+from trpo_cli.config.settings import flatten
+from trpo_cli.errors import ConfigError, UnknownNameError, suggest_name
+from trpo_cli.schedules import CONSTANT, Curve, Scheduled, make_schedule
+
+
+def find_schedules(node: Mapping[str, Any], path: str, part: Any) -> list[Scheduled]:
+    """Return the schedules of the settings of `part`, and of the functions it is made of, that `node` describes.
+
+    Such a setting is an attribute of an object or a keyword of a partial function, which is read each time it is used.
+    Raises `ConfigError` for a schedule that cannot be followed, or with values out of range.
+    """
+    is_function = isinstance(part, functools.partial)
+    target: Callable[..., Any] = part.func if is_function else type(part)
+    values = part.keywords if is_function else vars(part)
+    live = [name for name in values if name not in getattr(part, "only_at_first", ())]
+    found = []
+    for name, curve in _read_curves(node, path, live, get_hints(target)).items():
+        found.append(Scheduled(f"{path}.{name}", curve, [values]))
+    for name, inner in node.items():
+        if isinstance(inner, Mapping) and "_target_" in inner:
+            found += find_schedules(inner, f"{path}.{name}", values[name])
+    return found
+
+
+def _read_curves(node: Mapping[str, Any], path: str, live: Sequence[str], hints: Mapping[str, Any]) -> dict[str, Curve]:
+    """Return the curve of each setting of a node that moves; only those that are `live` may."""
+    given = node.get(KEY_OF_SCHEDULES) or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{path}.{KEY_OF_SCHEDULES}: got {given!r}; it should be {{SETTING: SHAPE}}")
+    curves = {}
+    for name, shape in given.items():
+        key = f"{path}.{KEY_OF_SCHEDULES}.{name}"
+        numbers = [one for one in live if one in node and type(node[one]) in (int, float, type(None))]
+        if name in node and name not in numbers:
+            raise ConfigError(f"{key}: {path}.{name} follows no schedule; {', '.join(numbers) or 'nothing'} here does")
+        if name not in numbers:
+            raise UnknownNameError(f"{key}: no such key{suggest_name(str(name), numbers)}")
+        try:
+            schedule = make_schedule(node[name] or 0, shape)
+        except ValueError as error:
+            raise ConfigError(f"{key}: got {shape!r}; {error}") from error
+        if schedule is None:
+            continue
+        if node[name] is None:
+            raise ConfigError(f"{key}: {path}.{name} is null, and a schedule begins at a number")
+        for time in schedule.turns:
+            check_value(schedule.curve(time), hints.get(name, Any), f"{key}, after {100 * time:.3g} % of training")
+        curves[name] = schedule.curve
+    return curves
+
+
+def find_moving(node: Mapping[str, Any]) -> list[str]:
+    """List the keys of a configuration, nested or flat, that follow a schedule, which ends at `total_steps`."""
+    leaves = ((path.split("."), shape) for path, shape in flatten(dict(node)))
+    return [
+        ".".join((*path[:-2], path[-1]))
+        for path, shape in leaves
+        if KEY_OF_SCHEDULES in path[:-1] and shape != CONSTANT
+    ]
