@@ -53,6 +53,17 @@ CASES: dict[str, tuple[str, ...]] = {
     ),
     "noise of global generators, in turn": (*CHANCE, "sampler.vectorization=sync", "eval.every=2048"),
     "noise of global generators, worker processes": (*CHANCE, "sampler.vectorization=async"),
+    "several entries, each with an encoder, worker processes": (
+        "plugins=[probes]",
+        "env=Probe/Several-v0",
+        "env.normalize_observation=true",
+        "policy=multi_input",
+        "critic=multi_input",
+        "sampler.vectorization=async",
+        "algo.max_rejected=1000",
+        "total_steps=20_000",
+        *TRPO,
+    ),
     "CartPole-v1 trpo": ("env=CartPole-v1", "algo=trpo", "total_steps=120_000", *TRPO),
     "CartPole-v1 ppo": ("env=CartPole-v1", "algo=ppo", "total_steps=60_000", *TRPO),
     "FrozenLake-v1 trpo": ("env=FrozenLake-v1", "total_steps=150_000", "algo.max_rejected=1000", *TRPO),  # it converges

@@ -152,6 +152,52 @@ class States(Probe):
         return float(action + 1 == self.observe())
 
 
+class Several(Probe):
+    """An observation of every kind. Reward 1 if the action is 1 exactly when two of its entries have the same sign.
+
+    The signs are drawn anew each step, and an episode has five.
+    """
+
+    observation_space = spaces.Dict(
+        {
+            "number": spaces.Box(-100.0, 100.0, (1,), np.float32),
+            "choice": spaces.Discrete(2, start=3),
+            "inner": spaces.Tuple((spaces.MultiBinary([2, 1]), spaces.MultiDiscrete([2, 3], start=[1, 0]))),
+            "image": spaces.Box(0, 255, (2, 2, 1), np.uint8),
+        }
+    )
+
+    def observe(self) -> Any:
+        self.signs = self.np_random.integers(2, size=2)
+        return {
+            "number": np.array([50.0 * (2 * self.signs[0] - 1)], dtype=np.float32),
+            "choice": 3 + self.signs[1],
+            "inner": (self.np_random.integers(2, size=(2, 1), dtype=np.int8), np.array([1, self.time % 3])),
+            "image": self.np_random.integers(256, size=(2, 2, 1), dtype=np.uint8),
+        }
+
+    def reward(self, action: Any) -> float:
+        return float((action == 1) == (self.signs[0] == self.signs[1]))
+
+    def ends(self) -> tuple[bool, bool]:
+        return False, self.time == 5
+
+
+class Swapped(Probe):
+    """A pair whose second number is wrong from the third step on; no episode ends."""
+
+    observation_space = spaces.Tuple((spaces.Discrete(3), spaces.Discrete(2)))
+
+    def observe(self) -> Any:
+        return 0, max(0, self.time - 1)
+
+    def reward(self, action: Any) -> float:
+        return 0.0
+
+    def ends(self) -> tuple[bool, bool]:
+        return False, False
+
+
 class Faulty(Probe):
     """Well for `after` steps, then `fault`: a bad reward or observation, or an exception."""
 
@@ -391,10 +437,10 @@ class Wandering(Probe):
         return 0.0
 
 
-class Graph(Probe):
-    """Observations of a kind that is not supported."""
+class Mission(Probe):
+    """Observations with an entry of a kind that is not supported."""
 
-    observation_space = spaces.Dict({"a": spaces.Discrete(2)})
+    observation_space = spaces.Dict({"a": spaces.Discrete(2), "inner": spaces.Dict({"mission": spaces.Text(5)})})
 
 
 class Words(Probe):

@@ -1,4 +1,4 @@
-"""The real commands, briefly: every algorithm on every kind of action, the run directory, and what mistakes answer."""
+"""The real commands, briefly: every algorithm on every kind of task, the run directory, and what mistakes answer."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ ENVIRONMENTS = {
     "discrete": ("env=CartPole-v1",),
     "multi-discrete": (*PROBE, "env.id=Probe/Multi-v0"),
     "multi-binary": (*PROBE, "env.id=Probe/Binary-v0"),
+    "several entries": (*PROBE, "env.id=Probe/Several-v0", "policy=multi_input"),
 }
 FILES = {"config.yaml", "metrics.csv", "tensorboard", "checkpoints", "train.log", "summary.json", "headline.txt"}
 ANATOMY = (TESTS.parent / "runs" / "README.md").read_text(encoding="utf-8")
@@ -53,11 +54,11 @@ EXACT = ("cpi", "monotone_pi")  # for finite processes alone
 SAMPLED = [algo for algo in find_options(CONF / "algo") if algo not in EXACT]
 
 
-@pytest.mark.parametrize(("actions", "algo"), thinned(5, list(ENVIRONMENTS), SAMPLED))
-def test_every_algorithm_on_every_kind_of_action(
-    trpo_train: Command, trpo_eval: Command, tmp_path: Path, algo: str, actions: str
+@pytest.mark.parametrize(("kind", "algo"), thinned(7, list(ENVIRONMENTS), SAMPLED))
+def test_every_algorithm_on_every_kind_of_task(
+    trpo_train: Command, trpo_eval: Command, tmp_path: Path, algo: str, kind: str
 ) -> None:
-    task = ENVIRONMENTS[actions]
+    task = ENVIRONMENTS[kind]
     done = trpo_train(*small(f"algo={algo}", *task), *SHORT[3:], "total_steps=256", "hydra.run.dir=run")
     assert done.status == 0, done.err
     assert "tensorboard --logdir run" in done.out
@@ -208,7 +209,7 @@ def test_trust_region_diagnostics_are_true(trpo_train: Command, tmp_path: Path) 
 MISTAKES = {
     ("algo=trop",): "algo: no option 'trop'; did you mean 'trpo'?",
     ("env=Hoper-v4",): "env: no option 'Hoper-v4'; did you mean 'Hopper-v4'?",
-    ("critic=quadratic",): "critic: no option 'quadratic'; there are: linear, mlp, shared, zero",
+    ("critic=quadratic",): "critic: no option 'quadratic'; there are: linear, mlp, multi_input, shared, zero",
     ("algoo=trpo",): "algoo: no such key; did you mean 'algo'?",
     ("sede=1",): "sede: no such key; did you mean 'seed'?",
     ("algo.detla=0.01",): "algo.detla: no such key; did you mean 'algo.delta'?",
@@ -264,7 +265,7 @@ MISTAKES = {
     ("plugins=mine", "env=Mine-v0"): "plugins: got 'mine'; it should be a valid list, [mine]",
     ("seed=0-4",): "seed: got '0-4'; it should be a valid integer; with -m, range(0,5) runs each of these",
     ("seed=1..3",): "with -m, range(1,4) runs each of these",
-    (*PROBE, "env.id=Probe/Graph-v0"): "are Dict('a': Discrete(2)); supported are Box",
+    (*PROBE, "env.id=Probe/Mission-v0"): "entry 'inner.mission' of the observations is Text(...)",
     (
         *PROBE,
         "env.id=Probe/Words-v0",

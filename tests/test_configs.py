@@ -310,6 +310,7 @@ REWARDS = ("normalize_reward", "reward_clip")
 CHANGES: dict[str, Any] = {  # where "something else" is not simply another number
     "activation": "relu",
     "hidden_sizes": [8],
+    "encoder_sizes": [8],
     "id": "Pendulum-v1",
     "kwargs": {"forward_reward_weight": 3.0},
     "max_episode_steps": 5,
@@ -343,11 +344,11 @@ NOT_HERE = {  # what is tested elsewhere: it shows only when something fails, or
 }
 BASES = (
     ("env=Hopper-v4", "algo=trpo", "env.normalize_reward=true", "algo.delta=2"),  # where the line search has to shrink
-    ("env=Hopper-v4", "algo=npg_fixed", "critic=linear"),
+    ("env=Hopper-v4", "algo=npg_fixed", "critic=linear", "policy=multi_input"),
     ("env=Hopper-v4", "algo=ppo", "algo.schedule.learning_rate=constant", "algo.learning_rate=0.03", "algo.epochs=2"),
     ("env=Hopper-v4", "algo=vpg_adam", "critic=shared", "algo.epochs=2"),
     ("env=Hopper-v4", "algo=trpo", "algo/advantage=n_step", "critic=zero", "algo.delta=2"),
-    ("env=Hopper-v4", "algo=trpo_vine", "critic=mlp", "env.normalize_reward=true", "algo.delta=2"),
+    ("env=Hopper-v4", "algo=trpo_vine", "critic=multi_input", "env.normalize_reward=true", "algo.delta=2"),
     ("env=Hopper-v4", "algo=ppo_penalty", "algo.learning_rate=0.01", "algo.schedule.learning_rate=constant"),
     ("env=Hopper-v4", "algo=rwr", "algo.schedule.learning_rate=constant"),
     ("env=Hopper-v4", "algo=cem", "policy=linear"),

@@ -16,6 +16,8 @@ import pytest
 from conftest import Command
 
 from trpo_cli.config.groups import CONF
+from trpo_cli.config.plugins import EXTRAS, import_plugins
+from trpo_cli.errors import ConfigError
 from trpo_cli.run.layout import read_config
 
 SHORT = ("total_steps=64", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0")
@@ -163,6 +165,14 @@ def test_a_plugin_that_is_not_on_the_python_path(trpo_train: Command, trpo_eval:
         ("./beside_us", "neither '/' nor '.py'; write MODULE"),
     ):
         assert said in trpo_train(f"plugins=[{name}]", "env=CartPole-v1").err
+
+
+def test_a_plugin_that_is_an_extra_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRAS, "no_such_mazes", "robotics")
+    with pytest.raises(
+        ConfigError, match=r"no module 'no_such_mazes' is installed; pip install 'trpo-cli\[robotics\]'"
+    ):
+        import_plugins(["no_such_mazes"])
 
 
 BROKEN = {

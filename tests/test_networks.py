@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from conftest import NO_MEMORY, vectors
 from torch import Tensor, nn
 
+from trpo_cli.data import Entry, ObservationSpec
 from trpo_cli.models.adam import Adam
 from trpo_cli.models.distributions import Categorical, DiagonalGaussian, Distribution
+from trpo_cli.models.encoders import Encoder, MLPEncoder
+from trpo_cli.models.layers import ACTIVATIONS, FEW, Tanh
 from trpo_cli.models.linearisation import flat, linearise, outputs, share_memory
-from trpo_cli.models.networks import ACTIVATIONS, FEW, MLP, PIECE, Activation, Tanh
+from trpo_cli.models.networks import MLP, PIECE, MultiInput, make_network
+from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies.mlp import MLPPolicy
 from trpo_cli.threads import WORTH_THREADS, limit_threads, threads_for
+
+PLACES = ((0, 2), (2, 4), (6, 1))  # where the entries of an observation begin, and their sizes
+SEVERAL = ObservationSpec(
+    (7,), np.dtype(np.float64), entries=tuple(Entry(f"{i}", (n,), i, np.dtype(np.float64)) for i, n in PLACES)
+)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -38,6 +48,62 @@ def test_written_out_passes_are_those_of_automatic_differentiation(
         torch.testing.assert_close(ours.jvp(v), theirs.jvp(v))
         torch.testing.assert_close(ours.vjp(u), theirs.vjp(u))
     torch.testing.assert_close(mlp.infer(x), mlp(x).detach())
+
+
+class Squares(Encoder):
+    """An encoder that leaves its passes to automatic differentiation."""
+
+    size = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, self.size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).square()  # type: ignore[no-any-return]
+
+
+def several(hidden: list[int]) -> MultiInput:
+    """A network with an encoder for each of three entries, of 2, 4 and 1 numbers."""
+    torch.manual_seed(0)
+    encoders = [MLPEncoder(2, [5, 3], "tanh"), Squares(), MLPEncoder(1, [3], "relu")]
+    return MultiInput(encoders, [entry.place for entry in SEVERAL.entries], hidden, 2, "tanh", 1.0)
+
+
+@pytest.mark.parametrize("hidden", [[], [5, 4]])
+@pytest.mark.parametrize("rows", [7, FEW, PIECE + 2])
+def test_products_go_through_the_encoders_of_entries(hidden: list[int], rows: int) -> None:
+    network, x = several(hidden).double(), drawn(rows, SEVERAL.size)
+    ours, theirs = network.linearise(x), linearise(network, x)
+    u, v = drawn(rows, 2, seed=1), drawn(len(flat(network)), seed=2)
+    for _ in range(2):
+        torch.testing.assert_close(ours.output, theirs.output)
+        torch.testing.assert_close(ours.jvp(v), theirs.jvp(v))
+        torch.testing.assert_close(ours.vjp(u), theirs.vjp(u))
+    torch.testing.assert_close(network.infer(x), network(x).detach())
+    thetas = flat(network) + 0.1 * drawn(7, len(flat(network)))
+    each = [outputs(network, theta, row[None])[0] for theta, row in zip(thetas, x[:7], strict=True)]
+    torch.testing.assert_close(network.infer_each(thetas, x[:7]), torch.stack(each))
+
+
+def test_an_encoder_reads_its_own_entry_alone() -> None:
+    network, x = several([]), drawn(1, SEVERAL.size).float()
+    for entry, encoder in zip(SEVERAL.entries, network.encoders, strict=True):
+        moved = x.clone()
+        moved[:, entry.place] += 1
+        change = (network.features(moved) - network.features(x)).split([one.size for one in network.encoders], dim=1)
+        assert [bool(part.any()) for part in change] == [one is encoder for one in network.encoders]
+
+
+def test_without_layers_of_encoders_it_is_the_mlp() -> None:
+    networks = []
+    for sizes in ([], None):
+        torch.manual_seed(0)
+        networks.append(
+            make_network(SEVERAL, 2, hidden_sizes=[4], encoder_sizes=sizes, activation="tanh", output_gain=1.0)
+        )
+    assert all(type(network) is MLP for network in networks)
+    assert torch.equal(flat(networks[0]), flat(networks[1]))
 
 
 @pytest.mark.parametrize("distribution", [DiagonalGaussian(2), Categorical([3, 2])])

@@ -54,6 +54,14 @@ def test_ppo_with_a_shared_trunk() -> None:
     torch.testing.assert_close(value, torch.ones_like(value), atol=0.25, rtol=0)
 
 
+@pytest.mark.parametrize(("algo", "iterations"), [("trpo", 5), ("ppo", 6)])
+def test_finds_what_two_entries_say_together(algo: str, iterations: int) -> None:
+    """Each of them alone says nothing: half of five rewards."""
+    faster = ("algo.learning_rate=1e-3",) if algo == "ppo" else ()
+    encoded = ("policy=multi_input", "critic=multi_input", "sampler.steps_per_iteration=512", "algo.gamma=0.5")
+    assert best_return(trained("Several", iterations, f"algo={algo}", *encoded, *faster)) > 4.5
+
+
 VALUES = {
     "Constant": {0.5: 1.0},
     "Observation": {-1.0: -1.0, 1.0: 1.0},

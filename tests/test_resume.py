@@ -58,6 +58,18 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert_same_run(whole, parts)
 
 
+def test_a_run_on_several_entries_goes_on_bit_for_bit(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = ("plugins=[probes]", "env=Probe/Several-v0", "policy=multi_input", "critic=multi_input", *SMALL[1:])
+    several = (*several, "env.normalize_observation=true")
+    several = (*several, "sampler.vectorization=sync")
+    assert trpo_train(*several, "hydra.run.dir=whole").status == 0
+    assert interrupted(trpo_train, monkeypatch, *several, "hydra.run.dir=parts").status == 143
+    assert trpo_train("resume=parts", "plugins=[probes]").status == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
 def test_auto_begins_and_continues_one_directory(
     trpo_train: Command, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

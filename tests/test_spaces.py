@@ -98,24 +98,35 @@ def test_a_run_warns_of_it_once_and_what_it_says_helps(trpo_train: Command, tmp_
 
 
 def test_observations_keep_their_shape_or_are_one_hot() -> None:
-    pixels, encode = observation_encoder(spaces.Box(0, 255, (2, 3), np.uint8), "Some-v0")
+    pixels, encode = observation_encoder(spaces.Box(0, 255, (2, 3), np.uint8))
     assert (pixels.shape, pixels.dtype, pixels.stored, pixels.size) == ((2, 3), np.uint8, np.uint8, 6)
     batch = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     assert encode(batch).dtype == np.uint8
     np.testing.assert_array_equal(encode(batch), batch)
-    numbers, encode = observation_encoder(spaces.Box(-1, 1, (3,), np.float32), "Some-v0")
+    numbers, encode = observation_encoder(spaces.Box(-1, 1, (3,), np.float32))
     assert (numbers.shape, numbers.dtype, numbers.stored) == ((3,), np.float64, np.float32)
     assert encode(np.zeros((2, 3), dtype=np.float32)).dtype == np.float64
-    assert observation_encoder(spaces.Box(-1, 1, (), np.float32), "Some-v0")[0].shape == (1,)
-    states, encode = observation_encoder(spaces.Discrete(3, start=1), "Some-v0")
+    assert observation_encoder(spaces.Box(-1, 1, (), np.float32))[0].shape == (1,)
+    states, encode = observation_encoder(spaces.Discrete(3, start=1))
     assert (states.shape, states.num_states) == ((3,), 3)
     np.testing.assert_array_equal(encode(np.array([1, 3])), np.array([[1, 0, 0], [0, 0, 1]]))
 
 
-@pytest.mark.parametrize("space", [spaces.Dict({"a": spaces.Discrete(2)}), spaces.Tuple([spaces.Discrete(2)])])
-def test_other_observations_are_refused_with_what_is_supported(space: spaces.Space[Any]) -> None:
-    with pytest.raises(ConfigError, match=r"Some-v0 are .*supported are Box .* and Discrete"):
-        observation_encoder(space, "Some-v0")
+@pytest.mark.parametrize(
+    ("space", "what"),
+    [
+        (spaces.Text(5), r"the observations are Text\("),
+        (spaces.Graph(spaces.Box(-1, 1, (1,)), None), r"the observations are Graph\("),
+        (spaces.Box(-1, 1, (0,)), r"the observations are Box\(\[\], \[\], \(0,\)"),
+        (spaces.Tuple([]), r"the observations are Tuple\("),
+        (spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Tuple([spaces.Text(5)])}), r"entry 'b\.0' of .* is Text\("),
+        (spaces.Dict({"a": spaces.Sequence(spaces.Discrete(2))}), r"entry 'a' of the observations is Sequence\("),
+        (spaces.Tuple([spaces.Discrete(2), spaces.OneOf([spaces.Discrete(2)])]), r"entry '1' of .* is OneOf\("),
+    ],
+)
+def test_other_observations_are_refused_with_what_is_supported(space: spaces.Space[Any], what: str) -> None:
+    with pytest.raises(ConfigError, match=rf"env\.id: {what}.*; supported are Box .*\n.*see env\.wrappers"):
+        observation_encoder(space)
 
 
 @pytest.mark.parametrize("space", [spaces.Text(3), spaces.Box(0, 9, (2,), np.int64)], ids=str)

@@ -23,15 +23,47 @@ Advantage = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
+class Entry:
+    """One of the things that an observation shows, and where it lies in the flat observation."""
+
+    name: str  # such as `desired_goal`, or `hand.0` for the first of a tuple within; empty for a whole observation
+    shape: tuple[int, ...]
+    start: int
+    dtype: np.dtype[Any]  # of the environment's array
+    is_numeric: bool = True  # False: zeros and ones that stand for choices, which are never scaled
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+    @property
+    def place(self) -> slice:
+        """Its stretch of the flat observation."""
+        return slice(self.start, self.start + self.size)
+
+    @property
+    def is_image(self) -> bool:
+        return self.dtype == np.uint8 and len(self.shape) in (2, 3)
+
+
+@dataclass(frozen=True)
 class ObservationSpec:
     """What an environment shows at each step: an array of fixed shape and dtype.
 
-    Pixels stay `uint8`, as they are stored; everything else is computed with as floating-point numbers.
+    Pixels stay `uint8`, as they are stored; everything else is computed with as floating-point numbers. Of several
+    things that an environment shows, the array is a vector, in which each of the `entries` has its stretch.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]  # of the environment's arrays
     num_states: int | None = None  # of a finite set, whose states are one-hot vectors; None for any other observation
+    entries: tuple[Entry, ...] = ()  # none for a single array or the states of a finite set
+
+    @property
+    def parts(self) -> tuple[Entry, ...]:
+        """The entries, or the whole observation as the only one."""
+        return self.entries or (Entry("", self.shape, 0, self.dtype),)
 
     @property
     def size(self) -> int:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trpo_cli.run.directory import Run
 
 log = logging.getLogger("trpo_cli")
+FLAT_IMAGES = "observations hold images, which policy and critic read as flat numbers from 0 to 255"
 
 
 def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
@@ -29,6 +30,10 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
     log.info("training on %s, writing to %s", parts.task.id, run.directory)
     if parts.sampler.random:
         log.info("%s environments, %s", parts.environments.num_envs, parts.environments.how)
+    spec = parts.environments.spec
+    if len(spec.entries) > 1:
+        sizes = ", ".join(f"{entry.name} {entry.size}" for entry in spec.entries)
+        log.info("the entries of observations are joined to %s numbers: %s", spec.size, sizes)
     if plan.continues:
         log.info("resuming after %s steps", f"{progress.env_steps:,}")
     for warning in run.warnings:
@@ -41,6 +46,8 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
         )
     if parts.environments.scale_warning and not plan.continues:
         log.warning(parts.environments.scale_warning)
+    if any(part.is_image for part in spec.parts) and not plan.continues:
+        log.warning(FLAT_IMAGES)
     if parts.obstacle:
         log.warning(INEXACT, parts.obstacle)
 

@@ -21,6 +21,8 @@ from trpo_cli.errors import ConfigError
 ENTRY_POINTS = "trpo_cli.plugins"
 LIBRARIES = (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), str(Path(__file__).parent.parent))
 """Directories with code that is not the user's."""
+EXTRAS = {"gymnasium_robotics": "robotics"}
+"""Our extras that install a module with environments, by its name."""
 
 
 def find_announced() -> list[str]:
@@ -59,6 +61,8 @@ def import_plugins(plugins: Sequence[str]) -> None:
 
 def _explain_missing(top: str) -> str:
     """Explain a module that is not on the Python path."""
+    if top in EXTRAS:
+        return f"no module '{top}' is installed; pip install 'trpo-cli[{EXTRAS[top]}]' installs it"
     near = next((path for pattern in (top, f"*/{top}") for path in _find_modules(pattern)), None)
     where = near.parent if near else "DIR"
     what = f"{near} is not on the Python path" if near else "if it is your own, name its directory"

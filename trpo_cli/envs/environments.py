@@ -49,7 +49,7 @@ class Environments:
         except Failure as failure:
             raise self._fault(failure) from failure
         self._envs: Backend = envs
-        self.spec, self._encode = observation_encoder(self._envs.single_observation_space, task.id)
+        self.spec, self._encode = observation_encoder(self._envs.single_observation_space)
         self.distribution, self._decode = action_decoder(self._envs.single_action_space, task.id)
         self.scale_warning = warn_of_scale(self._envs.single_action_space, task.id)
         try:

@@ -20,9 +20,10 @@ from trpo_cli.envs.backend import Backend
 from trpo_cli.envs.closing import close_safely
 from trpo_cli.envs.failure import INTERRUPTS, Failure, describe_error
 from trpo_cli.envs.in_turn import InTurn
+from trpo_cli.envs.joining import join
 from trpo_cli.envs.mujoco.batch import MujocoBatch, batch_obstacle
 from trpo_cli.envs.registered import is_registered, registered_ids, versions
-from trpo_cli.envs.spaces import action_decoder, observation_encoder
+from trpo_cli.envs.spaces import action_decoder
 from trpo_cli.envs.watched import Watched
 from trpo_cli.envs.workers import Spaces, Workers
 from trpo_cli.errors import ConfigError, counted, did_you_mean
@@ -93,8 +94,7 @@ class Task:
     def _plan(self, num_envs: int, parallelism: Parallelism) -> tuple[str, Maker]:
         """Make one environment to find out how all should run. Raises as `make` does."""
         with self.probe() as env:
-            spaces: Any = getattr(env, "observation_space", None), getattr(env, "action_space", None)
-            observation_encoder(spaces[0], self.id)  # raises for a space that no policy can read
+            spaces: Any = join(getattr(env, "observation_space", None)), getattr(env, "action_space", None)
             action_decoder(spaces[1], self.id)
             vectorization, reason = self._choose(env, num_envs, parallelism)
         if vectorization == "native":
@@ -156,7 +156,7 @@ class Task:
     def _make_alike(self, spaces: Spaces, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
         """Make one environment. Raises `ConfigError` if its spaces differ: one policy acts in all environments."""
         env = self.make_one(spec)
-        for space, other in zip(spaces, (env.observation_space, env.action_space), strict=True):
+        for space, other in zip(spaces, (join(env.observation_space), env.action_space), strict=True):
             if space != other:
                 self.close_safely(env.close)
                 raise ConfigError(f"env.id: {self.id} has other spaces each time it is made: {space}, then {other}")

@@ -44,10 +44,17 @@ class RunningMoments:
 
 
 class ObservationNormalizer:
-    """(o - mean) / std of all observations before this rollout, clipped to +-`clip`; the identity if not `enabled`."""
+    """(o - mean) / std of all observations before this rollout, clipped to +-`clip`; the identity if not `enabled`.
+
+    Entries that are choices stay zeros and ones: those where `kept` (O) is true; None if there are none.
+    """
 
     def __init__(self, spec: ObservationSpec, enabled: bool, clip: float) -> None:
         self.moments = RunningMoments(spec.shape)
+        kept = np.zeros(spec.size, dtype=bool)
+        for entry in spec.entries:
+            kept[entry.place] = not entry.is_numeric
+        self.kept = kept.reshape(spec.shape) if kept.any() else None
         self.enabled, self.clip = enabled, clip
         self.dtype = np.dtype(np.float32) if enabled else spec.stored  # of what policies see
         self._scale = self._inverse_deviation()
@@ -58,6 +65,8 @@ class ObservationNormalizer:
         if self.enabled:
             scaled = (observation - self.moments.mean) * self._scale
             np.maximum(np.minimum(scaled, self.clip, out=scaled), -self.clip, out=out)
+            if self.kept is not None:
+                np.copyto(out, observation, where=self.kept)
         else:
             out[...] = observation
         return out

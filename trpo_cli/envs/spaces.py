@@ -10,6 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from trpo_cli.data import ObservationSpec
+from trpo_cli.envs.joining import join
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.distributions import Categorical, DiagonalGaussian, Distribution
 
@@ -18,26 +19,20 @@ FAR = 5.0  # the factor by which bounds of actions may differ from 1 without a w
 Decoder = Callable[[NDArray[Any]], NDArray[Any]]
 
 
-def observation_encoder(space: spaces.Space[Any], env_id: str) -> tuple[ObservationSpec, Encoder]:
+def observation_encoder(space: spaces.Space[Any]) -> tuple[ObservationSpec, Encoder]:
     """Return what policies read from this space, and the function (N, ...) -> (N, O) that encodes it.
 
     A Box keeps its shape, and its dtype if that is `uint8`; other numbers become float64. A Discrete state becomes a
-    one-hot vector. Raises `ConfigError` for any other space.
+    one-hot vector. Observations of other spaces are joined before. Raises `ConfigError` if they cannot be.
     """
-    match space:
-        case spaces.Box() if 0 not in space.shape:
-            dtype = np.dtype(np.uint8 if space.dtype == np.uint8 else np.float64)
-            spec = ObservationSpec(space.shape or (1,), dtype)
+    match join(space):
+        case spaces.Box() as box:
+            dtype = np.dtype(np.uint8 if box.dtype == np.uint8 else np.float64)
+            spec = ObservationSpec(box.shape or (1,), dtype, entries=getattr(box, "entries", ()))
             return spec, lambda batch: batch.reshape(-1, *spec.shape).astype(dtype, copy=False)
-        case spaces.Discrete():
-            one_hot, start = np.eye(int(space.n)), int(space.start)
-            return ObservationSpec((int(space.n),), one_hot.dtype, int(space.n)), lambda batch: one_hot[batch - start]
-        case _:
-            raise ConfigError(
-                f"env.id: the observations of {env_id} are {_name(space)}; supported are Box (of one number or more) "
-                "and Discrete (one-hot).\n"
-                "A gymnasium.wrappers.FlattenObservation around the environment may help."
-            )
+        case spaces.Discrete() as states:
+            one_hot, start = np.eye(int(states.n)), int(states.start)
+            return ObservationSpec((int(states.n),), one_hot.dtype, int(states.n)), lambda batch: one_hot[batch - start]
 
 
 def action_decoder(space: spaces.Space[Any], env_id: str) -> tuple[Distribution, Decoder]:

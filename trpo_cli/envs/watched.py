@@ -9,6 +9,7 @@ from gymnasium.envs.mujoco import MujocoEnv
 
 from trpo_cli.envs.contract import Contract
 from trpo_cli.envs.failure import as_failure
+from trpo_cli.envs.joining import join
 from trpo_cli.envs.mujoco.stability import WARNINGS, instability
 from trpo_cli.envs.snapshot import seed_spaces
 
@@ -16,13 +17,18 @@ from trpo_cli.envs.snapshot import seed_spaces
 class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Environment number `index` of several. `reset`, `step` and `close` raise nothing but `Failure`.
 
-    What they return matches the declared spaces. Infos, which nothing reads, are dropped.
+    What they return matches the declared spaces, and composite observations are joined. Infos, which nothing reads, are
+    dropped.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], index: int) -> None:
         super().__init__(env)
-        self.index, self.contract = index, Contract(env.observation_space, index)
+        self.index, self.contract = index, Contract(join(env.observation_space), index)
         self.simulator: Any = env.unwrapped if isinstance(env.unwrapped, MujocoEnv) else None
+
+    @property  # type: ignore[misc]
+    def observation_space(self) -> Any:  # type: ignore[override]
+        return self.contract.space
 
     def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         try:

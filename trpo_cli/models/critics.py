@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from trpo_cli.data import ObservationSpec
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.adam import Adam
+from trpo_cli.models.layers import orthogonal
 from trpo_cli.models.linearisation import Linearisation, linearise, share_memory, size
-from trpo_cli.models.networks import MLP, Activation, orthogonal
+from trpo_cli.models.networks import make_network
+from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies import FeaturePolicy, Policy
 from trpo_cli.ranges import Count, NonNegative, Positive
 
@@ -100,10 +102,18 @@ class MLPCritic(Critic):
         learning_rate: Positive,
         epochs: Count,
         minibatch_size: Count,
+        encoder_sizes: list[Count] | None = None,
     ) -> None:
         super().__init__()
         self.vectors = observation.vectors
-        self.network = MLP(observation.size, hidden_sizes, 1, activation, 1.0)
+        self.network = make_network(
+            observation,
+            1,
+            hidden_sizes=hidden_sizes,
+            encoder_sizes=encoder_sizes,
+            activation=activation,
+            output_gain=1.0,
+        )
         share_memory(self.network)  # as after a fit: a resumed run then rounds as one that was never interrupted
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))

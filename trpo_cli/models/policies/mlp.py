@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from trpo_cli.data import ObservationSpec
 from trpo_cli.models.distributions import DiagonalGaussian, Distribution
 from trpo_cli.models.linearisation import Linearisation
-from trpo_cli.models.networks import MLP, Activation
+from trpo_cli.models.networks import make_network
+from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies import Actor, Array, FeaturePolicy
 from trpo_cli.ranges import Count, Finite, Positive
 
@@ -17,7 +18,7 @@ class MLPPolicy(FeaturePolicy):
     """Observation (B, O) -> distribution parameters (B, P).
 
     For a Gaussian the network computes the mean, and the log standard deviation is a free vector; for categoricals it
-    computes the logits.
+    computes the logits. With `encoder_sizes` each entry of the observation goes through layers of its own first.
     """
 
     def __init__(
@@ -29,13 +30,21 @@ class MLPPolicy(FeaturePolicy):
         activation: Activation,
         output_gain: Positive,
         initial_log_std: Finite,
+        encoder_sizes: list[Count] | None = None,
     ) -> None:
         super().__init__()
         self.distribution = distribution
         size = distribution.network_size
         self.vectors, self.is_vector = observation.vectors, observation.is_vector
-        self.network = MLP(observation.size, hidden_sizes, size, activation, output_gain)
-        self.feature_size = self.network.trunk_size
+        self.network = make_network(
+            observation,
+            size,
+            hidden_sizes=hidden_sizes,
+            encoder_sizes=encoder_sizes,
+            activation=activation,
+            output_gain=output_gain,
+        )
+        self.feature_size = self.network.feature_size
         self.log_std: nn.Parameter | None = None
         if isinstance(distribution, DiagonalGaussian):
             self.log_std = nn.Parameter(torch.full((size,), float(initial_log_std)))
@@ -44,7 +53,7 @@ class MLPPolicy(FeaturePolicy):
         return self._with_log_std(self.network(self.vectors(observation)))
 
     def features(self, observation: Tensor) -> Tensor:
-        return self.network.trunk(self.vectors(observation))  # type: ignore[no-any-return]
+        return self.network.features(self.vectors(observation))
 
     @torch.no_grad()
     def infer(self, observation: Tensor) -> Tensor:

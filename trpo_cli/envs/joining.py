@@ -1,0 +1,172 @@
+"""Composite observations, joined: one vector, in which each entry has a stretch of its own.
+
+From here on nothing else has to know that there were several. A Box entry lies in the vector as its numbers, a Discrete
+one one-hot, a MultiDiscrete one as one-hot stretches side by side, and a MultiBinary one as zeros and ones. Entries
+follow each other in the order of the space, as in `gymnasium.spaces.flatten`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from trpo_cli.data import Entry
+from trpo_cli.envs.leaf import Leaf, misfit
+from trpo_cli.errors import ConfigError
+
+Vector = NDArray[Any]
+Fill = Callable[[Any, Vector], None]
+"""Checks an entry, and writes it into its stretch of a vector of zeros."""
+
+
+class Joined(spaces.Box):
+    """The vectors that observations of the composite space `source` become. They have no bounds.
+
+    They are `uint8` if all numbers are, as those of images, and float64 otherwise.
+    """
+
+    def __init__(self, source: spaces.Space[Any], entries: tuple[Entry, ...]) -> None:
+        self.source, self.entries = source, entries
+        numeric = {entry.dtype for entry in entries if entry.is_numeric}
+        low, high, dtype = (0, 255, np.uint8) if numeric == {np.dtype(np.uint8)} else (-np.inf, np.inf, np.float64)
+        super().__init__(low, high, (sum(entry.size for entry in entries),), dtype)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Joined) and self.source == other.source
+
+    def __repr__(self) -> str:
+        return repr(self.source)
+
+
+class Joining:
+    """Joins what environment number `index` returns, after checking it. Raises `ContractViolation` as `Leaf` does."""
+
+    def __init__(self, space: Joined, index: int) -> None:
+        self._shape, self._dtype, self._index = space.shape, space.dtype, index
+        self._entries = iter(space.entries)
+        self._fill = self._filler(space.source, "")
+
+    def __call__(self, given: Any) -> Vector:
+        vector: Vector = np.zeros(self._shape, self._dtype)
+        self._fill(given, vector)
+        return vector
+
+    def _filler(self, space: spaces.Space[Any], name: str) -> Fill:
+        match space:
+            case spaces.Dict():
+                return self._fill_dict(space, name)
+            case spaces.Tuple():
+                return self._fill_tuple(space, name)
+        check, place = Leaf(space, self._index, name).check, next(self._entries).place
+
+        def fill_discrete(given: Any, vector: Vector) -> None:
+            vector[origin + check(given)] = 1
+
+        def fill_choices(given: Any, vector: Vector) -> None:
+            vector[origins + check(given).reshape(-1)] = 1
+
+        def fill_numbers(given: Any, vector: Vector) -> None:
+            vector[place] = check(given).reshape(-1)
+
+        match space:
+            case spaces.Discrete():
+                origin = place.start - int(space.start)
+                return fill_discrete
+            case spaces.MultiDiscrete():
+                sizes, start = space.nvec.reshape(-1).astype(np.int64), space.start.reshape(-1).astype(np.int64)
+                origins = place.start + np.cumsum(sizes) - sizes - start
+                return fill_choices
+        return fill_numbers
+
+    def _fill_dict(self, space: spaces.Dict, name: str) -> Fill:
+        parts = [(key, self._filler(part, _below(name, key))) for key, part in space.items()]
+
+        def fill(given: Any, vector: Vector) -> None:
+            if not isinstance(given, Mapping):
+                raise misfit(space, self._index, name, "it is not a dictionary", given)
+            if given.keys() != space.keys():
+                raise misfit(space, self._index, name, _compare_keys(given, space), list(given))
+            for key, part in parts:
+                part(given[key], vector)
+
+        return fill
+
+    def _fill_tuple(self, space: spaces.Tuple[Any], name: str) -> Fill:
+        parts = [self._filler(part, _below(name, place)) for place, part in enumerate(space)]
+
+        def fill(given: Any, vector: Vector) -> None:
+            if not _is_sequence(given) or len(given) != len(parts):
+                raise misfit(space, self._index, name, f"it is not a tuple of {len(parts)}", given)
+            for part, value in zip(parts, given, strict=True):
+                part(value, vector)
+
+        return fill
+
+
+def join(space: Any) -> spaces.Box | spaces.Discrete:
+    """Return a Box or Discrete space as it is, and for any other the `Joined` space.
+
+    Raises `ConfigError`, naming the entry, for a space whose observations are not a fixed number of numbers.
+    """
+    entries, start = [], 0
+    for name, leaf in _iterate_leaves(space):
+        match leaf:
+            case spaces.Box() if 0 not in leaf.shape:
+                entry = Entry(name, leaf.shape, start, np.dtype(leaf.dtype), is_numeric=True)
+            case spaces.Discrete():
+                entry = Entry(name, (int(leaf.n),), start, np.dtype(leaf.dtype), is_numeric=False)
+            case spaces.MultiDiscrete():
+                entry = Entry(name, (int(leaf.nvec.sum()),), start, np.dtype(leaf.dtype), is_numeric=False)
+            case spaces.MultiBinary():
+                entry = Entry(name, leaf.shape, start, np.dtype(leaf.dtype), is_numeric=False)
+            case _:
+                raise _refusal(leaf, name)
+        entries.append(entry)
+        start += entry.size
+    if not entries:
+        raise _refusal(space, "")
+    return space if isinstance(space, spaces.Box | spaces.Discrete) else Joined(space, tuple(entries))
+
+
+def _iterate_leaves(space: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    match space:
+        case spaces.Dict():
+            parts: Any = space.items()
+        case spaces.Tuple():
+            parts = enumerate(space)
+        case _:
+            yield name, space
+            return
+    for key, part in parts:
+        yield from _iterate_leaves(part, _below(name, key))
+
+
+def _below(name: str, key: Any) -> str:
+    return f"{name}.{key}" if name else str(key)
+
+
+def _is_sequence(given: Any) -> bool:
+    return isinstance(given, tuple | list) or (isinstance(given, np.ndarray) and given.ndim > 0)
+
+
+def _compare_keys(given: Mapping[Any, Any], space: spaces.Dict) -> str:
+    missing = [str(key) for key in space if key not in given]
+    unknown = [str(key) for key in given if key not in space.spaces]
+    said = (f"it has no {', '.join(missing)}" if missing else "", f"it has {', '.join(unknown)} too" if unknown else "")
+    return ", and ".join(filter(None, said))
+
+
+def _refusal(space: Any, name: str) -> ConfigError:
+    text = str(space)
+    text = text if len(text) <= 80 else f"{type(space).__name__}(...)"
+    what = f"entry '{name}' of the observations is" if name else "the observations are"
+    remedy = "leaves the entry out, or makes numbers of it" if name else "makes numbers of them"
+    return ConfigError(
+        f"env.id: {what} {text}; supported are Box (of one number or more), Discrete, MultiDiscrete, MultiBinary, "
+        "and Dict and Tuple of these.\n"
+        f"A wrapper that {remedy} may help; see env.wrappers."
+    )
