@@ -51,6 +51,14 @@ CASES: dict[str, tuple[str, ...]] = {
         "sampler.vectorization=async",
         *TRPO,
     ),
+    "Pendulum-v1 trpo, wrappers and a stack": (
+        "env=Pendulum-v1",
+        "env.wrappers=[{DelayObservation:{delay:1}},{StickyAction:{repeat_action_probability:0.2}}]",
+        "env.hide=[-1]",
+        "env.stack=3",
+        "total_steps=30_000",
+        *TRPO,
+    ),
     "noise of global generators, in turn": (*CHANCE, "sampler.vectorization=sync", "eval.every=2048"),
     "noise of global generators, worker processes": (*CHANCE, "sampler.vectorization=async"),
     "several entries, each with an encoder, worker processes": (

@@ -323,6 +323,9 @@ CHANGES: dict[str, Any] = {  # where "something else" is not simply another numb
     "shrink": 0.2,
     "max_backtracks": 0,
     "observation_clip": 0.01,
+    "wrappers": ["TimeAwareObservation"],
+    "observe": [0, 2],
+    "hide": [1],
     "reward_clip": 1e-3,
     "num_envs": 4,
     "fvp_fraction": 0.2,
@@ -341,6 +344,7 @@ NOT_HERE = {  # what is tested elsewhere: it shows only when something fails, or
     "vectorization": "test_make: results do not depend on it",
     "num_threads": "test_make: results do not depend on it",
     "step_timeout": "test_workers",
+    "rescale_action": "test_spaces: these bounds are -1 and 1",
 }
 BASES = (
     ("env=Hopper-v4", "algo=trpo", "env.normalize_reward=true", "algo.delta=2"),  # where the line search has to shrink

@@ -44,6 +44,25 @@ def test_statistics_that_a_checkpoint_lacks_are_missed(tmp_path: Path, trpo_trai
     assert "the checkpoint does not match config.yaml: KeyError: 'normalizer'" in refused.err
 
 
+def test_a_key_that_an_old_run_lacks_keeps_what_was_the_case(tmp_path: Path, trpo_train: Command) -> None:
+    shutil.copytree(OLD / "trpo", tmp_path / "run")
+    typed = ("seed=3", "policy.hidden_sizes=[4]", "critic.hidden_sizes=[4]", "sampler.num_envs=2", "checkpoint.keep=1")
+    typed = (
+        *typed,
+        "sampler.steps_per_iteration=64",
+        "algo.delta=0.04",
+        "algo.schedule.delta=linear",
+        "total_steps=320",
+    )
+    for key in ("env.stack=2", "env.rescale_action=false"):
+        refused = trpo_train("resume=run", key)
+        assert refused.status == 1
+        assert f"{key.partition('=')[0]}: saved null, given" in refused.err
+    again = trpo_train("resume=auto", "hydra.run.dir=run", "env.stack=1", *typed)
+    assert again.status == 0, again.err
+    assert "rescale_action" not in (tmp_path / "run" / "config.yaml").read_text()
+
+
 def test_an_old_run_goes_on_exactly(old: Path, trpo_train: Command) -> None:
     before = (old / "metrics.csv").read_text()
     steps = json.loads((old / "summary.json").read_text())["env_steps"]

@@ -77,6 +77,13 @@ def test_settings_that_differ_are_told_apart_and_named(trpo_tables: Command, tmp
     assert "| Hopper-v4 | trpo algo.delta=0.1 | 2 | 200 | 7 |" in results(tmp_path)
 
 
+def test_a_key_that_an_old_run_lacks_makes_no_difference(trpo_tables: Command, tmp_path: Path) -> None:
+    for seed, more in enumerate(("", ", rescale_action: auto, stack: 1, wrappers: [], hide: null, observe: null")):
+        written(tmp_path / str(seed), f"Hopper-v4{more}", "trpo", seed, ["1.0", "3.0"])
+    assert trpo_tables("0", "1", "--out", "out").status == 0
+    assert "| Hopper-v4 | trpo | 2 | 200 | 3 |" in results(tmp_path)
+
+
 def test_where_else_rows_were_sent_makes_no_difference(trpo_tables: Command, tmp_path: Path) -> None:
     for seed in range(2):
         written(tmp_path / "runs" / str(seed), "Hopper-v4", "trpo", seed, ["1.0", "3.0"])

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from comparison import rows
 from conftest import Command, composed, quiet_make, thinned
 from gymnasium import spaces
 
 from trpo_cli.config.groups import CONF, find_options
-from trpo_cli.envs.spaces import action_decoder, observation_encoder, warn_of_scale
+from trpo_cli.envs.spaces import action_decoder, describe_scale, observation_encoder
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.distributions import DiagonalGaussian
 
@@ -68,33 +69,80 @@ def test_box_actions_are_clipped_here() -> None:
 )
 def test_bounds_far_from_those_a_policy_begins_in_are_told(low: Any, high: Any, said: str | None) -> None:
     space = spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
-    told = warn_of_scale(space, "Some-v0")
+    told = describe_scale(space, "Some-v0")
     assert said is None if told is None else said and said in told
-    assert warn_of_scale(spaces.Discrete(1000), "Some-v0") is None
+    assert describe_scale(spaces.Discrete(1000), "Some-v0", "auto") is None
 
 
 @pytest.mark.parametrize("env", thinned(4, find_options(CONF / "env")))
-def test_no_task_of_ours_is_warned_of(env: str) -> None:
+def test_no_task_of_ours_is_rescaled_or_warned_of(env: str) -> None:
     if env == "gym":
         return
     made = quiet_make(composed(f"env={env}")["env"]["id"])
-    assert warn_of_scale(made.action_space, env) is None
+    assert describe_scale(made.action_space, env) is describe_scale(made.action_space, env, "auto") is None
     made.close()
 
 
-def test_a_run_warns_of_it_once_and_what_it_says_helps(trpo_train: Command, tmp_path: Path) -> None:
-    short = (
-        "plugins=[probes]",
-        "sampler.num_envs=2",
-        "sampler.steps_per_iteration=64",
-        "total_steps=64",
-        "eval.every=0",
+LARGE = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "rescale", "decoded"),
+    [
+        ([0.0], [1000.0], "auto", [[0.0], [0.0], [625.0], [1000.0]]),
+        ([0.0], [1000.0], False, [[0.0], [0.0], [0.25], [3.0]]),
+        ([-2.0], [2.0], "auto", [[-2.0], [-1.0], [0.25], [2.0]]),
+        ([-2.0], [2.0], True, [[-2.0], [-2.0], [0.5], [2.0]]),
+        ([0.0, -0.1], [1.0, 0.1], "auto", [[0.0, -0.1], [0.0, -0.1], [0.625, 0.025], [1.0, 0.1]]),
+        ([-np.inf, 0.0], [np.inf, 40.0], "auto", [[-7.0, 0.0], [-1.0, 0.0], [0.25, 25.0], [3.0, 40.0]]),
+        ([0.0, 0.0], [np.inf, 40.0], "auto", [[0.0, 0.0], [0.0, 0.0], [0.25, 25.0], [3.0, 40.0]]),
+        ([-LARGE, 7.0], [LARGE, 7.0], "auto", [[-7.0, 7.0], [-1.0, 7.0], [0.25, 7.0], [3.0, 7.0]]),
+        ([-LARGE], [LARGE], "auto", [[-7.0], [-1.0], [0.25], [3.0]]),
+    ],
+)
+def test_actions_are_rescaled_to_bounds_that_are_far(low: Any, high: Any, rescale: Any, decoded: Any) -> None:
+    space = spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
+    decode = action_decoder(space, "Some-v0", rescale)[1]
+    actions = np.repeat(np.array([[-7.0], [-1.0], [0.25], [3.0]], np.float32), len(low), axis=1)
+    found = decode(actions)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.array(decoded, np.float32))
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.Box(-np.inf, np.inf, (2,)), spaces.Box(0, np.inf, (2,))])
+def test_rescaling_what_has_no_bounds_is_refused(space: spaces.Space[Any]) -> None:
+    with pytest.raises(ConfigError, match=r"env.rescale_action: got true; no action of Some-v0 has two finite bounds"):
+        action_decoder(space, "Some-v0", True)
+
+
+def test_what_is_rescaled_is_told_range_by_range() -> None:
+    low, high = np.array([0, 0, 0, -np.inf, -1, 2, 4]), np.array([1000, 1000, 9, np.inf, 1, 3, 5])
+    told = describe_scale(spaces.Box(low, high, dtype=np.float64), "Some-v0", "auto")
+    assert told == (
+        "actions of Some-v0 are rescaled: -1 to 1 of the policy stands for 0 to 1000 (2 numbers), 0 to 9 (1 number), "
+        "-1 to 1 (1 number), 2 other ranges; those without finite bounds are left as they are; "
+        "env.rescale_action=false leaves them as they are"
     )
+    unbounded = describe_scale(spaces.Box(-LARGE, LARGE, (1,)), "Some-v0", "auto")
+    assert unbounded is not None
+    assert unbounded.endswith("it may learn nothing: env.wrappers may rescale them")
+
+
+def test_a_task_with_far_bounds_is_learned_and_a_run_says_why_once(trpo_train: Command, tmp_path: Path) -> None:
+    short = ("plugins=[probes]", "sampler.num_envs=8", "sampler.steps_per_iteration=256", "total_steps=2048")
+    short = (*short, "eval.every=0")
     done = trpo_train("env=Probe/Wide-v0", *short, "hydra.run.dir=wide")
-    assert done.err.count("actions of Probe/Wide-v0 reach from 0 to 1000") == 1
-    assert (tmp_path / "wide" / "train.log").read_text().count("WARNING actions of Probe/Wide-v0 reach") == 1
-    assert "RescaleAction(env, -1, 1)" in done.err
-    assert "reach from" not in trpo_train("env=Probe/WideRescaled-v0", *short).err
+    said = "actions of Probe/Wide-v0 are rescaled: -1 to 1 of the policy stands for 0 to 1000 (1 number)"
+    assert done.err.count(said) == (tmp_path / "wide" / "train.log").read_text().count(f"WARNING {said}") == 1
+    silent = trpo_train("env=Probe/WideRescaled-v0", *short, "hydra.run.dir=wrapped")
+    assert "actions of" not in silent.err
+    left = trpo_train("env=Probe/Wide-v0", "env.rescale_action=false", *short, "hydra.run.dir=left")
+    assert "reach from 0 to 1000, and a policy begins near 0" in left.err
+    names = ("wide", "wrapped", "left")
+    wide, wrapped, as_it_is = (float(rows(tmp_path / name)[-1]["rollout/recent_return_mean"]) for name in names)
+    assert wide == pytest.approx(wrapped, abs=1e-3)  # the wrapper computes in another precision
+    assert wide > -0.35
+    assert as_it_is < -0.95
 
 
 def test_observations_keep_their_shape_or_are_one_hot() -> None:

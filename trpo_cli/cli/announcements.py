@@ -44,8 +44,8 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
         log.warning(
             "%s: its schedule ends at the new total_steps, so it resumes from another value than it had reached", key
         )
-    if parts.environments.scale_warning and not plan.continues:
-        log.warning(parts.environments.scale_warning)
+    if parts.environments.scale_notice and not plan.continues:
+        log.warning(parts.environments.scale_notice)
     if any(part.is_image for part in spec.parts) and not plan.continues:
         log.warning(FLAT_IMAGES)
     if parts.obstacle:

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from trpo_cli.cli.command_line import OPEN, OPEN_SCHEDULES
 from trpo_cli.config.composed import Node
 from trpo_cli.config.scheduling import find_moving
-from trpo_cli.config.settings import MAY_CHANGE, flatten
+from trpo_cli.config.settings import ADDED, MAY_CHANGE, flatten
 from trpo_cli.errors import ConfigError, RunDirectoryError, did_you_mean
 from trpo_cli.run.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, read_config, suggest_run
 from trpo_cli.shell import shell_argument, short_path, start_directory
@@ -178,7 +178,7 @@ def _plan_resume(directory: Path, given: Node, overrides: Sequence[str] | None) 
             f"plugins=[{','.join(plugins)}]"
         )
     wanted = {**(given if overrides is None else override_saved(saved, overrides)), "plugins": plugins}
-    found = find_differences(saved, wanted := with_logger(wanted, given))
+    found = find_differences(saved, wanted := with_logger(without_added(wanted, saved), given))
     if wrong := [text for key, text in _drop_consequences(found).items() if not key.startswith(MAY_CHANGE)]:
         raise _describe_contradiction(directory, wrong)
     rescheduled = find_moving(wanted) if "total_steps" in found else []
@@ -186,6 +186,16 @@ def _plan_resume(directory: Path, given: Node, overrides: Sequence[str] | None) 
         text for key, text in found.items() if key.partition(".")[0] != "logger"
     ]  # changes of the option are listed already
     return Plan(wanted, True, changes, rescheduled, saved.get("total_steps", 0))
+
+
+def without_added(node: Node, saved: Node) -> Node:
+    """Return `node` without keys that the version of the `saved` run did not have, where they have their defaults."""
+    had, kept = dict(flatten(saved)), copy.deepcopy(node)
+    for name, default in ADDED.items():
+        group, _, key = name.partition(".")
+        if name not in had and key in kept[group] and kept[group][key] == default:
+            del kept[group][key]
+    return kept
 
 
 def with_logger(node: Node, given: Node) -> Node:
@@ -225,7 +235,7 @@ def override_saved(saved: Node, overrides: Sequence[str]) -> Node:
 
 def _refuse_unknown(saved: Node, key: str) -> None:
     """Raise `ConfigError` for a key that the saved run does not have, suggesting the nearest one."""
-    if key.startswith((*MAY_CHANGE, f"{OPEN}.")) or OPEN_SCHEDULES.match(
+    if key.startswith((*MAY_CHANGE, *ADDED, f"{OPEN}.")) or OPEN_SCHEDULES.match(
         key
     ):  # earlier versions may not have saved it, or it is an argument of the environment
         return

@@ -173,6 +173,8 @@ def check_value(value: Any, annotation: Any, path: str, plugins: Sequence[str] =
     """
     if value is not None and _is_function(annotation):
         return build_function(value, path, plugins)
+    if hasattr(annotation, "from_node"):  # a type with a syntax of its own
+        return annotation.from_node(value, path, plugins)
     value = as_whole(value, annotation)
     adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True))
     try:
@@ -183,6 +185,7 @@ def check_value(value: Any, annotation: Any, path: str, plugins: Sequence[str] =
         said = dict.fromkeys(detail["msg"] for detail in details if _format_place(detail) == where)
         first, *others = (text.removeprefix("Input ") for text in said)
         fits = " or ".join([first, *(text.removeprefix("should be ") for text in others)])
+        value = details[0]["input"] if where else value
         instead = _suggest(details[0]["type"], value)
         raise ConfigError(f"{path}{where}: got {value!r}; it {fits}{instead}") from error
 

@@ -93,6 +93,14 @@ MAY_CHANGE = tuple(name for name, meaning in MEANINGS.items() if meaning["may_ch
 INDIFFERENT = tuple(name for name, meaning in MEANINGS.items() if not meaning["decides"])
 NAMELESS = tuple(name for name, meaning in MEANINGS.items() if not meaning["names"])
 """Prefixes of the keys that may change, that do not decide what is learned, and that name no job."""
+ADDED: dict[str, Any] = {
+    "env.wrappers": [],
+    "env.rescale_action": "auto",
+    "env.observe": None,
+    "env.hide": None,
+    "env.stack": 1,
+}
+"""Keys that runs of earlier versions lack, with the values by which such a run is compared with others."""
 
 
 def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,8 @@ from trpo_cli.envs.backend import Backend
 from trpo_cli.envs.failure import Failure, describe_error
 from trpo_cli.envs.make import FASTEST, Parallelism, Task
 from trpo_cli.envs.snapshot_check import has_layout_of, mismatch
-from trpo_cli.envs.spaces import action_decoder, observation_encoder, warn_of_scale
+from trpo_cli.envs.spaces import describe_scale
+from trpo_cli.envs.view import begin_stack, push_on_stack, stack_spec
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
 
 Array = NDArray[Any]
@@ -49,11 +50,12 @@ class Environments:
         except Failure as failure:
             raise self._fault(failure) from failure
         self._envs: Backend = envs
-        self.spec, self._encode = observation_encoder(self._envs.single_observation_space)
-        self.distribution, self._decode = action_decoder(self._envs.single_action_space, task.id)
-        self.scale_warning = warn_of_scale(self._envs.single_action_space, task.id)
+        spec, self._encode = task.make_encoder(self._envs.single_observation_space)
+        self.spec = stack_spec(spec, task.stack)
+        self.distribution, self._decode = task.make_decoder(self._envs.single_action_space)
+        self.scale_notice = describe_scale(self._envs.single_action_space, task.id, task.rescale_action)
         try:
-            self.observation = self._reset(seed=seeds)
+            self.observation = self._reset(seeds)
         except UserError:
             self.close()
             raise
@@ -70,11 +72,12 @@ class Environments:
         self._check_finite("action", action)
         try:
             observation, reward, terminated, truncated, _ = self._envs.step(self._decode(action))
-            self.observation = self._encode(observation)
+            observation = self._encode(observation)
         except Exception as error:
             raise self._fault(error) from error
-        self._check_finite("observation", self.observation)
+        self._check_finite("observation", observation)
         self._check_finite("reward", reward)
+        self.observation = observation if self.task.stack == 1 else push_on_stack(self.observation, observation)
         return self.observation, reward, terminated, truncated & ~terminated
 
     def restart(self, ended: Flags, seeds: list[int] | None = None) -> Array:
@@ -83,7 +86,7 @@ class Environments:
         With `seeds`, one for each environment, everything random until the next restart follows from the seed, except
         where environments of this process draw from global generators, which they share.
         """
-        self.observation = self._reset(seed=seeds, options={"reset_mask": ended})
+        self.observation = self._reset(seeds, ended)
         return self.observation
 
     def render(self) -> Any:
@@ -153,7 +156,7 @@ class Environments:
             raise self._fault(failure) from failure
         except ConfigError as error:  # they could be made before, so the configuration is not at fault
             raise EnvironmentFault(str(error)) from error
-        self.observation = self._reset(seed=seeds)
+        self.observation = self._reset(seeds)
 
     def close(self) -> None:
         """Close the environments; a failure to close is only logged."""
@@ -169,13 +172,20 @@ class Environments:
         except Failure as failure:
             raise self._fault(failure) from failure
 
-    def _reset(self, **kwargs: Any) -> Array:
+    def _reset(self, seeds: list[int] | None, ended: Flags | None = None) -> Array:
+        """Reset all environments or those that have `ended` (N,), and return what a policy sees of all of them."""
+        reset: Any = self._envs.reset
         try:
-            observation = self._encode(self._envs.reset(**kwargs)[0])
+            observation = self._encode(reset(seed=seeds, options=None if ended is None else {"reset_mask": ended})[0])
         except Exception as error:
             raise self._fault(error) from error
         self._check_finite("observation", observation)
-        return observation
+        if self.task.stack == 1:
+            return observation
+        begun = begin_stack(observation, self.task.stack)
+        if ended is not None:
+            begun[~ended] = self.observation[~ended]
+        return begun
 
     def _fault(self, error: Exception) -> UserError:
         if not isinstance(error, Failure):

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from trpo_cli.data import ObservationSpec
 from trpo_cli.envs.backend import Backend
 from trpo_cli.envs.closing import close_safely
 from trpo_cli.envs.failure import INTERRUPTS, Failure, describe_error
@@ -23,10 +24,13 @@ from trpo_cli.envs.in_turn import InTurn
 from trpo_cli.envs.joining import join
 from trpo_cli.envs.mujoco.batch import MujocoBatch, batch_obstacle
 from trpo_cli.envs.registered import is_registered, registered_ids, versions
-from trpo_cli.envs.spaces import action_decoder
+from trpo_cli.envs.spaces import Decoder, Encoder, Rescale, action_decoder, observation_encoder
+from trpo_cli.envs.view import Entries, select_entries
 from trpo_cli.envs.watched import Watched
 from trpo_cli.envs.workers import Spaces, Workers
+from trpo_cli.envs.wrappers import Wrappers
 from trpo_cli.errors import ConfigError, counted, did_you_mean
+from trpo_cli.models.distributions import Distribution
 from trpo_cli.ranges import Count, Positive
 from trpo_cli.seeding import isolate_globals
 
@@ -78,6 +82,11 @@ class Task:
     observation_clip: Positive  # standard deviations
     reward_clip: Positive  # standard deviations of the return
     step_timeout: Positive = 60.0  # seconds that a worker process may take for a step or a reset
+    wrappers: Wrappers = field(default_factory=Wrappers)  # around what `gymnasium.make` returns
+    rescale_action: Rescale = False  # whether -1 and 1 stand for the bounds of an action
+    observe: Entries | None = None  # of a vector; None: all
+    hide: Entries | None = None
+    stack: Count = 1  # observations that a policy sees at once
     complaints: set[str] = field(default_factory=set, init=False, repr=False, compare=False)  # logged while closing
 
     def make(self, seeds: Sequence[int], parallelism: Parallelism = FASTEST) -> Vectorized:
@@ -90,12 +99,27 @@ class Task:
         how, make = self._plan(len(seeds), parallelism)
         return Vectorized(make(seeds), how, make)
 
+    def make_encoder(self, space: gymnasium.Space[Any]) -> tuple[ObservationSpec, Encoder]:
+        """Return what a policy reads of an observation in this space, and the function that encodes it.
+
+        Raises `ConfigError` if no policy can read it, or it does not have the entries to observe or hide.
+        """
+        return select_entries(*observation_encoder(space), self.observe, self.hide, self.id)
+
+    def make_decoder(self, space: gymnasium.Space[Any]) -> tuple[Distribution, Decoder]:
+        """Return the policy's distribution for this space, and the function that decodes its actions.
+
+        Raises `ConfigError` if there is none, or no bounds to rescale to where that was asked for.
+        """
+        return action_decoder(space, self.id, self.rescale_action)
+
     @isolate_globals(0, "probe")
     def _plan(self, num_envs: int, parallelism: Parallelism) -> tuple[str, Maker]:
         """Make one environment to find out how all should run. Raises as `make` does."""
         with self.probe() as env:
             spaces: Any = join(getattr(env, "observation_space", None)), getattr(env, "action_space", None)
-            action_decoder(spaces[1], self.id)
+            self.make_encoder(spaces[0])  # raises for a space that no policy can read
+            self.make_decoder(spaces[1])
             vectorization, reason = self._choose(env, num_envs, parallelism)
         if vectorization == "native":
             threads = min(parallelism.num_threads or cores(), num_envs)
@@ -163,7 +187,11 @@ class Task:
         return env
 
     def make_one(self, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
-        """Make one environment with Gymnasium. Raises `ConfigError` if it is unknown or cannot be made."""
+        """Make one environment with its wrappers. Raises `ConfigError` if it is unknown or cannot be made."""
+        return self.wrappers.wrap(self._make_bare(spec))
+
+    def _make_bare(self, spec: EnvSpec | None) -> gymnasium.Env[Any, Any]:
+        """Make one environment with Gymnasium."""
         if ":" in self.id:  # Gymnasium would import the module
             module, _, name = self.id.partition(":")
             raise ConfigError(f"env.id: no package is named in an id; write plugins=[{module}] env.id={name}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
@@ -11,12 +12,16 @@ from numpy.typing import NDArray
 
 from trpo_cli.data import ObservationSpec
 from trpo_cli.envs.joining import join
-from trpo_cli.errors import ConfigError
+from trpo_cli.errors import ConfigError, counted
 from trpo_cli.models.distributions import Categorical, DiagonalGaussian, Distribution
 
 Encoder = Callable[[NDArray[Any]], NDArray[Any]]
-FAR = 5.0  # the factor by which bounds of actions may differ from 1 without a warning
 Decoder = Callable[[NDArray[Any]], NDArray[Any]]
+Rescale = Literal["auto"] | bool
+"""Whether a policy acts between -1 and 1 in place of the bounds; auto: where some are far from these."""
+FAR = 5.0  # the factor by which bounds of actions may differ from 1 and be left as they are
+SHOWN = 3  # ranges of actions in a message
+UNBOUNDED = float(np.finfo(np.float32).max)  # a bound as large as this stands for none
 
 
 def observation_encoder(space: spaces.Space[Any]) -> tuple[ObservationSpec, Encoder]:
@@ -35,18 +40,31 @@ def observation_encoder(space: spaces.Space[Any]) -> tuple[ObservationSpec, Enco
             return ObservationSpec((int(states.n),), one_hot.dtype, int(states.n)), lambda batch: one_hot[batch - start]
 
 
-def action_decoder(space: spaces.Space[Any], env_id: str) -> tuple[Distribution, Decoder]:
+def action_decoder(space: spaces.Space[Any], env_id: str, rescale: Rescale = False) -> tuple[Distribution, Decoder]:
     """Return the policy's distribution for a space, and the function from its actions (N, A) to those of the space.
 
-    Only here are Box actions clipped to their bounds. Raises `ConfigError` for an unsupported space.
+    Only here are Box actions rescaled, and clipped to their bounds. Raises `ConfigError` for an unsupported space, or
+    if there is nothing to `rescale`.
     """
+    if rescale is True and not (isinstance(space, spaces.Box) and _have_bounds(space).any()):
+        raise ConfigError(f"env.rescale_action: got true; no action of {env_id} has two finite bounds: {_name(space)}")
     match space:
         case spaces.Box() if np.issubdtype(space.dtype, np.floating) and 0 not in space.shape:
             low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
             gaussian = DiagonalGaussian(int(np.prod(shape)))
-            return gaussian, lambda a: np.maximum(np.minimum(a.reshape(-1, *shape), high), low).astype(
-                dtype, copy=False
+
+            def clip(action: NDArray[Any]) -> NDArray[Any]:
+                clipped: NDArray[Any] = np.maximum(np.minimum(action.reshape(-1, *shape), high), low)
+                return clipped.astype(dtype, copy=False)
+
+            if not is_rescaled(space, rescale):
+                return gaussian, clip
+            bounded = _have_bounds(space)
+            below, above = (
+                np.where(bounded, ends.astype(np.float64), sign) / 2 for ends, sign in ((low, -1), (high, 1))
             )
+            half, middle = above - below, above + below
+            return gaussian, lambda a: clip(a.reshape(-1, *shape) * half + middle)
         case spaces.Discrete():
             return Categorical([int(space.n)]), lambda a: a[:, 0] + space.start
         case spaces.MultiDiscrete():
@@ -64,19 +82,52 @@ def action_decoder(space: spaces.Space[Any], env_id: str) -> tuple[Distribution,
             )
 
 
-def warn_of_scale(space: spaces.Space[Any], env_id: str) -> str | None:
-    """Return a warning if the finite bounds of some action are far from -1 and 1, or None."""
+def is_rescaled(space: spaces.Space[Any], rescale: Rescale) -> bool:
+    """Whether a policy acts between -1 and 1 in place of the bounds of these actions."""
+    return isinstance(space, spaces.Box) and bool(
+        (_are_far(space) & _have_bounds(space)).any() if rescale == "auto" else rescale
+    )
+
+
+def describe_scale(space: spaces.Space[Any], env_id: str, rescale: Rescale = False) -> str | None:
+    """Return which actions are rescaled, or a warning if they are not and some should be; None if neither holds."""
     if not isinstance(space, spaces.Box):
         return None
-    largest = np.maximum(np.abs(space.low), np.abs(space.high)).flatten()
-    odd = (largest > FAR) | ((largest > 0) & (largest < 1 / FAR))
-    if not (odd := odd & np.isfinite(largest)).any():
+    if is_rescaled(space, rescale):
+        bounded = _have_bounds(space)
+        ranges = Counter(zip(space.low[bounded].tolist(), space.high[bounded].tolist(), strict=True))
+        shown = [f"{low:g} to {high:g} ({counted(n, 'number')})" for (low, high), n in ranges.most_common(SHOWN)]
+        more = [f"{len(ranges) - SHOWN} other ranges"] if len(ranges) > SHOWN else []
+        rest = "; those without finite bounds are left as they are" if not bounded.all() else ""
+        return (
+            f"actions of {env_id} are rescaled: -1 to 1 of the policy stands for {', '.join([*shown, *more])}{rest}; "
+            "env.rescale_action=false leaves them as they are"
+        )
+    odd = (_are_far(space) & np.isfinite(_reach(space))).flatten()
+    if not odd.any():
         return None
-    low, high = space.low.flatten()[odd][0], space.high.flatten()[odd][0]
+    low, high, bounded = (values.flatten()[odd][0] for values in (space.low, space.high, _have_bounds(space)))
+    advice = "env.rescale_action=auto lets -1 and 1 stand for them" if bounded else "env.wrappers may rescale them"
     return (
         f"actions of {env_id} reach from {low:g} to {high:g}, and a policy begins near 0 with a standard deviation of "
-        "about 1, so it may learn nothing: register it with gymnasium.wrappers.RescaleAction(env, -1, 1) around it"
+        f"about 1, so it may learn nothing: {advice}"
     )
+
+
+def _reach(space: spaces.Box) -> NDArray[Any]:
+    """The larger of both bounds of each number, by absolute value."""
+    return np.maximum(np.abs(space.low), np.abs(space.high))
+
+
+def _are_far(space: spaces.Box) -> NDArray[np.bool_]:
+    """Where the bounds, which may be infinite, are far from -1 and 1."""
+    reach = _reach(space)
+    return (reach > FAR) | ((reach > 0) & (reach < 1 / FAR))
+
+
+def _have_bounds(space: spaces.Box) -> NDArray[np.bool_]:
+    """Where both bounds are finite."""
+    return _reach(space) < UNBOUNDED
 
 
 def _name(space: spaces.Space[Any]) -> str:

@@ -75,6 +75,11 @@ class Exact(PolicySampler):
             self.mdp = FiniteMDP.from_env(env)
         if task.normalize_observation or task.normalize_reward:
             raise ConfigError("env: normalisation is for sampled observations and rewards, not for sampler=exact")
+        if task.wrappers.layers or task.stack > 1:
+            key = "wrappers" if task.wrappers.layers else "stack"
+            raise ConfigError(
+                f"env.{key}: changes what is sampled, and sampler=exact evaluates the bare model of the task"
+            )
         if gamma is None:
             raise ConfigError("sampler: exact is for algorithms with a discount, algo.gamma, and this one has none")
         if not 0 < gamma < 1:

@@ -163,7 +163,7 @@ def batch_obstacle(env: gymnasium.Env[Any, Any]) -> str | None:
     if type(settings) not in TASKS:
         return "it is not a MuJoCo task of Gymnasium"
     wrapper: Any = env
-    while isinstance(wrapper, TimeLimit | OrderEnforcing):
+    while type(wrapper) in (TimeLimit, OrderEnforcing):
         wrapper = wrapper.env
     if wrapper is not settings:
         return f"it is wrapped in {type(wrapper).__name__}"

@@ -21,7 +21,9 @@ class TabularPolicy(Policy):
         """Raises `ConfigError` unless there is a finite number of states and the actions are one choice among a few."""
         super().__init__()
         if observation.num_states is None:
-            raise ConfigError("policy: tabular has a row for each state: it needs a Discrete observation space")
+            raise ConfigError(
+                "policy: tabular has a row for each state: it needs a Discrete observation space, and env.stack=1"
+            )
         if not (isinstance(distribution, Categorical) and len(distribution.sizes) == 1):
             raise ConfigError("policy: tabular has a column for each action: it needs a Discrete action space")
         self.distribution = distribution

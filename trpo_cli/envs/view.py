@@ -1,0 +1,112 @@
+"""What a policy sees of an environment's observations: some entries of each, and the last few of them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trpo_cli.data import Entry, ObservationSpec
+from trpo_cli.errors import ConfigError, counted
+
+Array = NDArray[Any]
+Encoder = Callable[[Array], Array]
+Entries = list[int | str]
+"""Numbers of a vector: indices, ranges such as `5:11`, as in Python, and names of the entries that it joins."""
+RANGE = re.compile(r"(-?\d+)?:(-?\d+)?")
+
+
+def select_entries(
+    spec: ObservationSpec, encode: Encoder, observe: Entries | None, hide: Entries | None, env_id: str
+) -> tuple[ObservationSpec, Encoder]:
+    """Return the spec and the encoder of the entries that are observed, in the order given, or not hidden.
+
+    Raises `ConfigError` unless there is a vector, and at most one list, which names some of its entries once.
+    """
+    if observe is not None and hide is not None:
+        raise ConfigError("env.observe: give either the entries to observe or, with env.hide, those to hide; not both")
+    if observe is None and hide is None:
+        return spec, encode
+    key, listed = ("env.observe", observe) if observe is not None else ("env.hide", hide or [])
+    if len(spec.shape) != 1 or spec.num_states is not None or not spec.is_vector:
+        given = "one state of a finite set" if spec.num_states else f"arrays of {spec.dtype}, shape {spec.shape}"
+        raise ConfigError(f"{key}: names entries of a vector, and the observations of {env_id} are {given}")
+    found = find_entries(spec, listed, key, env_id)
+    shown = found if observe is not None else np.setdiff1d(np.arange(spec.size), found)
+    if not len(shown):
+        raise ConfigError(f"{key}: got {listed}, which leaves nothing of the {spec.size} entries of {env_id} to see")
+    if spec.entries:
+        shown = np.sort(shown)  # each entry stays in one stretch
+    entries = tuple(_place(spec.entries, [np.isin(np.arange(spec.size)[one.place], shown) for one in spec.entries]))
+    return replace(spec, shape=(len(shown),), entries=entries), lambda batch: encode(batch)[:, shown]
+
+
+def _place(entries: Sequence[Entry], shown: Sequence[NDArray[np.bool_]]) -> Iterator[Entry]:
+    """Yield what is left of the entries of which `shown` has the numbers to see, one after the other."""
+    start = 0
+    for entry, mask in zip(entries, shown, strict=True):
+        if count := int(mask.sum()):
+            yield replace(entry, shape=entry.shape if mask.all() else (count,), start=start)
+            start += count
+
+
+def find_entries(spec: ObservationSpec, listed: Entries, key: str, env_id: str) -> NDArray[np.int64]:
+    """Return the indices (M,) of the listed entries. Raises `ConfigError` for those that are unknown or named twice."""
+    found: list[int] = []
+    for place, one in enumerate(listed):
+        inner = (isinstance(one, str) and _find_entry(spec.entries, one)) or _find_range(spec.size, one)
+        if inner is None:
+            size = counted(spec.size, "number")
+            names = "".join(f", {entry.name}" for entry in spec.entries if entry.name)
+            raise ConfigError(
+                f"{key}[{place}]: got {one!r}, but an observation of {env_id} has {size}; it should be an index from "
+                f"{-spec.size} to {spec.size - 1}, or a range such as '0:{spec.size}'{names and ', or an entry'}{names}"
+            )
+        if twice := sorted(set(found).intersection(inner)):
+            raise ConfigError(f"{key}[{place}]: {one!r} names entry {twice[0]} a second time")
+        found.extend(inner)
+    return np.array(found, dtype=np.int64)
+
+
+def _find_entry(entries: Sequence[Entry], name: str) -> list[int]:
+    """Return the indices of the entry of that name, or of those below it."""
+    found = [entry for entry in entries if entry.name == name or entry.name.startswith(f"{name}.")]
+    return [index for entry in found for index in range(entry.place.start, entry.place.stop)]
+
+
+def _find_range(size: int, entry: int | str) -> Sequence[int] | None:
+    """Return the indices that an entry names, or None if there are none, or some do not exist."""
+    if isinstance(entry, int):
+        return [entry % size] if -size <= entry < size else None
+    ends = RANGE.fullmatch(entry.replace(" ", ""))
+    first, end = (None if text is None else int(text) for text in ends.groups()) if ends else (size + 1, None)
+    if any(one is not None and not -size <= one <= size for one in (first, end)):
+        return None
+    return range(size)[first:end] or None
+
+
+def stack_spec(spec: ObservationSpec, count: int) -> ObservationSpec:
+    """Return the spec of `count` consecutive observations (count, O); that of one if `count` is 1."""
+    if count == 1:
+        return spec
+    frames = range(count if spec.entries else 0)
+    entries = [
+        replace(entry, name=f"{entry.name}[{frame}]", start=frame * spec.size + entry.start)
+        for frame, entry in itertools.product(frames, spec.entries)
+    ]
+    return ObservationSpec((count, *spec.shape), spec.dtype, entries=tuple(entries))
+
+
+def begin_stack(observation: Array, count: int) -> Array:
+    """Repeat the first observations of episodes (N, O) as (N, count, O)."""
+    return np.repeat(observation[:, None], count, axis=1)
+
+
+def push_on_stack(stack: Array, observation: Array) -> Array:
+    """Return the stacks (N, K, O) with the newest observations (N, O) at the end, without the oldest."""
+    return np.concatenate([stack[:, 1:], observation[:, None]], axis=1)
