@@ -14,9 +14,9 @@ from trpo_cli.run import checkpoint
 BY_THE_CLOCK = ("seconds", "metrics_bytes", "git_revision")  # times, and the size of a file that holds them
 
 
-def saved(directory: Path) -> dict[str, Any]:
-    """The newest checkpoint, without what may differ between two runs of one configuration."""
-    state = checkpoint.load_newest(directory / "checkpoints").state
+def saved(directory: Path, chosen: str = "newest") -> dict[str, Any]:
+    """The chosen checkpoint, without what may differ between two runs of one configuration."""
+    state = checkpoint.load_chosen(directory / "checkpoints", chosen).state
     state["progress"] = {key: value for key, value in state["progress"].items() if key not in BY_THE_CLOCK}
     return {key: value for key, value in state.items() if key not in BY_THE_CLOCK}
 
@@ -37,9 +37,12 @@ def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
 
 def assert_same_run(one: Path, other: Path) -> None:
     """Raise `AssertionError` unless the runs in two directories are equal, bit for bit."""
-    first, second = saved(one), saved(other)
-    for name in first.keys() | second.keys():
-        assert exactly(first.get(name), second.get(name)), f"{name} differs"
+    bests = [(place / "checkpoints" / "best").is_dir() for place in (one, other)]
+    assert bests[0] == bests[1], "only one of them kept its best checkpoint"
+    for chosen in ("newest", "best")[: 1 + all(bests)]:
+        first, second = saved(one, chosen), saved(other, chosen)
+        for name in first.keys() | second.keys():
+            assert exactly(first.get(name), second.get(name)), f"{name} of the {chosen} checkpoint differs"
     assert rows(one) == rows(other), "metrics.csv differs"
     assert str(scalars(one)) == str(scalars(other)), "TensorBoard differs"  # as text: nan is nan
     assert len(scalars(one)["policy/entropy" if "policy/entropy" in scalars(one) else "trust_region/outcome"]) == len(

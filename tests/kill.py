@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from comparison import assert_same_run
 
+TESTS = Path(__file__).parent
 COMMON = ("eval.every=0", "checkpoint.every=2", "sampler.num_threads=1")
 TRPO = (*COMMON, "sampler.num_envs=8", "sampler.steps_per_iteration=256")
 EXACT, SEARCH = ("total_steps=20_000", "checkpoint.every=5"), (*COMMON, "algo.population_size=8")
@@ -32,6 +33,9 @@ VINE = (*COMMON, "sampler.num_envs=8", "sampler.num_states=4", "sampler.branch_l
 VINE = (*VINE, "sampler.steps_per_iteration=1024")
 CHANCE = ("plugins=[probes]", "env=Probe/Chance-v0", "total_steps=20_000", *TRPO, "eval.episodes=2")
 CHANCE = (*CHANCE, "algo.max_rejected=1000")  # it converges
+EARLY = ("env=CartPole-v1", "total_steps=120_000", "checkpoint.best=eval", "stop.patience=12")
+TUNED = ("env=Hopper-v4", "algo=ppo", "total_steps=30_000", f"init_from={TESTS / 'old_runs' / 'trpo'}")
+TUNED = (*TUNED, "policy.hidden_sizes=[4]", "critic.hidden_sizes=[4]", "checkpoint.best=train")
 CASES: dict[str, tuple[str, ...]] = {
     "Hopper-v4 trpo": ("env=Hopper-v4", "algo=trpo", "total_steps=60_000", *TRPO),
     "Walker2d-v4 npg": ("env=Walker2d-v4", "algo=npg", "total_steps=50_000", *TRPO),
@@ -75,6 +79,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "CartPole-v1 trpo": ("env=CartPole-v1", "algo=trpo", "total_steps=120_000", *TRPO),
     "CartPole-v1 ppo": ("env=CartPole-v1", "algo=ppo", "total_steps=60_000", *TRPO),
     "FrozenLake-v1 trpo": ("env=FrozenLake-v1", "total_steps=150_000", "algo.max_rejected=1000", *TRPO),  # it converges
+    "CartPole-v1 trpo, the best and an early end": (*EARLY, *TRPO, "eval.every=1024", "eval.episodes=2"),
+    "Hopper-v4 ppo that begins from another run": (*TUNED, *TRPO),
     "CartPole-v1 vine": ("env=CartPole-v1", "sampler=vine", "total_steps=300_000", *VINE),
     "Walker2d-v4 vine": ("env=Walker2d-v4", "sampler=vine", "total_steps=200_000", *VINE),
     "FrozenLake-v1 cpi, exact": ("env=FrozenLake-v1", "algo=cpi", *EXACT),

@@ -24,7 +24,7 @@ ASKS = {
     "trpo-train algo=ppo algo.del": [],
     "trpo-train algo=ppo algo.target": ["algo.target_kl="],
     "trpo-train policy.hidden_sizes=": ["policy.hidden_sizes=[64,64]"],
-    "trpo-train checkpoint.": ["checkpoint.every=", "checkpoint.keep="],
+    "trpo-train checkpoint.": ["checkpoint.best=", "checkpoint.every=", "checkpoint.keep="],
     "trpo-train see": ["seed="],
     "trpo-train -m algo=trpo,npg,pp": ["algo=trpo,npg,ppo", "algo=trpo,npg,ppo_penalty"],
     "trpo-train log": ["logger="],
@@ -35,6 +35,7 @@ ASKS = {
     "trpo-train -m sweep.resume=ru": ["sweep.resume=run one/", "sweep.resume=runs/"],
     "trpo-train --multi": ["--multirun"],
     "trpo-train resume=run": ["resume=run one/", "resume=runs/"],
+    "trpo-train -m init_from=runs/,ot": ["init_from=runs/,other/"],
     "trpo-train algo=trop se": ["seed="],
     "trpo-train 'se": [],
 }

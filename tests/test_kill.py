@@ -14,7 +14,7 @@ import pytest
     "calls", [kill.CALLS[1::3], pytest.param(kill.CALLS, marks=pytest.mark.slow)], ids=["some", "all"]
 )
 def test_inside_every_call_of_a_save_and_in_between(tmp_path: Path, calls: Sequence[str]) -> None:
-    overrides = ("env=CartPole-v1", "total_steps=4096", *kill.TRPO)
+    overrides = ("env=CartPole-v1", "total_steps=4096", *kill.TRPO, "checkpoint.best=train")
     assert kill.ended(kill.command(*overrides, f"hydra.run.dir={tmp_path / 'whole'}"))[0] == 0
     killed = (*overrides, "resume=auto", f"hydra.run.dir={tmp_path / 'killed'}")
     for call in calls:

@@ -19,6 +19,7 @@ from trpo_cli.errors import UserError
 from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.play.film import film, prepare
 from trpo_cli.play.trained import Trained, load, run_directories
+from trpo_cli.run.layout import BEST, NEWEST
 from trpo_cli.shell import keep_working_directory, short_path
 
 HEADER = """\
@@ -148,13 +149,24 @@ def make_parser() -> Parser:
     add("--episodes", type=_at_least(1), default=10, help="number to play for each run (default: %(default)s)")
     add("--seed", type=_at_least(0), default=0, help="for environments and sampled actions (default: %(default)s)")
     add("--sample", action="store_true", help="sample actions instead of taking the likeliest")
-    add("--checkpoint", type=_at_least(0), metavar="STEP", help="the checkpoint of this step (default: the newest)")
+    which = "newest, best (of a run with checkpoint.best), or the steps of another (default: %(default)s)"
+    add("--checkpoint", type=_which, default=NEWEST, metavar="newest|best|STEP", help=which)
     add("--max-steps", type=_at_least(1), default=10_000, help="cut off longer episodes (default: %(default)s)")
     add("--json", type=path, metavar="FILE", help="write the results, with every episode, to a new file")
     add("--video", type=path, metavar="FILE.mp4", help="film the first episodes of one run, in a new file")
     add("--video-episodes", type=_at_least(1), default=1, metavar="N", help="number to film (default: %(default)s)")
     add("--plugins", nargs="*", default=[], metavar="PACKAGE", help="packages that runs may be built from; after RUN")
     return parser
+
+
+def _which(text: str) -> int | str:
+    """An argparse type: the name of a checkpoint, or its environment steps."""
+    if text in (NEWEST, BEST):
+        return text
+    try:
+        return int(_at_least(0)(text))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; newest, best or a number of steps fits") from error
 
 
 def _at_least(smallest: int) -> Any:

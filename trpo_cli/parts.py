@@ -11,6 +11,7 @@ from trpo_cli.config.groups import GROUPS
 from trpo_cli.config.settings import OF_THE_COMMAND, Settings
 from trpo_cli.errors import ConfigError, EnvironmentFault, NoSnapshot
 from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
+from trpo_cli.play.origin import Source
 from trpo_cli.play.trained import with_own_scales
 from trpo_cli.schedules import Schedules
 
@@ -46,6 +47,7 @@ class Parts:
     algorithm: Algorithm
     schedules: Schedules
     obstacle: str | None  # the reason why a resume has to reset the environments, if there is one
+    origin: dict[str, Any] | None = None  # what it began with in place of random numbers
 
     def evaluate(self, plan: Episodes, seed: int) -> Evaluation:
         """Play episodes with the likeliest actions, with the same parallelism as in training.
@@ -114,19 +116,23 @@ def check(node: dict[str, Any]) -> None:
     build_parts(node, settings).environments.close()
 
 
-def build_parts(node: dict[str, Any], settings: Settings) -> Parts:
-    """Build the parts that a resolved configuration describes. Raises `ConfigError` before any environment step."""
+def build_parts(node: dict[str, Any], settings: Settings, begins: bool = True) -> Parts:
+    """Build the parts that a resolved configuration describes, for a run that `begins` or one that goes on.
+
+    Raises `ConfigError` before any environment step.
+    """
     from trpo_cli.config.build import build
     from trpo_cli.envs.make import Task
     from trpo_cli.seeding import seed_globals
     from trpo_cli.threads import limit_threads
 
     limit_threads(settings.update_threads)
+    source = Source.read(settings.init_from, settings.init) if begins and settings.init_from is not None else None
     seed_globals(settings.seed, "environments")
     task = build(node.get("env"), "env", Task, settings.plugins, node.get("choices"))
     environments, sampler_node = make_environments(node, settings, task)
     try:
-        return _build_others(environments, {**node, "sampler": sampler_node}, settings)
+        return _build_others(environments, {**node, "sampler": sampler_node}, settings, source)
     except BaseException:
         environments.close()
         raise
@@ -154,7 +160,7 @@ def make_environments(node: dict[str, Any], settings: Settings, task: Task) -> t
     return Environments(task, width.num_envs, seeds, parallelism), others
 
 
-def _build_others(envs: Environments, node: dict[str, Any], settings: Settings) -> Parts:
+def _build_others(envs: Environments, node: dict[str, Any], settings: Settings, source: Source | None) -> Parts:
     """Build the parts that depend on the environments."""
     from trpo_cli.algos import Algorithm
     from trpo_cli.config.build import build
@@ -178,6 +184,7 @@ def _build_others(envs: Environments, node: dict[str, Any], settings: Settings) 
     shape = {"observation": envs.spec}
     policy = part(Policy, "policy", **shape, distribution=envs.distribution).to(device)
     critic = part(Critic, "critic", **shape, policy=policy, generator=torch_generator(seed, "critic")).to(device)
+    origin = source.lend(node, policy, critic, normalizer, reward_scaler) if source else None
     core = {"sampler": sampler, "policy": policy, "critic": critic}
     algorithm = part(Algorithm, "algo", **core, generator=torch_generator(seed, "algorithm"))
     schedules = Schedules(find_schedules(node["algo"], "algo", algorithm))
@@ -185,7 +192,7 @@ def _build_others(envs: Environments, node: dict[str, Any], settings: Settings) 
         gammas.extend(vars(other) for other in (sampler, reward_scaler) if "gamma" in vars(other))
     schedules += find_schedules(node["critic"], "critic", critic)
     own = (normalizer, reward_scaler, sampler, policy, critic, algorithm)
-    return Parts(task, envs, *own, schedules, envs.resume_obstacle())
+    return Parts(task, envs, *own, schedules, envs.resume_obstacle(), origin)
 
 
 def build_tracker(node: dict[str, Any], settings: Settings) -> Tracker | None:

@@ -22,17 +22,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from trpo_cli.cli.announcements import announce, format_resume_command, hint_at_resume, print_results
+from trpo_cli.cli.announcements import announce, hint_at_resume, print_results
 from trpo_cli.cli.answers import answer
 from trpo_cli.cli.command_line import allow_new_keys, check_overrides, read
+from trpo_cli.cli.endings import find_early_end, is_over, reconsider_best
 from trpo_cli.cli.failures import discard_empty, exit_on_user_error, report_errors
-from trpo_cli.cli.resume import Plan, expand_resume, plan_run
+from trpo_cli.cli.resume import expand_resume, plan_run
 from trpo_cli.cli.search_path import search_everywhere
 from trpo_cli.cli.whole_numbers import convert_whole_numbers, write_whole_numbers
 from trpo_cli.config.composed import Node, resolve
 from trpo_cli.config.groups import CONF
-from trpo_cli.config.settings import Settings
-from trpo_cli.errors import ConfigError, EnvironmentContractError, EnvironmentFault
+from trpo_cli.config.settings import EVAL, Settings
+from trpo_cli.errors import EnvironmentContractError, EnvironmentFault
 from trpo_cli.memory import explain_out_of_memory
 from trpo_cli.parts import Parts, build_parts, build_tracker, root_settings
 from trpo_cli.play.episodes import METRICS, Episodes
@@ -40,7 +41,7 @@ from trpo_cli.run.layout import report_mismatch
 from trpo_cli.run.progress import Progress
 from trpo_cli.run.signals import Stopped, StopRequest
 from trpo_cli.schedules import is_due
-from trpo_cli.shell import short_path, started_in
+from trpo_cli.shell import started_in
 
 if TYPE_CHECKING:
     from trpo_cli.algos import Metrics
@@ -58,6 +59,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
     """
     from trpo_cli.config.build import fill
     from trpo_cli.config.plugins import import_plugins
+    from trpo_cli.play.origin import ORIGIN
     from trpo_cli.run.directory import Run
     from trpo_cli.run.logger import Kept, Logger
     from trpo_cli.run.trackers import Tracking
@@ -71,10 +73,12 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
         progress = fill(Progress, state.get("progress", {}), "progress.") if state else Progress()
         if is_over(run, plan, settings, progress):
             return
+        reconsider_best(run, settings, progress)
         seed_globals(settings.seed, "plugins")  # importing them may draw random numbers
         import_plugins(settings.plugins)
         tracker = build_tracker(plan.config, settings)
-        parts = build_parts(plan.config, settings)
+        parts = build_parts(plan.config, settings, begins=state is None)
+        run.provenance |= {ORIGIN: origin} if (origin := state.get(ORIGIN) if state else parts.origin) else {}
         with contextlib.closing(parts.environments):
             kept = restore(parts, settings, progress, state, run) if state else Kept()
             with Tracking(tracker, plan.config, directory, progress.env_steps) as tracking:
@@ -85,28 +89,10 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
                     logger.describe(plan.config, run.provenance)
                     announce(parts, progress, plan, run)
                     Training(settings, parts, run, logger, stop, progress).finish()
-            run.finish(progress.summary())
+            stopped = find_early_end(settings, progress)
+            run.finish(progress.summary(stopped))
     if not in_sweep:
-        print_results(parts, progress, settings, directory)
-
-
-def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> bool:
-    """Return whether nothing is left to do, and print a message if so.
-
-    Raises `ConfigError` if `total_steps` is less than an unfinished run has already taken.
-    """
-    if progress.env_steps < settings.total_steps or not (run.is_finished or settings.total_steps < plan.planned):
-        return False
-    place = short_path(run.directory)
-    if not run.is_finished:
-        raise ConfigError(
-            f"total_steps: got {settings.total_steps:,}; {place} has already taken {progress.env_steps:,} steps"
-        )
-    for warning in run.warnings:
-        log.warning("%s", warning)
-    print(f"{place} is finished, after {progress.env_steps:,} steps")
-    print(f"extend it:   {format_resume_command(run.directory, settings.plugins)} total_steps={2 * plan.planned}")
-    return True
+        print_results(parts, progress, settings, directory, stopped)
 
 
 def restore(parts: Parts, settings: Settings, progress: Progress, state: dict[str, Any], run: Run) -> Kept:
@@ -155,7 +141,7 @@ class Training:
                 self.recover()
                 if due_now or self.stop.signal is not None:
                     self.save()
-                if self._is_last(self.progress.env_steps):
+                if self._is_over():
                     return
                 if self.stop.signal is not None:
                     raise Stopped(self.stop.signal)
@@ -168,8 +154,7 @@ class Training:
             self.parts.algorithm.require_headline(metrics)
             self.logger.write(env_steps, metrics)
             self.progress.note(env_steps, metrics, self.parts.algorithm.headline)
-            every, iterations = self.settings.checkpoint.every, self.progress.iterations
-            due_now = self._is_last(self.progress.env_steps) or is_due(every, iterations - 1, iterations)
+            due_now = self.judge()
 
     def recover(self) -> None:
         """Make new environments if the last sample was spoiled."""
@@ -207,7 +192,7 @@ class Training:
         A fault that recurs in later evaluations is logged once.
         """
         plan, nothing = self.settings.eval, dict.fromkeys(METRICS)
-        every = plan.interval(self.settings.total_steps)
+        every = self.settings.evaluation_interval
         if not every or not (self._is_last(steps) or is_due(every, self.progress.env_steps, steps)):
             return nothing
         try:
@@ -219,6 +204,18 @@ class Training:
                 log.warning("%s; this evaluation is skipped, as are later ones that fail the same way", fault)
             return nothing
 
+    def judge(self) -> bool:
+        """Note whether this is the best state so far, and return whether to save it.
+
+        Training returns are judged when a checkpoint is due anyway; the best evaluation makes one due.
+        """
+        plan, iterations = self.settings.checkpoint, self.progress.iterations
+        is_time = self._is_over() or is_due(plan.every, iterations - 1, iterations)
+        if plan.best and (is_time or plan.best == EVAL) and self.progress.improves(plan.best):
+            self.progress.mark_best(plan.best)
+            return True
+        return is_time
+
     def save(self) -> None:
         """Write a checkpoint."""
         from trpo_cli.seeding import global_generators
@@ -227,7 +224,8 @@ class Training:
         generators = global_generators(self.settings.device)
         state = {**self.parts.state_dict(), "generators": generators, "progress": asdict(self.progress)}
         written = {"metrics_bytes": self.logger.sync(), "metrics_columns": self.logger.columns}
-        self.run.save({**state, **written}, self.progress.env_steps, self.settings.checkpoint.keep)
+        steps = self.progress.env_steps
+        self.run.save({**state, **written}, steps, self.settings.checkpoint.keep, self.progress.best.env_steps == steps)
 
     @property
     def intact(self) -> str:
@@ -236,6 +234,9 @@ class Training:
 
     def _is_last(self, steps: int) -> bool:
         return steps >= self.settings.total_steps
+
+    def _is_over(self) -> bool:
+        return self._is_last(self.progress.env_steps) or find_early_end(self.settings, self.progress) is not None
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

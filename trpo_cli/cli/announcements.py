@@ -6,14 +6,14 @@ import contextlib
 import logging
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trpo_cli.cli.resume import Plan
-from trpo_cli.config.settings import Settings
+from trpo_cli.config.settings import EVAL, TRAIN, Settings
 from trpo_cli.parts import INEXACT, Parts
-from trpo_cli.run.progress import Progress
+from trpo_cli.run.progress import Progress, describe_end
 from trpo_cli.run.signals import Stopped
 from trpo_cli.run.state import RETURN
 from trpo_cli.shell import shell_argument, shell_command, short_path
@@ -36,6 +36,11 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
         log.info("the entries of observations are joined to %s numbers: %s", spec.size, sizes)
     if plan.continues:
         log.info("resuming after %s steps", f"{progress.env_steps:,}")
+    elif parts.origin:
+        source, taken = "{run} ({algo} on {task}, {env_steps:,} steps)".format(**parts.origin), parts.origin["taken"]
+        log.info("begins with the %s of %s", ", the ".join(taken), source)
+        for name, problem in parts.origin["not_taken"].items():
+            log.warning("the %s of %s is not taken: %s", name, source, problem)
     for warning in run.warnings:
         log.warning("%s", warning)
     for change in plan.changes:
@@ -74,8 +79,10 @@ def format_resume_command(directory: Path, plugins: Sequence[str]) -> str:
     return " ".join([shell_command("trpo-train", plugins), shell_argument("resume=", directory), *again])
 
 
-def print_results(parts: Parts, progress: Progress, settings: Settings, directory: Path) -> None:
-    """Print the results, where they are, and how to look at them."""
+def print_results(
+    parts: Parts, progress: Progress, settings: Settings, directory: Path, stopped: Mapping[str, Any] | None
+) -> None:
+    """Print the results, why the run `stopped` early if it did, where they are, and how to look at them."""
     place, plugins, seconds = shell_argument("", directory), settings.plugins, progress.seconds
     headline = parts.algorithm.headline
     reached = [
@@ -92,6 +99,14 @@ def print_results(parts: Parts, progress: Progress, settings: Settings, director
         nothing = f"no episode ended in {parts.environments.num_envs} environments side by side"
         reached.insert(0, nothing if headline == RETURN else f"no {headline}")
     print(f"{parts.task.id}: {', '.join(reached)} after {progress.env_steps:,} steps")
+    if stopped:
+        print(f"ended early by {describe_end(stopped)}")
+    if progress.best.value is not None:
+        what = {EVAL: "evaluation return", TRAIN: "training return" if headline == RETURN else headline}
+        print(
+            f"best checkpoint: {what[progress.best.by or EVAL]} {progress.best.value:.5g} "
+            f"after {progress.best.env_steps:,} steps; --checkpoint best plays it"
+        )
     print(f"{seconds:.0f} s, {progress.env_steps / seconds:,.0f} steps a second; the run is in {short_path(directory)}")
     print(f"look at it:  {shell_command('tensorboard')} --logdir {place}")
     allowed = f" --plugins {' '.join(plugins)}" if plugins else ""

@@ -23,7 +23,7 @@ from trpo_cli.cli.search_path import search_everywhere
 from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, find_roots, list_parts
 from trpo_cli.errors import UserError
 
-DIRECTORIES = ("resume=", "sweep.resume=", "hydra.run.dir=", "hydra.sweep.dir=")
+DIRECTORIES = ("resume=", "init_from=", "sweep.resume=", "hydra.run.dir=", "hydra.sweep.dir=")
 OPTIONS = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", HELP, re.MULTILINE)
 
 
@@ -39,7 +39,8 @@ def list_candidates(line: str) -> list[str]:
         found = list(OPTIONS)
     elif word.startswith(DIRECTORIES):
         key, equals, start = word.partition("=")
-        found = _list_directories(f"{key}{equals}", start)
+        before, comma, start = start.rpartition(",") if typed.multirun and key == "init_from" else ("", "", start)
+        found = _list_directories(f"{key}{equals}{before}{comma}", start)
     else:
         found = _list_overrides(word, typed)
     return sorted(text for text in found if text.startswith(word))

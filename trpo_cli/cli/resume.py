@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -51,6 +52,7 @@ def expand_resume(overrides: Sequence[str], multirun: bool = False) -> list[str]
     Raises `ConfigError` if another run directory is named too, if the command line asks for several runs, or if an
     option differs from the saved one; `RunDirectoryError` if the directory holds no run.
     """
+    overrides = [_quote_source(text) for text in overrides]
     resume = read_resume(overrides)
     if resume == "":
         raise ConfigError("resume: is empty; it takes a run directory, auto, or null for a new run")
@@ -111,6 +113,13 @@ def _is_group(key: str, chosen: Mapping[str, Any]) -> bool:
 
 def _is_resume(text: str) -> bool:
     return text.lstrip("+").startswith("resume=")
+
+
+def _quote_source(text: str) -> str:
+    """Quote the directory in `init_from` if Hydra would take its name, such as that of a job, for several values."""
+    key, _, value = text.partition("=")
+    is_odd = key.lstrip("+") == "init_from" and re.search(r"[^\w./-]", value) and Path(unquote(value)).is_dir()
+    return f"{key}={as_value(unquote(value))}" if is_odd else text
 
 
 def unquote(text: str) -> str:

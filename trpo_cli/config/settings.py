@@ -6,12 +6,14 @@ Their defaults and the text of `--help` are in `conf/train.yaml`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypedDict, get_type_hints
 
-from trpo_cli.ranges import Count, NonNegativeInt, Threads
+from trpo_cli.errors import ConfigError
+from trpo_cli.ranges import Count, Finite, NonNegativeInt, Threads
 
 BY_DEFAULT = 10  # evaluations per run
+EVAL, TRAIN = "eval", "train"  # by which return the best checkpoint is chosen
 
 
 class Meaning(TypedDict):
@@ -46,6 +48,25 @@ class CheckpointSettings:
 
     every: Count  # iterations
     keep: Count
+    best: Literal["eval", "train"] | None = None
+
+
+@dataclass(frozen=True)
+class StopSettings:
+    """When a run ends before `total_steps`."""
+
+    at_return: Finite | None = None
+    patience: Count | None = None  # evaluations
+
+
+@dataclass(frozen=True)
+class InitSettings:
+    """What is taken from the run in `init_from`; `auto` takes what fits."""
+
+    checkpoint: Literal["newest", "best"] | NonNegativeInt = "newest"
+    policy: Literal["auto"] | bool = True
+    critic: Literal["auto"] | bool = "auto"
+    statistics: Literal["auto"] | bool = "auto"
 
 
 @dataclass(frozen=True)
@@ -60,6 +81,27 @@ class Settings:
     eval: EvaluationSettings = field(metadata=key(may_change=True, decides=False))
     checkpoint: CheckpointSettings = field(metadata=key(may_change=True, decides=False))
     fault_patience: NonNegativeInt = field(metadata=key(may_change=True, decides=False))
+    stop: StopSettings = field(default=StopSettings(), metadata=key(may_change=True))
+    init_from: str | None = field(default=None, metadata=key())
+    init: InitSettings = field(default=InitSettings(), metadata=key())
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for a key that another one leaves without effect."""
+        if not self.evaluation_interval:
+            needy = {"checkpoint.best=eval": self.checkpoint.best == EVAL, "stop.patience": self.stop.patience}
+            for name in filter(needy.get, needy):
+                raise ConfigError(f"{name}: needs evaluations, and eval.every=0 turns them off")
+        if self.init_from is None:
+            for one in fields(InitSettings):
+                if getattr(self.init, one.name) != one.default:
+                    raise ConfigError(f"init.{one.name}: takes effect only with init_from=RUN")
+        elif not (self.init.policy or self.init.critic or self.init.statistics):
+            raise ConfigError("init: nothing would be taken from init_from; leave that out, or take the policy")
+
+    @property
+    def evaluation_interval(self) -> int:
+        """Environment steps between evaluations; 0 means none."""
+        return self.eval.interval(self.total_steps)
 
 
 OF_THE_COMMAND = ("resume", "sweep")
@@ -101,6 +143,14 @@ ADDED: dict[str, Any] = {
     "env.stack": 1,
 }
 """Keys that runs of earlier versions lack, with the values by which such a run is compared with others."""
+
+
+LATER: dict[str, Any] = {
+    one.name: asdict(one.default) if is_dataclass(one.default) else one.default  # type: ignore[arg-type]
+    for one in fields(Settings)
+    if one.default is not MISSING
+}
+"""Keys at the root that earlier versions did not save with a run, and the values that mean what those versions did."""
 
 
 def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

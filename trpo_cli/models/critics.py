@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ RATE = 0.05  # the weight of the newest batch in the moving averages
 
 class Critic(nn.Module, ABC):
     """A module whose forward pass is V(s)."""
+
+    architecture: ClassVar[Sequence[str] | None] = None  # as of a policy
 
     @abstractmethod
     def forward(self, observation: Tensor) -> Tensor:
@@ -58,6 +61,8 @@ class ZeroCritic(Critic):
 class LinearCritic(Critic):
     """Ridge regression on the observation, its square and a constant (Duan et al. 2016, less the time features)."""
 
+    architecture = ()
+
     def __init__(self, observation: ObservationSpec, *, ridge: Positive) -> None:
         super().__init__()
         self.ridge, self.vectors = ridge, observation.vectors
@@ -88,6 +93,7 @@ class MLPCritic(Critic):
     (Pop-Art: van Hasselt et al. 2016).
     """
 
+    architecture = ("hidden_sizes", "activation", "encoder_sizes")
     mean: Tensor
     std: Tensor
     fits: Tensor
@@ -170,6 +176,8 @@ class SharedCritic(Critic):
 
     The layers that compute the features are the policy's own; the head alone is a part of this module and its state.
     """
+
+    architecture = ()
 
     def __init__(self, policy: FeaturePolicy, *, coefficient: NonNegative) -> None:
         super().__init__()

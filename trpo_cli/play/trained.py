@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trpo_cli.errors import CheckpointError, RunDirectoryError
-from trpo_cli.run.layout import CHECKPOINTS, CONFIG, LOG, read_config, report_mismatch
+from trpo_cli.errors import RunDirectoryError
+from trpo_cli.run.layout import CHECKPOINTS, CONFIG, LOG, NEWEST, read_config, report_mismatch
 from trpo_cli.run.state import failure
 from trpo_cli.shell import keep_working_directory
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # torch takes a second to import, and `--help` does not need 
     from trpo_cli.envs.make import Task
     from trpo_cli.envs.normalize import ObservationNormalizer
     from trpo_cli.models.policies import Policy
-    from trpo_cli.run.checkpoint import Loaded
 
 log = logging.getLogger("trpo_cli")
 
@@ -49,8 +48,8 @@ def _runs_below(folder: Path) -> list[Path]:
     return sorted(failed | {path.parent for path in folder.rglob(CHECKPOINTS)})
 
 
-def load(directory: Path, plugins: Sequence[str], step: int | None = None) -> Trained:
-    """Load the checkpoint after `step` environment steps, by default the newest undamaged one.
+def load(directory: Path, plugins: Sequence[str], checkpoint: int | str = NEWEST) -> Trained:
+    """Load the `"newest"` undamaged checkpoint, the `"best"`, or the one after so many environment steps.
 
     Raises `RunDirectoryError` or `CheckpointError` if there is none, and `ConfigError` if the run needs code that
     `plugins` does not allow.
@@ -61,6 +60,7 @@ def load(directory: Path, plugins: Sequence[str], step: int | None = None) -> Tr
     from trpo_cli.envs.make import Task
     from trpo_cli.envs.normalize import ObservationNormalizer
     from trpo_cli.models.policies import Policy
+    from trpo_cli.run.checkpoint import load_chosen
 
     if not (directory / CONFIG).exists() and (reason := failure(directory)):
         raise RunDirectoryError(f"{directory} failed before its first step: {reason}")
@@ -71,7 +71,7 @@ def load(directory: Path, plugins: Sequence[str], step: int | None = None) -> Tr
         spec, distribution = probe.spec, probe.distribution
         policy = build(node["policy"], "policy", Policy, plugins, observation=spec, distribution=distribution)
     normalizer = ObservationNormalizer(spec, task.normalize_observation, task.observation_clip)
-    found = _load_checkpoint(directory / CHECKPOINTS, step)
+    found = load_chosen(directory / CHECKPOINTS, checkpoint)
     for error in found.damaged.values():
         log.warning("skipped a damaged checkpoint: %s", error)
     state = found.state
@@ -85,16 +85,3 @@ def with_own_scales(state: dict[str, Any]) -> dict[str, Any]:
     """The state of a checkpoint, in which earlier versions kept the scales of observations and rewards in `sampler`."""
     inner = state["sampler"]
     return {**{name: inner[name] for name in ("normalizer", "reward_scaler") if name in inner}, **state}
-
-
-def _load_checkpoint(folder: Path, step: int | None) -> Loaded:
-    from trpo_cli.run import checkpoint
-
-    if step is None:
-        return checkpoint.load_newest(folder)
-    kept = {int(path.stem.removeprefix("step_")): path for path in checkpoint.list_checkpoints(folder)}
-    if step not in kept:
-        raise CheckpointError(
-            f"{folder}: holds no checkpoint of step {step}; available steps: {', '.join(map(str, kept))}"
-        )
-    return checkpoint.Loaded(kept[step], checkpoint.load(kept[step]), {})

@@ -29,6 +29,7 @@ from trpo_cli.run.layout import (
     suggest_run,
 )
 from trpo_cli.run.lock import LOCK, is_held
+from trpo_cli.run.progress import describe_end
 from trpo_cli.run.state import RETURN, failure, headline
 from trpo_cli.shell import shell_argument
 from trpo_cli.statistics import Floats
@@ -192,12 +193,13 @@ def read(directory: Path) -> RunRecord:
         summary = read_summary(directory / SUMMARY)
         training = sum(np.nansum(record.rows[name]) for name in SECONDS if name in record.rows)
         record = replace(record, wall_seconds=float(summary.get("wall_seconds", training)))
+        early = f"ended early by {describe_end(stopped)}" if (stopped := summary.get("stopped")) else ""
     except (OSError, RunDirectoryError, KeyError, TypeError, ValueError, AttributeError) as error:
         return explain_unreadable(record, error, running)
     if running:
         return replace(record, status="running", note=f"{record.steps:,} of {record.settings['total_steps']:,} steps")
     if summary:
-        return replace(record, status="finished")
+        return replace(record, status="finished", note=early)
     if reason := failure(directory):
         return replace(record, status="failed", note=reason)
     resumable = any((directory / CHECKPOINTS).glob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""Checkpoints: atomic files with a checksum and without pickle, and the directory that keeps the newest of them.
+"""Checkpoints: atomic files with a checksum and without pickle, and the directory that keeps the newest and the best.
 
 `packing.py` turns a state into tensors, and `sealing.py` turns tensors into bytes with a checksum.
 """
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from trpo_cli.errors import CheckpointError, NewerCheckpointError
 from trpo_cli.run import durable, sealing
+from trpo_cli.run.layout import BEST, NEWEST
 from trpo_cli.run.packing import pack, unpack
 
 VERSION = 3  # of the format; no other is read
@@ -50,16 +51,18 @@ class Loaded(NamedTuple):
     damaged: dict[Path, CheckpointError]
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` to `path`. See `packing.pack` for the types it may hold.
+def save(path: Path, state: dict[str, Any], *copies: Path) -> None:
+    """Write `state` to each of the `copies`, and then to `path`. See `packing.pack` for the types it may hold.
 
-    Raises `TypeError` for other types, and `CheckpointError` if the file cannot be written.
+    Raises `TypeError` for other types, and `CheckpointError` if a file cannot be written.
     """
     data = sealing.seal(pack(state), VERSION)
-    try:
-        durable.write(path, data)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be saved: {_reason(error)}; earlier checkpoints are intact") from error
+    for place in (*copies, path):
+        try:
+            durable.write(place, data)
+        except OSError as error:
+            reason = _reason(error)
+            raise CheckpointError(f"{place}: cannot be saved: {reason}; earlier checkpoints are intact") from error
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -100,6 +103,51 @@ def load_newest(directory: Path) -> Loaded:
     raise CheckpointError(f"{directory}: holds no checkpoint")
 
 
+def load_chosen(directory: Path, chosen: int | str) -> Loaded:
+    """Load the `"newest"` undamaged checkpoint in `directory`, the `"best"`, or the one after so many steps.
+
+    Raises `CheckpointError` if there is none.
+    """
+    if chosen == NEWEST:
+        return load_newest(directory)
+    bests = list_checkpoints(directory / BEST)
+    if chosen == BEST:
+        if not bests:
+            how = "checkpoint.best=eval or checkpoint.best=train"
+            raise CheckpointError(f"{directory}: no best checkpoint was kept; train with {how}")
+        return load_newest(directory / BEST)
+    kept = {steps_of(path): path for path in (*bests, *list_checkpoints(directory))}
+    if chosen not in kept:
+        steps = ", ".join(map(str, sorted(kept))) or "none"
+        raise CheckpointError(f"{directory}: holds no checkpoint of step {chosen}; available steps: {steps}")
+    path = kept[int(chosen)]
+    return Loaded(path, load(path), {})
+
+
+def keep_newest(directory: Path, count: int) -> None:
+    """Delete all but the newest `count` checkpoints, and the best ones that have a better one before all of these.
+
+    Of the best, those thus remain to which one of the `count` refers, should a newer one turn out to be damaged.
+    """
+    every = list_checkpoints(directory)
+    oldest = steps_of(every[-count:][0])
+    before = [path for path in list_checkpoints(directory / BEST) if steps_of(path) <= oldest]
+    for path in (*every[:-count], *before[:-1]):
+        path.unlink()
+
+
+def forget_bests(directory: Path, after: int) -> None:
+    """Delete the best checkpoints of more than `after` steps, which a killed run did not live to refer to."""
+    for path in list_checkpoints(directory / BEST):
+        if steps_of(path) > after:
+            path.unlink()
+
+
+def steps_of(path: Path) -> int:
+    """The environment steps in the name of a checkpoint."""
+    return int(path.stem.removeprefix("step_"))
+
+
 def list_checkpoints(directory: Path) -> list[Path]:
     """The paths in `directory` named like checkpoints, by number of steps. Raises `CheckpointError` if unreadable."""
     found = [(int(match[1]), name) for name in _names(directory) if (match := NAME.fullmatch(name))]
@@ -108,7 +156,8 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 def remove_temporary_files(directory: Path) -> None:
     """Delete the temporary files of killed saves. Raises `CheckpointError` if one cannot be deleted."""
-    for path in (directory / name for name in _names(directory) if TEMPORARY.fullmatch(name)):
+    folders = (directory, directory / BEST)
+    for path in (folder / name for folder in folders for name in _names(folder) if TEMPORARY.fullmatch(name)):
         try:
             if stat.S_ISREG(os.lstat(path).st_mode):
                 os.unlink(path)

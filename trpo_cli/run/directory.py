@@ -16,7 +16,17 @@ import yaml  # type: ignore[import-untyped]
 
 from trpo_cli.errors import CheckpointError, EnvironmentFault, NewerCheckpointError, RunDirectoryError, UserError
 from trpo_cli.run import checkpoint, durable
-from trpo_cli.run.layout import CHECKPOINTS, CONFIG, ENDED_EARLY, LOG, METRICS, SUMMARY, refuse_links, report_mismatch
+from trpo_cli.run.layout import (
+    BEST,
+    CHECKPOINTS,
+    CONFIG,
+    ENDED_EARLY,
+    LOG,
+    METRICS,
+    SUMMARY,
+    refuse_links,
+    report_mismatch,
+)
 from trpo_cli.run.lock import LOCK, Lock
 
 log = logging.getLogger("trpo_cli")
@@ -71,7 +81,8 @@ class Run:
             raise CheckpointError(
                 f"{error}\nthe run cannot be resumed without one; start it again in another directory"
             ) from None
-        self.saved = int(found.path.stem.removeprefix("step_"))
+        self.saved = checkpoint.steps_of(found.path)
+        checkpoint.forget_bests(self.checkpoints, after=self.saved)
         for path, damage in found.damaged.items():
             self.warnings.append(f"{damage}; it was renamed, and an older one is used")
             path.rename(path.with_name(f"{path.name}.damaged"))
@@ -100,12 +111,28 @@ class Run:
         self._close.callback(handler.close)
         self._close.callback(log.removeHandler, handler)
 
-    def save(self, state: dict[str, Any], env_steps: int, keep: int) -> None:
-        """Write a checkpoint, then delete all but the newest `keep`. Raises `CheckpointError` if writing fails."""
-        checkpoint.save(self.checkpoints / f"step_{env_steps:012d}{checkpoint.SUFFIX}", {**state, **self.provenance})
+    def save(self, state: dict[str, Any], env_steps: int, keep: int, best: bool = False) -> None:
+        """Write a checkpoint, then delete all but the newest `keep`. Raises `CheckpointError` if writing fails.
+
+        A copy of the `best` so far is kept, too. It is written first, and the one before it is deleted last.
+        """
+        name = f"step_{env_steps:012d}{checkpoint.SUFFIX}"
+        copies = [self._bests() / name] if best else []
+        checkpoint.save(self.checkpoints / name, {**state, **self.provenance}, *copies)
         self.saved = env_steps
-        for old in checkpoint.list_checkpoints(self.checkpoints)[:-keep]:
-            old.unlink()
+        checkpoint.keep_newest(self.checkpoints, keep)
+
+    def has_best(self, env_steps: int) -> bool:
+        """Whether the copy of a best checkpoint is there."""
+        return env_steps in map(checkpoint.steps_of, checkpoint.list_checkpoints(self.checkpoints / BEST))
+
+    def _bests(self) -> Path:
+        folder = self.checkpoints / BEST
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{folder}: cannot be made: {error.strerror}") from error
+        return folder
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write `summary.json`: the results, and the versions that produced them."""

@@ -12,6 +12,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from trpo_cli.config.moved import update
+from trpo_cli.config.settings import LATER
 from trpo_cli.config.yaml_files import SLIPPED, decode, describe_slip, parse
 from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.shell import short_path
@@ -20,7 +21,8 @@ CONFIG, METRICS, SUMMARY, LOG = "config.yaml", "metrics.csv", "summary.json", "t
 HEADLINE = "headline.txt"  # the column of the metrics that says how good the policy is
 ALL_ROWS = "all_rows.json"  # of an archived run, whose metrics.csv lacks rows
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
-FOLDERS = (CHECKPOINTS, TENSORBOARD)
+NEWEST, BEST = "newest", "best"  # names of checkpoints; the latter is also the folder in `checkpoints/` that holds it
+FOLDERS = (CHECKPOINTS, f"{CHECKPOINTS}/{BEST}", TENSORBOARD)
 SWEEP = "sweep.status.json"  # in the directory of a sweep
 ENDED_EARLY = "the run ended early"  # prefix of the last record in the log of a failed run
 KINDS = {"env": dict, "policy": dict, "seed": int, "total_steps": int, "choices": dict, "plugins": list}
@@ -29,7 +31,7 @@ DEEPEST = 50  # levels of nesting in a configuration
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The configuration of a run, made of plain values.
+    """The configuration of a run, made of plain values; keys that earlier versions did not save have their defaults.
 
     Raises `RunDirectoryError` if it is missing, unreadable, or holds anything but plain values.
     """
@@ -54,7 +56,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     ):
         raise RunDirectoryError(f"{path} is not the configuration of a run")
     current: dict[str, Any] = update(node)
-    return current
+    return {**LATER, **current}
 
 
 def _refuse_unknown_values(node: Any, depth: int = 0) -> None:

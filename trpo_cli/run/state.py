@@ -34,6 +34,7 @@ class State:
     final_evaluation_return: float | None = None
     seconds: float | None = None
     error: str | None = None  # its first line
+    stopped: dict[str, Any] | None = None  # why it finished before `total_steps`, as in the summary
 
 
 def state(directory: Path) -> State:
@@ -77,7 +78,8 @@ def headline(directory: Path, columns: Collection[str], filled: Collection[str])
 
 def _finished(summary: dict[str, Any]) -> State:
     returns = summary.get("final_training_return"), summary.get("final_evaluation_return")
-    return State(FINISHED, summary.get("env_steps"), *returns, summary.get("wall_seconds"))
+    seconds, stopped = summary.get("wall_seconds"), summary.get("stopped")
+    return State(FINISHED, summary.get("env_steps"), *returns, seconds, stopped=stopped)
 
 
 def _last_row(path: Path) -> dict[str, str]:

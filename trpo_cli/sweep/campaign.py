@@ -24,6 +24,7 @@ from trpo_cli.cli.resume import AUTO, ONE_RUN, plan_run
 from trpo_cli.cli.whole_numbers import convert_whole_numbers
 from trpo_cli.config.build import fill
 from trpo_cli.config.composed import Node, resolve
+from trpo_cli.config.settings import Settings
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
 from trpo_cli.parts import check, root_settings
 from trpo_cli.report import report
@@ -180,7 +181,7 @@ class Campaign:
             del node["sweep"]
             plan = plan_run(job.directory, {**node, "resume": AUTO}, job.overrides)
             with keep_working_directory():  # an environment may change it
-                accept(plan.config)
+                accept(plan.config if not plan.continues else {**plan.config, "init_from": None, "init": {}})
         except (HydraException, OmegaConfBaseException) as error:
             return str(explain(error))
         except UserError as error:
@@ -196,10 +197,10 @@ class Campaign:
         now = self.status.state(job)
         if now.status == RUNNING:
             return False
-        wanted: list[int] = []
+        wanted: list[Settings] = []
 
         def tried(node: Node) -> None:
-            wanted.append(root_settings(node).total_steps)
+            wanted.append(root_settings(node))
             if not _has_finished(now, wanted[0]):
                 self.try_building(node)
 
@@ -260,8 +261,13 @@ def resume_command(typed: str, directory: Path, plugins: Sequence[str]) -> str:
     return f"{shell_command('trpo-train', plugins)}{words} {shell_argument('sweep.resume=', directory)}"
 
 
-def _has_finished(state: State, steps: int) -> bool:
-    return state.status == FINISHED and (state.env_steps or 0) >= steps
+def _has_finished(state: State, wanted: Settings) -> bool:
+    """Whether a job has all the steps that are wanted, or was ended before them by what is wanted, too."""
+    if state.status != FINISHED:
+        return False
+    limits = {f"stop.{name}": limit for name, limit in vars(wanted.stop).items()}
+    is_ended = state.stopped is not None and limits.get(state.stopped["by"]) == state.stopped["given"]
+    return is_ended or (state.env_steps or 0) >= wanted.total_steps
 
 
 def threads_per_job(launcher: DictConfig, jobs: int) -> int | None:

@@ -119,6 +119,7 @@ def describe_change(name: str, now: State) -> str:
     facts = [
         "" if now.final_training_return is None or now.status == RUNNING else f"return {now.final_training_return:.5g}",
         "" if now.seconds is None else f"{now.seconds:.0f} s",
+        f"ended early by {now.stopped['by']}" if now.stopped else "",
         shorten(now.error or ""),
     ]
     return "  ".join([f"{now.status:8}", name, *filter(None, facts)])

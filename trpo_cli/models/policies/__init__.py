@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ class Policy(nn.Module, ABC):
 
     distribution: Distribution
     memory_size: int = 0  # numbers that it keeps from one step of an episode to the next
+    architecture: ClassVar[Sequence[str] | None] = None
+    """The keys that decide which function of its parameters it is, in which a run that lends them must agree; None if
+    all may."""
 
     @abstractmethod
     def forward(self, observation: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ class MLPPolicy(FeaturePolicy):
     computes the logits. With `encoder_sizes` each entry of the observation goes through layers of its own first.
     """
 
+    architecture = ("hidden_sizes", "activation", "encoder_sizes")
+
     def __init__(
         self,
         observation: ObservationSpec,

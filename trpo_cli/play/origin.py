@@ -1,0 +1,191 @@
+"""What a run begins with in place of random numbers: parameters and statistics from a checkpoint of another run.
+
+Optimisers, generators, counters and episodes begin anew. The configuration of the other run is read as data: none of
+its code is needed, and none is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trpo_cli.config.settings import InitSettings
+from trpo_cli.errors import CheckpointError, ConfigError, RunDirectoryError
+from trpo_cli.play.trained import with_own_scales
+from trpo_cli.run.layout import CHECKPOINTS, read_config, report_mismatch
+from trpo_cli.shell import start_directory
+
+if TYPE_CHECKING:  # torch takes a second to import, and `--help` does not need it
+    from torch import Tensor
+
+    from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
+    from trpo_cli.models.critics import Critic
+    from trpo_cli.models.policies import Policy
+
+log = logging.getLogger("trpo_cli")
+ORIGIN = "init_from"  # where a checkpoint and a summary say what the run began with
+PARTS = ("policy", "critic", "statistics")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint of another run, and which of its parts are wanted."""
+
+    directory: str  # as it was typed
+    path: Path  # of the checkpoint
+    config: Mapping[str, Any]
+    state: Mapping[str, Any]
+    wanted: InitSettings
+
+    @classmethod
+    def read(cls, directory: str, wanted: InitSettings) -> Source:
+        """Read it. Raises `ConfigError`, `RunDirectoryError` or `CheckpointError`, naming the key."""
+        from trpo_cli.run import checkpoint
+
+        if not directory:
+            raise ConfigError("init_from: is empty; it takes a run directory")
+        place = start_directory() / directory
+        try:
+            config = read_config(place)
+            found = checkpoint.load_chosen(place / CHECKPOINTS, wanted.checkpoint)
+        except (RunDirectoryError, CheckpointError) as error:
+            raise type(error)(f"init_from: {str(error).replace(f'{start_directory()}/', '')}") from error
+        for damage in found.damaged.values():
+            log.warning("init_from: skipped a damaged checkpoint: %s", damage)
+        with report_mismatch(place):
+            return cls(directory, found.path, config, with_own_scales(found.state), wanted)
+
+    def lend(
+        self,
+        node: Mapping[str, Any],
+        policy: Policy,
+        critic: Critic,
+        normalizer: ObservationNormalizer,
+        reward_scaler: RewardScaler,
+    ) -> dict[str, Any]:
+        """Copy what is wanted into the parts that `node` describes, and return a record of it for the checkpoint.
+
+        Raises `ConfigError` if something does not fit that is required.
+        """
+        with report_mismatch(start_directory() / self.directory):
+            found = {
+                "policy": self._lend_module("policy", policy, node),
+                "critic": self._lend_module("critic", critic, node),
+                "statistics of observations": self._lend_statistics(
+                    "observation", normalizer, self.state["normalizer"]
+                ),
+                "statistics of rewards": self._lend_statistics(
+                    "reward", reward_scaler, self._reward_scale(reward_scaler)
+                ),
+            }
+        taken = [name for name, problem in found.items() if problem == ""]
+        for name in PARTS:
+            if getattr(self.wanted, name) is True and not any(one.startswith(name) for one in taken):
+                raise self._refuse(name, "this run has none")
+        if not taken:
+            raise ConfigError(f"init_from: nothing of {self.directory} is taken")
+        return {
+            "run": self.directory,
+            "task": str(self.config["env"]["id"]),
+            "algo": str(self.config["choices"]["algo"]),
+            "env_steps": int(self.state["sampler"]["env_steps"]),
+            "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+            "git_revision": self.state.get("git_revision"),
+            "taken": taken,
+            "not_taken": {name: problem for name, problem in found.items() if problem},
+        }
+
+    def _lend_module(self, name: str, module: Policy | Critic, node: Mapping[str, Any]) -> str | None:
+        """Copy parameters and buffers in place, for whoever holds them already. Returns what `_settle` returns."""
+        from trpo_cli.models.adam import Adam
+
+        own, given = module.state_dict(), self.state[name]
+        fresh = tuple(f"{path}." for path, inner in module.named_modules() if isinstance(inner, Adam))
+        mine, theirs = (_select_numbers(state, fresh) for state in (own, given))
+        problem = self._compare_nodes(name, module.architecture, node) or _compare_shapes(mine, theirs)
+        settled = self._settle(name, problem, exists=bool(mine))
+        if settled == "":
+            module.load_state_dict({**own, **theirs})
+        return settled
+
+    def _lend_statistics(self, kind: str, mine: ObservationNormalizer | RewardScaler, given: Any) -> str | None:
+        """Copy running moments. Returns what `_settle` returns."""
+        here, there = mine.enabled, self.config["env"].get(f"normalize_{kind}") is True
+        problem = "" if here == there else f"env.normalize_{kind}: {_shown(there)} there, {_shown(here)} here"
+        if problem and kind == "observation" and self.wanted.policy and self.wanted.statistics:
+            raise ConfigError(
+                f"init_from: {problem}, so the policy would see other numbers than it was trained with; "
+                "init.statistics=false takes it all the same"
+            )
+        if not problem and _outline(mine.state_dict()) != _outline(given):
+            problem = f"{kind}s have another shape there"
+        settled = self._settle("statistics", problem, exists=here or there)
+        if settled == "":
+            mine.load_state_dict(given)
+        return settled
+
+    def _reward_scale(self, mine: RewardScaler) -> dict[str, Any]:
+        """The state of a scale with the moments of the source, and with the unfinished episodes of this run."""
+        given = self.state.get("reward_scaler")  # earlier versions had one only where a sampler used it
+        return mine.state_dict() if given is None else {**mine.state_dict(), "moments": given["moments"]}
+
+    def _settle(self, name: str, problem: str, exists: bool) -> str | None:
+        """Why a wanted part is not taken; empty if it is, and None if it is not wanted or does not exist.
+
+        Raises `ConfigError` if it is required.
+        """
+        wanted = getattr(self.wanted, name)
+        if wanted is True and problem and exists:
+            raise self._refuse(name, problem)
+        return problem if wanted and exists else None
+
+    def _refuse(self, name: str, reason: str) -> ConfigError:
+        return ConfigError(
+            f"init.{name}: that of {self.directory} does not fit: {reason}\ninit.{name}=false begins with a new one"
+        )
+
+    def _compare_nodes(self, name: str, architecture: Sequence[str] | None, node: Mapping[str, Any]) -> str:
+        """The first key in which two parts differ as functions of their parameters; empty if there is none."""
+        mine, theirs = node[name], self.config.get(name) or {}
+        if mine["_target_"] != theirs.get("_target_"):
+            there, here = (config.get("choices", {}).get(name) for config in (self.config, node))
+            differs = there != here
+            return f"{name}={there} there, {name}={here} here" if differs else f"{name}._target_ is another there"
+        for key in {*mine, *theirs} if architecture is None else architecture:
+            if mine.get(key) != theirs.get(key):
+                return f"{name}.{key}: {_shown(theirs.get(key))} there, {_shown(mine.get(key))} here"
+        return ""
+
+
+def _select_numbers(state: Mapping[str, Any], fresh: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors of a module, without those of its optimisers and generators."""
+    return {key: value for key, value in state.items() if hasattr(value, "shape") and not key.startswith(fresh)}
+
+
+def _compare_shapes(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+    """The first tensor in which two modules differ; their configurations agree, so the environments do not."""
+    for key in sorted(mine.keys() | theirs.keys()):
+        there, here = (_shape(state.get(key)) for state in (theirs, mine))
+        if there != here:
+            return f"the observations or actions are others: {key} has the shape {there} there, {here} here"
+    return ""
+
+
+def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
+    return None if tensor is None else tuple(tensor.shape)
+
+
+def _outline(state: Any) -> Any:
+    """Nested dicts with the lengths of the lists in them."""
+    if isinstance(state, dict):
+        return {key: _outline(value) for key, value in state.items()}
+    return len(state) if isinstance(state, list) else None
+
+
+def _shown(value: Any) -> str:
+    """A value as one types it."""
+    return {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool | None) else str(value)
