@@ -47,6 +47,7 @@ def entries() -> Iterator[str]:
     """The choices that are composed for every task."""
     for algo, sampler in itertools.product(ALGORITHMS, SAMPLERS):
         yield f"algo={algo}" if (algo, sampler) == ("trpo_vine", "vine") else f"algo={algo} sampler={sampler}"
+    yield "algo=bc"
     for algo, part in itertools.product(("trpo", "npg", "vpg", "ppo", "a2c"), PARTS):
         yield f"algo={algo} {part}"
 

@@ -36,6 +36,7 @@ CHANCE = (*CHANCE, "algo.max_rejected=1000")  # it converges
 EARLY = ("env=CartPole-v1", "total_steps=120_000", "checkpoint.best=eval", "stop.patience=12")
 TUNED = ("env=Hopper-v4", "algo=ppo", "total_steps=30_000", f"init_from={TESTS / 'old_runs' / 'trpo'}")
 TUNED = (*TUNED, "policy.hidden_sizes=[4]", "critic.hidden_sizes=[4]", "checkpoint.best=train")
+RECORDED = "sampler.path=record"  # in the folder of the case
 CASES: dict[str, tuple[str, ...]] = {
     "Hopper-v4 trpo": ("env=Hopper-v4", "algo=trpo", "total_steps=60_000", *TRPO),
     "Walker2d-v4 npg": ("env=Walker2d-v4", "algo=npg", "total_steps=50_000", *TRPO),
@@ -77,12 +78,19 @@ CASES: dict[str, tuple[str, ...]] = {
         *TRPO,
     ),
     "CartPole-v1 trpo": ("env=CartPole-v1", "algo=trpo", "total_steps=120_000", *TRPO),
+    "Hopper-v4 trpo, numbers from infos": (
+        "env=Hopper-v4",
+        "env.log_info=[x_position,x_velocity]",
+        "total_steps=30_000",
+        *TRPO,
+    ),
     "CartPole-v1 ppo": ("env=CartPole-v1", "algo=ppo", "total_steps=60_000", *TRPO),
     "FrozenLake-v1 trpo": ("env=FrozenLake-v1", "total_steps=150_000", "algo.max_rejected=1000", *TRPO),  # it converges
     "CartPole-v1 trpo, the best and an early end": (*EARLY, *TRPO, "eval.every=1024", "eval.episodes=2"),
     "Hopper-v4 ppo that begins from another run": (*TUNED, *TRPO),
     "CartPole-v1 vine": ("env=CartPole-v1", "sampler=vine", "total_steps=300_000", *VINE),
     "Walker2d-v4 vine": ("env=Walker2d-v4", "sampler=vine", "total_steps=200_000", *VINE),
+    "CartPole-v1 bc": ("algo=bc", "env=CartPole-v1", "total_steps=200_000", RECORDED, "checkpoint.every=2"),
     "FrozenLake-v1 cpi, exact": ("env=FrozenLake-v1", "algo=cpi", *EXACT),
     "CartPole-v1 cma_es": ("env=CartPole-v1", "algo=cma_es", "total_steps=400_000", *SEARCH),
 }
@@ -196,7 +204,7 @@ def newest(directory: Path) -> str:
 
 def case(name: str, kills: int, folder: Path, seed: int) -> Outcome:
     """One case: a whole run, a killed one, and the comparison. Raises `AssertionError` if they differ."""
-    overrides = CASES[name]
+    overrides = tuple(prepared(override, folder) for override in CASES[name])
     whole, killed = folder / "whole", folder / "killed"
     status, errors = ended(command(*overrides, f"hydra.run.dir={whole}"))
     assert status == 0, errors
@@ -208,6 +216,16 @@ def case(name: str, kills: int, folder: Path, seed: int) -> Outcome:
         assert_same_run(whole, killed)
         outcome = Outcome(outcome.kills + more.kills, outcome.in_saves + more.in_saves)
     return outcome
+
+
+def prepared(override: str, folder: Path) -> str:
+    """The override, with the record that it names in the folder."""
+    if override != RECORDED:
+        return override
+    code = "import sys, demonstrations as made; made.record_episodes(made.Path(sys.argv[1]), 'env=CartPole-v1')"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code, str(folder / "record")], env=environment, check=True)
+    return f"sampler.path={folder / 'record'}"
 
 
 def table(

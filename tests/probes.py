@@ -509,6 +509,27 @@ class Remembering(gymnasium.Wrapper[Any, Any, Any, Any]):
         return observation, float(reward) + self.scale * sum(self.last), terminated, truncated, info
 
 
+class Told(Probe):
+    """Two to six steps, with infos of every kind; `kind` replaces a number by something else."""
+
+    def __init__(self, kind: str = "number") -> None:
+        self.kind = kind
+
+    def reward(self, action: Any) -> float:
+        return self.sign * (1 + action)
+
+    def ends(self) -> tuple[bool, bool]:
+        return False, self.time >= (2 if self.sign < 0 else 6)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        *others, _ = super().step(action)
+        info: dict[str, Any] = {"is_success": self.sign > 0, "time": np.array([self.time]), "episode": {"r": 0.5}}
+        info |= {"legal": np.arange(self.time), "ragged": [[1], [2, 3]], "undefined": np.nan, "nothing": None}
+        if self.sign > 0:
+            info["bonus"] = np.float32(self.time)
+        return (*others, info if self.kind == "number" else [])  # type: ignore[return-value]
+
+
 gymnasium.register("Probe/WideRescaled-v0", entry_point=lambda: gymnasium.wrappers.RescaleAction(Wide(), -1, 1))
 for probe in (*Probe.__subclasses__(), Coin, Spaceless):
     gymnasium.register(f"Probe/{probe.__name__}-v0", entry_point=probe)

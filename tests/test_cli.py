@@ -51,7 +51,8 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 EXACT = ("cpi", "monotone_pi")  # for finite processes alone
-SAMPLED = [algo for algo in find_options(CONF / "algo") if algo not in EXACT]
+PLAYING = [algo for algo in find_options(CONF / "algo") if algo != "bc"]  # test_recording has that of records
+SAMPLED = [algo for algo in PLAYING if algo not in EXACT]
 
 
 @pytest.mark.parametrize(("kind", "algo"), thinned(7, list(ENVIRONMENTS), SAMPLED))
@@ -137,7 +138,7 @@ def test_the_default_directory_names_task_algorithm_time_and_seed(trpo_train: Co
     assert {path.name for path in second.iterdir()} == FILES
 
 
-@pytest.mark.parametrize("algo", thinned(5, find_options(CONF / "algo")))
+@pytest.mark.parametrize("algo", thinned(5, PLAYING))
 def test_the_same_seed_gives_the_same_bits(trpo_train: Command, tmp_path: Path, algo: str) -> None:
     exact = algo in EXACT
     overrides = small(f"algo={algo}", f"env={'FrozenLake-v1' if exact else 'Hopper-v4'}")

@@ -53,8 +53,8 @@ def test_every_mujoco_task_that_gymnasium_makes_is_there() -> None:
 
 
 SHARING = {algo for algo in ALGORITHMS if composed(f"algo={algo}")["algo"]["_target_"].endswith("FirstOrder")}
-EXACT, SEARCHES = {"cpi", "monotone_pi"}, {"cem", "cma_es", "random_search"}
-SAMPLED = [algo for algo in ALGORITHMS if algo not in EXACT | SEARCHES]
+EXACT, SEARCHES, CLONES = {"cpi", "monotone_pi"}, {"cem", "cma_es", "random_search"}, {"bc"}
+SAMPLED = [algo for algo in ALGORITHMS if algo not in EXACT | SEARCHES | CLONES]
 
 
 def iterates(*overrides: str) -> None:
@@ -336,6 +336,7 @@ CHANGES: dict[str, Any] = {  # where "something else" is not simply another numb
     "top_directions": 1,
     "largest_full": 0,
     "kl_penalty": 100.0,
+    "log_info": ["x_position"],
     "kl_penalty_target": 100.0,
 }
 NOT_HERE = {  # what is tested elsewhere: it shows only when something fails, or never

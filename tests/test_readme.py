@@ -138,6 +138,8 @@ def shortened(arguments: list[str]) -> list[str]:
         return [*arguments, *SHORT, *SINGLE_PATH, *SEARCH]
     if any("vine" in argument for argument in arguments):
         return [*arguments, *SHORT, *SINGLE_PATH[:1], *VINE]
+    if "algo=bc" in arguments:
+        return [*arguments, *SHORT]
     exact = any(argument.startswith(("algo=cpi", "algo=monotone_pi", "sampler=exact")) for argument in arguments)
     return [*arguments, *SHORT[:2], "total_steps=2"] if exact else [*arguments, *SHORT, *SINGLE_PATH]
 

@@ -47,6 +47,22 @@ def results(directory: Path) -> str:
     return (directory / "out" / "results.md").read_text()
 
 
+def test_numbers_from_infos_have_a_table(trpo_tables: Command, tmp_path: Path) -> None:
+    for seed in range(2):
+        written(tmp_path / "runs" / str(seed), "Hopper-v4", "trpo", seed, ["1.0", "4.0"])
+        path = tmp_path / "runs" / str(seed) / "metrics.csv"
+        head, first, last = path.read_text().splitlines()
+        rows = [f"{head},rollout/info/x,eval/info/x,rollout/info/y", f"{first},,,", f"{last},{1 + seed},7,"]
+        path.write_text("\n".join(rows) + "\n")
+    assert trpo_tables("runs", "--out", "out").status == 0
+    rows = (tmp_path / "out" / "infos.csv").read_text().splitlines()
+    assert rows[1:] == [
+        "Hopper-v4,trpo,x,2,1.5,1 to 2 (min to max),7.0,7 to 7 (min to max)",
+        "Hopper-v4,trpo,y,2,,,,",
+    ]
+    assert trpo_tables("runs", "--out", "other", "--metric", "rollout/info/x").status == 0
+
+
 def test_curves_and_table_of_many_runs(trpo_report: Command, tmp_path: Path) -> None:
     for seed in range(3):
         written(tmp_path / "deep" / "er" / str(seed), "Hopper-v4", "trpo", seed, ["", "1.0", str(10.0 + seed)])

@@ -45,8 +45,14 @@ class Played:
         return (
             f"| {result.returns.mean():9.2f} | {span:>20} | {result.returns.std():8.2f} | "
             f"{result.lengths.mean():7.1f} | {len(result.returns):8} | {self.trained.env_steps:11,} | "
-            f"{self.trained.task.id}, {short_path(self.directory)}"
+            f"{self.trained.task.id}, {short_path(self.directory)}{self._format_infos()}"
         )
+
+    def _format_infos(self) -> str:
+        """Format the means of `env.log_info` as a further line of the row, if there are any."""
+        means = self.result.info_means()
+        shown = [f"{name} {'-' if mean is None else format(mean, '.4g')}" for name, mean in means.items()]
+        return f"{INDENTED}{', '.join(shown)}" if shown else ""
 
     def as_record(self) -> dict[str, Any]:
         """Return the result for scripts, with every episode."""
@@ -58,6 +64,7 @@ class Played:
             "interval": self.result.interval(),
             "returns": self.result.returns.tolist(),
             "lengths": self.result.lengths.tolist(),
+            "infos": {name: [None if v != v else v for v in values] for name, values in self.result.infos.items()},
         }
 
 
@@ -73,7 +80,7 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
         try:
             with keep_working_directory():
                 trained = load(directory, arguments.plugins, arguments.checkpoint)
-                result = evaluate(*trained[:3], plan, arguments.seed, arguments.sample)
+                result = play_run(directory, trained, plan, arguments)
         except UserError as error:
             if len(directories) == 1:
                 raise
@@ -86,6 +93,17 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
         print(f"{header}{row}", flush=True)
         header = ""  # it is printed only once
     return played
+
+
+def play_run(directory: Path, trained: Trained, plan: Episodes, arguments: argparse.Namespace) -> Evaluation:
+    """Play the episodes of one run, and record them if asked to."""
+    if not arguments.record:
+        return evaluate(*trained[:3], plan, arguments.seed, arguments.sample)
+    from trpo_cli.play.recorder import record
+
+    about = {"run": str(directory), "seed": arguments.seed, "sampled_actions": arguments.sample}
+    with record(trained, arguments.record.absolute(), about) as audience:
+        return evaluate(*trained[:3], plan, arguments.seed, arguments.sample, audience=audience)
 
 
 def format_header(arguments: argparse.Namespace) -> str:
@@ -116,6 +134,12 @@ def main() -> None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
     if arguments.video_episodes > 1 and not arguments.video:
         raise UserError("--video-episodes: takes effect only with --video FILE.mp4")
+    if arguments.record:
+        from trpo_cli.play.recorder import prepare as prepare_record
+
+        if len(directories) > 1:
+            raise UserError(f"--record: records one run, but {len(directories)} were given")
+        prepare_record(arguments.record)
     if arguments.video:
         if len(directories) > 1:
             raise UserError(f"--video: films one run, but {len(directories)} were given")
@@ -129,6 +153,8 @@ def main() -> None:
     played = evaluate_all(directories, arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps([one.as_record() for one in played], indent=1) + "\n", encoding="utf-8")
+    if arguments.record:
+        print(f"recorded in {short_path(arguments.record)}: {arguments.episodes} episodes")
     if arguments.video and played:
         film_run(played[0].trained, arguments)
     if failed := len(directories) - len(played):
@@ -153,6 +179,7 @@ def make_parser() -> Parser:
     add("--checkpoint", type=_which, default=NEWEST, metavar="newest|best|STEP", help=which)
     add("--max-steps", type=_at_least(1), default=10_000, help="cut off longer episodes (default: %(default)s)")
     add("--json", type=path, metavar="FILE", help="write the results, with every episode, to a new file")
+    add("--record", type=path, metavar="DIR", help="write the episodes of one run to a new Minari dataset")
     add("--video", type=path, metavar="FILE.mp4", help="film the first episodes of one run, in a new file")
     add("--video-episodes", type=_at_least(1), default=1, metavar="N", help="number to film (default: %(default)s)")
     add("--plugins", nargs="*", default=[], metavar="PACKAGE", help="packages that runs may be built from; after RUN")

@@ -36,7 +36,7 @@ from trpo_cli.config.settings import EVAL, Settings
 from trpo_cli.errors import EnvironmentContractError, EnvironmentFault
 from trpo_cli.memory import explain_out_of_memory
 from trpo_cli.parts import Parts, build_parts, build_tracker, root_settings
-from trpo_cli.play.episodes import METRICS, Episodes
+from trpo_cli.play.episodes import Episodes, columns
 from trpo_cli.run.layout import report_mismatch
 from trpo_cli.run.progress import Progress
 from trpo_cli.run.signals import Stopped, StopRequest
@@ -191,7 +191,7 @@ class Training:
 
         A fault that recurs in later evaluations is logged once.
         """
-        plan, nothing = self.settings.eval, dict.fromkeys(METRICS)
+        plan, nothing = self.settings.eval, dict.fromkeys(columns(self.parts.task.log_info))
         every = self.settings.evaluation_interval
         if not every or not (self._is_last(steps) or is_due(every, self.progress.env_steps, steps)):
             return nothing

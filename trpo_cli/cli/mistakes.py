@@ -86,6 +86,7 @@ def explain(error: Exception) -> ConfigError:
     match error:
         case OmegaConfBaseException() if "Missing mandatory value: " in str(error):
             key = str(error).partition("Missing mandatory value: ")[2].split()[0]
+            key = whole if (whole := str(error.full_key)).endswith(f".{key}") else key
             return ConfigError(f"{key}: has no default; give it with {key}=VALUE")
         case MissingConfigException(missing_cfg_file=str(missing)):
             return _locate_in_file(

@@ -24,5 +24,5 @@ def resolve(config: DictConfig, command: HydraConf | None = None) -> Node:
     plain = config.copy()
     with open_dict(plain):
         plain.pop("hydra", None)
-    node: Any = OmegaConf.to_container(plain, resolve=True)
+    node: Any = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     return {"choices": choices, **node}

@@ -109,6 +109,7 @@ OF_THE_COMMAND = ("resume", "sweep")
 ROOT_KEYS = (*(one.name for one in fields(Settings)), *OF_THE_COMMAND)
 _OTHERS = {  # keys of parts, whose classes are not imported here, and nodes that are not settings
     "algo.max_rejected": key(may_change=True),
+    "env.log_info": key(decides=False),
     "env.step_timeout": key(may_change=True, decides=False),
     "sampler.num_threads": key(may_change=True, decides=False),
     "sampler.vectorization": key(decides=False),

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from trpo_cli.envs.infos import Numbers
 from trpo_cli.errors import NoSnapshot
 
 
@@ -36,6 +37,10 @@ class Backend(VectorEnv[Any, Any, Any]):
     @abstractmethod
     def load_state_dict(self, state: Any) -> None:
         """Restore what `state_dict` returned. Raises `CheckpointError` if it does not fit."""
+
+    @abstractmethod
+    def read_numbers(self, rows: NDArray[np.int64], names: Sequence[str]) -> list[Numbers]:
+        """Return the numbers called `names` in the infos of the last step of the environments `rows` (K,)."""
 
     def save(self, rows: NDArray[np.int64]) -> list[Any]:
         """Return the whole states of the environments `rows` (K,). There must be no `snapshot_obstacle`."""

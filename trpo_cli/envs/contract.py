@@ -20,11 +20,12 @@ class Contract:
     """The contract of environment number `index`, whose observations are in `space` once composite ones are joined.
 
     `check_reset` and `check_step` take what the environment returned and raise `ContractViolation` if it is invalid.
-    Infos are not checked, since nothing reads them.
+    Infos are not checked; the one of the last step is kept as `info`.
     """
 
     def __init__(self, space: spaces.Space[Any], index: int) -> None:
         self.space, self._index = space, index
+        self.info: Any = {}
         self._observation = Joining(space, index) if isinstance(space, Joined) else Leaf(space, index).check
 
     def check_reset(self, returned: Any) -> Any:
@@ -37,7 +38,7 @@ class Contract:
     def check_step(self, returned: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """The observation, reward, terminated and truncated, and an empty info."""
         try:
-            observation, reward, terminated, truncated, _ = returned
+            observation, reward, terminated, truncated, self.info = returned
         except (TypeError, ValueError):
             old = OLD if isinstance(returned, tuple) and len(returned) == 4 else ""
             raise self._violation(f"step does not return {STEP}", describe_types(returned) + old) from None

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
 from trpo_cli.envs.backend import Backend
 from trpo_cli.envs.failure import Failure, describe_error
+from trpo_cli.envs.infos import Infos, gather
 from trpo_cli.envs.make import FASTEST, Parallelism, Task
 from trpo_cli.envs.snapshot_check import has_layout_of, mismatch
-from trpo_cli.envs.spaces import describe_scale
+from trpo_cli.envs.spaces import describe_scale, encode_actions
 from trpo_cli.envs.view import begin_stack, push_on_stack, stack_spec
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
 
@@ -54,6 +57,7 @@ class Environments:
         self.spec = stack_spec(spec, task.stack)
         self.distribution, self._decode = task.make_decoder(self._envs.single_action_space)
         self.scale_notice = describe_scale(self._envs.single_action_space, task.id, task.rescale_action)
+        self._raw: tuple[Any, Any] = (None, None)  # the observations that they gave, the actions that they received
         try:
             self.observation = self._reset(seeds)
         except UserError:
@@ -71,7 +75,9 @@ class Environments:
         self.steps += 1
         self._check_finite("action", action)
         try:
-            observation, reward, terminated, truncated, _ = self._envs.step(self._decode(action))
+            received = self._decode(action)
+            observation, reward, terminated, truncated, _ = self._envs.step(received)
+            self._raw = observation, received
             observation = self._encode(observation)
         except Exception as error:
             raise self._fault(error) from error
@@ -88,6 +94,34 @@ class Environments:
         """
         self.observation = self._reset(seeds, ended)
         return self.observation
+
+    @property
+    def spaces(self) -> tuple[Any, Any]:
+        """The spaces of one environment: of what it gives, and of what it receives."""
+        return self._envs.single_observation_space, self._envs.single_action_space
+
+    def raw_observations(self) -> list[Any]:
+        """Copies (N) of the present observations, as the environments gave them."""
+        return copy.deepcopy(list(iterate(self._envs.observation_space, self._raw[0])))
+
+    def raw_actions(self) -> list[Any]:
+        """Copies (N) of the actions of the last step, as the environments received them."""
+        return copy.deepcopy(list(iterate(self._envs.action_space, self._raw[1])))
+
+    def encode(self, observations: Any, actions: Any) -> tuple[Array, NDArray[Any]]:
+        """What a policy reads and writes, (T, O) and (T, A), where a batch of raw observations and actions is given."""
+        return self._encode(observations), encode_actions(self._envs.single_action_space, actions)
+
+    def read_infos(self, ended: Flags) -> Infos:
+        """Return the numbers of `env.log_info` in the last step, where episodes have `ended` (N,); nothing if none has.
+
+        Call it before `restart`. Raises `EnvironmentContractError` if what has such a name is not one number.
+        """
+        names = self.task.log_info
+        if not names or not ended.any():
+            return {}
+        found = self._ask(self._envs.read_numbers, np.flatnonzero(ended), names)
+        return gather(found, names, self.task.id, self.task.complaints)
 
     def render(self) -> Any:
         """Draw the first environment, which needs `render_mode=rgb_array`: (H, W, 3). Raises whatever that raises."""
@@ -176,7 +210,9 @@ class Environments:
         """Reset all environments or those that have `ended` (N,), and return what a policy sees of all of them."""
         reset: Any = self._envs.reset
         try:
-            observation = self._encode(reset(seed=seeds, options=None if ended is None else {"reset_mask": ended})[0])
+            given = reset(seed=seeds, options=None if ended is None else {"reset_mask": ended})[0]
+            self._raw = given, self._raw[1]
+            observation = self._encode(given)
         except Exception as error:
             raise self._fault(error) from error
         self._check_finite("observation", observation)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trpo_cli.envs import snapshot
 from trpo_cli.envs.backend import Backend
 from trpo_cli.envs.failure import Failure
+from trpo_cli.envs.infos import Numbers
 from trpo_cli.envs.slot import Slot, check_number
 from trpo_cli.envs.watched import Watched
 
@@ -55,6 +56,9 @@ class InTurn(SyncVectorEnv[Any, Any], Backend):
                 failures.append(failure)
         for first in failures:
             raise first
+
+    def read_numbers(self, rows: NDArray[np.int64], names: Sequence[str]) -> list[Numbers]:
+        return [self.envs[row].read_numbers(names) for row in rows.tolist()]
 
     def snapshot_obstacle(self) -> str | None:
         return next(filter(None, map(snapshot.obstacle, self.envs)), None)

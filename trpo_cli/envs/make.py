@@ -87,7 +87,8 @@ class Task:
     observe: Entries | None = None  # of a vector; None: all
     hide: Entries | None = None
     stack: Count = 1  # observations that a policy sees at once
-    complaints: set[str] = field(default_factory=set, init=False, repr=False, compare=False)  # logged while closing
+    log_info: list[str] = field(default_factory=list)  # numbers in the infos at the end of episodes, by name
+    complaints: set[str] = field(default_factory=set, init=False, repr=False, compare=False)  # logged once
 
     def make(self, seeds: Sequence[int], parallelism: Parallelism = FASTEST) -> Vectorized:
         """Make one copy for each seed. The caller resets them, with `options={"reset_mask": ...}`; they never do.

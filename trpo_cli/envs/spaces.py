@@ -82,6 +82,15 @@ def action_decoder(space: spaces.Space[Any], env_id: str, rescale: Rescale = Fal
             )
 
 
+def encode_actions(space: spaces.Space[Any], actions: NDArray[Any]) -> NDArray[Any]:
+    """Return the actions (N, A) of a policy that become `actions` of this space; those of a Box are not clipped."""
+    flat = np.asarray(actions).reshape(len(actions), -1)
+    if isinstance(space, spaces.Box):
+        return flat.astype(np.float32)
+    first: NDArray[Any] = np.asarray(getattr(space, "start", 0)).flatten()
+    return np.asarray(flat - first, dtype=np.int64)
+
+
 def is_rescaled(space: spaces.Space[Any], rescale: Rescale) -> bool:
     """Whether a policy acts between -1 and 1 in place of the bounds of these actions."""
     return isinstance(space, spaces.Box) and bool(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -9,6 +10,7 @@ from gymnasium.envs.mujoco import MujocoEnv
 
 from trpo_cli.envs.contract import Contract
 from trpo_cli.envs.failure import as_failure
+from trpo_cli.envs.infos import Numbers, read_numbers
 from trpo_cli.envs.joining import join
 from trpo_cli.envs.mujoco.stability import WARNINGS, instability
 from trpo_cli.envs.snapshot import seed_spaces
@@ -17,8 +19,8 @@ from trpo_cli.envs.snapshot import seed_spaces
 class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Environment number `index` of several. `reset`, `step` and `close` raise nothing but `Failure`.
 
-    What they return matches the declared spaces, and composite observations are joined. Infos, which nothing reads, are
-    dropped.
+    What they return matches the declared spaces, with composite observations joined, and without infos; `read_numbers`
+    reads those of the last step.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], index: int) -> None:
@@ -47,6 +49,10 @@ class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
         if self.simulator is not None and (counts := self.simulator.data.warning.number[WARNINGS]).any():
             raise instability(self.index, counts)
         return self.contract.check_step(returned)
+
+    def read_numbers(self, names: Sequence[str]) -> Numbers:
+        """The numbers called `names` in the info of the last step."""
+        return read_numbers(self.contract.info, names, self.index)
 
     def close(self) -> None:
         try:

@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -24,6 +25,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from trpo_cli.envs.failure import Failure, as_failure
 from trpo_cli.envs.global_generators import WorkerGenerators
+from trpo_cli.envs.infos import Numbers
 from trpo_cli.envs.slot import Slot
 from trpo_cli.envs.watched import Watched
 from trpo_cli.errors import UserError
@@ -72,7 +74,8 @@ class _Worker:
     """The methods that answer requests, by name."""
 
     def __init__(self, index: int, env: Env, observations: Array, shared: WorkerGenerators) -> None:
-        self._slot, self._observation = Slot(Watched(env, index), shared=shared), observations[index : index + 1]
+        self._watched = Watched(env, index)
+        self._slot, self._observation = Slot(self._watched, shared=shared), observations[index : index + 1]
         self._shared, self.closed = shared, False
 
     def reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
@@ -87,6 +90,9 @@ class _Worker:
         self._slot.ended = terminated or truncated
         self._show(observation)
         return float(reward), terminated, truncated
+
+    def read_numbers(self, names: Sequence[str]) -> Numbers:
+        return self._watched.read_numbers(names)
 
     def obstacle(self) -> str | None:
         return self._slot.file_obstacle()

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from trpo_cli.envs.backend import Backend
 from trpo_cli.envs.failure import Failure
+from trpo_cli.envs.infos import Numbers
 from trpo_cli.envs.slot import check_number
 from trpo_cli.envs.worker import CLOSED, GRACE, shared_array, work
 from trpo_cli.errors import ConfigError
@@ -104,6 +105,9 @@ class Workers(Backend):
         each = {row: (action,) for row, action in enumerate(iterate(self.action_space, actions))}
         reward, terminated, truncated = zip(*self._ask("step", each), strict=True)
         return self.observations, np.array(reward), np.array(terminated), np.array(truncated), {}
+
+    def read_numbers(self, rows: NDArray[np.int64], names: Sequence[str]) -> list[Numbers]:
+        return self._ask("read_numbers", dict.fromkeys(rows.tolist(), (names,)))
 
     def snapshot_obstacle(self) -> str:
         """Why single environments cannot be saved and restored often: each time would take a message."""

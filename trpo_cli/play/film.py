@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_cli.errors import ConfigError, UserError
-from trpo_cli.play.episodes import STREAM, Episodes, Evaluation, play
+from trpo_cli.play.episodes import STREAM, Audience, Episodes, Evaluation, play
 from trpo_cli.run.signals import ExitAtOnce
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trpo_cli.envs.environments import Environments
     from trpo_cli.envs.make import Task
     from trpo_cli.play.trained import Trained
+    from trpo_cli.samplers.acting import Step
 
 Frame = NDArray[np.uint8]  # (H, W, 3)
 MAX_RATE = 40  # frames per second; environments with more are filmed every second, third, ... step
@@ -49,15 +50,20 @@ def film(trained: Trained, path: Path, plan: Episodes, seed: int, sample: bool) 
     with isolate_globals(seed, STREAM), contextlib.closing(Environments(task, 1, seeds, Parallelism("sync"))) as envs:
         first = draw_frame(envs)
         with open_film(path, first, rate / every) as write_frame:
-            steps = 0
+            camera = Camera(lambda: write_frame(draw_frame(envs)), every)
+            return play(envs, trained.policy, trained.normalizer, plan, seed, sample, camera)
 
-            def film_step(ended: bool) -> None:
-                nonlocal steps
-                steps += 1
-                if ended or steps % every == 0:
-                    write_frame(draw_frame(envs))
 
-            return play(envs, trained.policy, trained.normalizer, plan, seed, sample, film_step)
+class Camera(Audience):
+    """Takes a picture of the only environment after every `every`-th step and at the end of each episode."""
+
+    def __init__(self, shoot: Callable[[], Any], every: int) -> None:
+        self.shoot, self.every, self.steps = shoot, every, 0
+
+    def step(self, step: Step, counted: NDArray[np.bool_], ended: NDArray[np.bool_]) -> None:
+        self.steps += 1
+        if ended[0] or self.steps % self.every == 0:
+            self.shoot()
 
 
 def with_rendering(task: Task) -> tuple[Task, int]:

@@ -93,6 +93,7 @@ def make_content(found: Sequence[RunRecord], options: Options) -> Content:
         *compare_with_published(groups, numbers, options),
         *compare_groups(tasks, options, scaled),
         *aggregate_tasks(tasks, options, styles, scaled),
+        *show_infos(groups, options),
         Section("Sample efficiency", tables.efficiency(groups, options.metric, learned)),
         Section("Time", tables.speed(groups)),
         *show_trust_region(tasks, styles),
@@ -250,6 +251,15 @@ def aggregate_tasks(
     )
     table, panel = tables.aggregate(ordered, options.statistic), figures.profiles(ordered, styles)
     return [Section("All tasks together", table, [panel], 1, "profiles", caption)]
+
+
+def show_infos(groups: Sequence[Group], options: Options) -> list[Section]:
+    """Show the numbers that runs took from infos, if they did."""
+    table = tables.infos(groups, options.metric, options.statistic)
+    caption = (
+        "Means over episodes, at the step that all runs of a row have reached; in training, over the last 100 episodes."
+    )
+    return [Section(table.title, table, caption=caption)] if table.rows else []
 
 
 def show_trust_region(tasks: Sequence[Sequence[Group]], styles: Styles) -> list[Section]:

@@ -24,6 +24,7 @@ from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import Floats, Statistic, are_enough, bounds
 
 Cell = str | float | int | None
+INFO = "/info/"  # in the columns of numbers from infos
 NOTHING = "—"
 NAMED = 3  # algorithms in a warning
 EXACT = 99_999.5  # below it numbers have five digits, above it none after the point
@@ -142,6 +143,18 @@ def _format_other_return(group: Group, column: str, metric: str, statistic: Stat
     if len(values) < len(group.runs):
         return None, None
     return float(statistic(values)), format_interval([values], statistic)
+
+
+def infos(groups: Sequence[Group], metric: str, statistic: Statistic) -> Table:
+    """The last value of every number from infos that a group has, in training and in evaluations."""
+    rows: list[tuple[Cell, ...]] = []
+    for group in groups:
+        for name in sorted({found.partition(INFO)[2] for r in group.runs for found in r.rows if INFO in found}):
+            columns = (f"{kind}{INFO}{name}" for kind in ("rollout", "eval"))
+            cells = [cell for column in columns for cell in _format_other_return(group, column, metric, statistic)]
+            rows.append((group.task, group.label, name, len(group.runs), *cells))
+    heads = ("training", "95 % interval", "evaluation", "95 % interval of the evaluation")
+    return Table("infos", "Numbers from infos", ("task", "algorithm", "number", "runs", *heads), tuple(rows))
 
 
 def efficiency(groups: Sequence[Group], metric: str, thresholds: dict[str, list[tuple[float, str]]]) -> Table:

@@ -20,6 +20,17 @@ def write(path: Path, data: bytes | bytearray) -> None:
         raise
 
 
+def publish(folder: Path, place: Path) -> None:
+    """Sync everything in `folder`, move it to `place`, where there is nothing, and sync the directory above.
+
+    Raises `OSError`.
+    """
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+    os.rename(folder, place)
+    _sync(place.parent)
+
+
 def _write(path: Path, data: bytes | bytearray) -> None:
     """Write a new file. A link at `path` is replaced, never followed."""
     with contextlib.suppress(FileNotFoundError):
@@ -34,8 +45,8 @@ def _write(path: Path, data: bytes | bytearray) -> None:
         os.close(file)
 
 
-def _sync(directory: Path) -> None:
-    file = os.open(directory, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
     finally:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from trpo_cli.envs.infos import Infos, mean_where_present
 
 WINDOW = 100  # finished episodes that the reported means are taken over
 
@@ -14,17 +17,22 @@ WINDOW = 100  # finished episodes that the reported means are taken over
 class FinishedEpisodes:
     """The last `WINDOW` finished episodes, those of the latest iteration, and their number so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, log_info: Sequence[str] = ()) -> None:
+        """`log_info` are the names of numbers in the infos at the end of episodes."""
         self.recent: list[float] = []  # returns; an iteration begins and ends between two checkpoints
         self.returns: deque[float] = deque(maxlen=WINDOW)
         self.lengths: deque[int] = deque(maxlen=WINDOW)
+        self.infos: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in log_info}
         self.finished = 0
 
-    def record(self, returns: NDArray[np.float64], lengths: NDArray[np.int64]) -> None:
-        """Add the K episodes that ended in one iteration: returns (K,), lengths (K,) in steps."""
+    def record(self, returns: NDArray[np.float64], lengths: NDArray[np.int64], infos: Sequence[Infos] = ()) -> None:
+        """Add the K episodes that ended in one iteration: returns (K,), lengths (K,) in steps, and their infos."""
         self.recent = returns.tolist()
         self.returns.extend(self.recent)
         self.lengths.extend(lengths.tolist())
+        for some in infos:
+            for name, values in some.items():
+                self.infos[name].extend(values.tolist())
         self.finished += len(returns)
 
     def metrics(self) -> dict[str, float | None]:
@@ -35,27 +43,30 @@ class FinishedEpisodes:
             "rollout/recent_return_mean": float(np.mean(self.recent)) if self.recent else None,
             "rollout/episode_length_mean": float(np.mean(self.lengths)) if self.lengths else None,
             "rollout/episodes": float(self.finished),
+            **{f"rollout/info/{name}": mean_where_present(values) for name, values in self.infos.items()},
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"returns": list(self.returns), "lengths": list(self.lengths), "finished": self.finished}
+        infos = {"infos": {name: list(values) for name, values in self.infos.items()}} if self.infos else {}
+        return {"returns": list(self.returns), "lengths": list(self.lengths), "finished": self.finished, **infos}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.returns = deque(state["returns"], maxlen=WINDOW)
         self.lengths = deque(state["lengths"], maxlen=WINDOW)
         self.finished = state["finished"]
+        self.infos = {name: deque(state["infos"][name], maxlen=WINDOW) for name in self.infos}
 
 
 class EpisodeStatistics(FinishedEpisodes):
     """Statistics of episodes in N environments."""
 
-    def __init__(self, num_envs: int) -> None:
-        super().__init__()
+    def __init__(self, num_envs: int, log_info: Sequence[str] = ()) -> None:
+        super().__init__(log_info)
         self.running_return = np.zeros(num_envs)
         self.running_length = np.zeros(num_envs, dtype=np.int64)
 
-    def add(self, reward: NDArray[Any], done: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Add the T steps of one iteration: `reward` (T, N), and which episodes ended with each.
+    def add(self, reward: NDArray[Any], done: NDArray[np.bool_], infos: Sequence[Infos] = ()) -> NDArray[np.int64]:
+        """Add the T steps of one iteration: `reward` (T, N), which episodes ended with each, and their infos, in order.
 
         Returns how old each episode was before.
         """
@@ -69,7 +80,7 @@ class EpisodeStatistics(FinishedEpisodes):
                 returns.append(self.running_return[ended])
                 lengths.append(self.running_length[ended])
                 self.running_return[ended], self.running_length[ended] = 0, 0
-        self.record(np.concatenate(returns), np.concatenate(lengths))
+        self.record(np.concatenate(returns), np.concatenate(lengths), infos)
         return age
 
     def abandon(self) -> None:

@@ -33,7 +33,7 @@ class Paths:
         """Actions are drawn from `generator`."""
         self.environments, self.normalizer, self.reward_scaler = environments, normalizer, reward_scaler
         self.generator = generator
-        self.episodes = EpisodeStatistics(environments.num_envs)
+        self.episodes = EpisodeStatistics(environments.num_envs, environments.task.log_info)
         self.env_steps = 0  # in total, including those of spoiled samples
         self.memory: np.ndarray | None = None  # (N, M), of the policy after the last step; None before the first
 
@@ -52,7 +52,7 @@ class Paths:
         terminated, truncated = np.empty(places, dtype=bool), np.empty(places, dtype=bool)
         noise = policy.distribution.noise(places, self.generator).numpy()
         acting = Acting(envs, self.normalizer, on_cpu(policy), self.memory)
-        actions, cut_off = [], [envs.observation[:0]]
+        actions, cut_off, infos = [], [envs.observation[:0]], []
         for t in range(horizon):
             if visit is not None:
                 visit(t, acting.memory)
@@ -65,10 +65,11 @@ class Paths:
             ended = step.terminated | step.truncated
             if ended.any():
                 cut_off.append(step.reached[step.truncated])
+                infos.append(envs.read_infos(ended))
                 acting.restart(ended)
         self.memory = acting.memory
         done = terminated | truncated
-        time = self.episodes.add(reward, done)
+        time = self.episodes.add(reward, done, infos)
         rollout = Rollout(
             observation=torch.from_numpy(observation),
             action=torch.from_numpy(np.stack(actions)),

@@ -42,7 +42,7 @@ class WholeEpisodes(Sampler):
         self.episodes_per_candidate, self.max_episode_steps = episodes_per_candidate, max_episode_steps
         self.sample_actions = sample_actions
         self.seed, self.generation = seed, 0
-        self.episodes = FinishedEpisodes()
+        self.episodes = FinishedEpisodes(environments.task.log_info)
         self.env_steps = 0
 
     def play(self, policy: Policy, thetas: Tensor) -> Tensor:
@@ -57,6 +57,7 @@ class WholeEpisodes(Sampler):
         times = self.max_episode_steps if self.sample_actions else 0
         noise = policy.distribution.noise((each, times), generator).numpy()
         returns, lengths, raw = np.zeros(count), np.zeros(count, dtype=np.int64), []
+        infos = {name: np.full(count, np.nan) for name in envs.task.log_info}
 
         jobs = Jobs(count, envs.num_envs)  # job j is episode j % each of candidate j // each
         total, age = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
@@ -76,6 +77,8 @@ class WholeEpisodes(Sampler):
                 continue
             finished = ended & jobs.busy
             returns[jobs.of[finished]], lengths[jobs.of[finished]] = total[finished], age[finished]
+            for name, values in envs.read_infos(finished).items():
+                infos[name][jobs.of[finished]] = values
             jobs.advance(np.flatnonzero(ended))
             total[ended], age[ended] = 0, 0
             playing[ended] = thetas[jobs.of[ended] // each]
@@ -83,7 +86,7 @@ class WholeEpisodes(Sampler):
             acting.restart(ended, [seeds[episode] for episode in jobs.of % each])
 
         self.generation += 1
-        self.episodes.record(returns, lengths)
+        self.episodes.record(returns, lengths, [infos])
         if self.normalizer.enabled:
             self.normalizer.update(np.concatenate(raw))
         return torch.from_numpy(returns.reshape(-1, each).mean(1))

@@ -19,6 +19,7 @@ from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
 from trpo_cli.envs import generators
 from trpo_cli.envs.backend import Backend
+from trpo_cli.envs.infos import Numbers, read_numbers
 from trpo_cli.envs.mujoco.simulations import Array, Simulations, Terms
 from trpo_cli.envs.mujoco.tasks import TASKS
 from trpo_cli.envs.snapshot_check import has_layout_of, mismatch
@@ -43,6 +44,7 @@ class MujocoBatch(Backend):
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._all = np.ones(num_envs, dtype=bool)
+        self._terms: Terms = {}  # the infos of the last step
         # Gymnasium's reset draws the initial state, and the batch receives it instead of the environment.
         self._drawn: tuple[Array, Array] = (np.empty(0), np.empty(0))
         settings.set_state = self._keep_drawn_state
@@ -71,8 +73,13 @@ class MujocoBatch(Backend):
         self._elapsed += 1
         reward, terms = self._task.reward(sim, actions)
         terminated = ~sim.healthy if self._ends else np.zeros(self.num_envs, dtype=bool)
-        infos = self._infos({**self._task.position(sim), **terms}, self._all.copy())
+        self._terms = {**self._task.position(sim), **terms}
+        infos = self._infos(self._terms, self._all.copy())
         return self._observe(), reward, terminated, self._elapsed >= self._time_limit, infos
+
+    def read_numbers(self, rows: Array, names: Sequence[str]) -> list[Numbers]:
+        infos = ({name: values[row] for name, values in self._terms.items()} for row in rows.tolist())
+        return [read_numbers(info, names, row) for info, row in zip(infos, rows.tolist(), strict=True)]
 
     def save(self, rows: Array) -> list[dict[str, Any]]:
         """The complete states of the environments `rows` (K,), which have been reset."""

@@ -1,0 +1,248 @@
+"""Episodes are recorded as they were played, whole or not at all, and cloned from there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import probes  # noqa: F401  registers the probe environments
+import pytest
+import torch
+from comparison import rows
+from conftest import Command, built, quiet_make, thinned
+from demonstrations import record_episodes
+
+from trpo_cli.envs import recorded
+from trpo_cli.envs.environments import Environments
+from trpo_cli.envs.recorded import RecordError, read_record
+from trpo_cli.errors import ConfigError, EnvironmentFault
+from trpo_cli.play.episodes import STREAM
+from trpo_cli.seeding import environment_seeds
+
+minari = pytest.importorskip("minari", reason="pip install 'trpo-cli[record]'")
+KINDS = {
+    "continuous": ("env=Pendulum-v1", "env.max_episode_steps=40"),
+    "native": ("env=Hopper-v4",),
+    "discrete": ("env=CartPole-v1",),
+    "one-hot": ("env=FrozenLake-v1",),
+    "multi-discrete": ("env=Probe/Multi-v0",),
+    "multi-binary": ("env=Probe/Binary-v0",),
+}
+BC = ("algo=bc", "sampler.path=record", "sampler.transitions_per_iteration=64", "algo.minibatch_size=16")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("kind", thinned(2, KINDS))
+def test_a_record_replays(kind: str, tmp_path: Path) -> None:
+    played = record_episodes(tmp_path / "record", *KINDS[kind], sample=True)
+    dataset = minari.MinariDataset(tmp_path / "record" / "data")
+    assert dataset.total_episodes == 4
+    assert played.returns.tolist() == [sum(episode.rewards.tolist()) for episode in dataset]
+    assert played.lengths.tolist() == [len(episode.rewards) for episode in dataset]
+    (env_id,) = (word.removeprefix("env=") for word in KINDS[kind] if word.startswith("env="))
+    for episode in dataset:
+        assert any(replays(env_id, seed, episode) for seed in environment_seeds(0, STREAM, 4))
+        assert not (episode.terminations | episode.truncations)[:-1].any()
+        assert bool(episode.terminations[-1]) != bool(episode.truncations[-1])
+
+
+def replays(env_id: str, seed: int, episode: Any) -> bool:
+    """Whether Gymnasium's environment with this seed plays the episode, to the bit."""
+    env = quiet_make(env_id)
+    told = [(env.reset(seed=seed)[0], 0.0, False)]
+    for action in episode.actions:
+        told.append(env.step(action)[:3])
+        if not np.array_equal(told[-1][0], episode.observations[len(told) - 1]):
+            return False
+    observations, rewards, terminations = zip(*told, strict=True)
+    return (
+        np.array_equal(observations, episode.observations)
+        and np.array_equal(rewards[1:], episode.rewards)
+        and np.array_equal(terminations[1:], episode.terminations)
+    )
+
+
+def test_trpo_eval_records_what_it_reports(trpo_train: Command, trpo_eval: Command, tmp_path: Path) -> None:
+    small = ("env=CartPole-v1", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "total_steps=64")
+    assert trpo_train(*small, "hydra.run.dir=run").status == 0
+    cut = ("--max-steps", "7", "--episodes", "3", "--json", "played.json")
+    done = trpo_eval("run", "--record", "records/poles", *cut)
+    assert (done.status, done.out.splitlines()[-1]) == (0, "recorded in records/poles: 3 episodes")
+    assert [path.name for path in (tmp_path / "records").iterdir()] == ["poles"]
+    (told,) = json.loads((tmp_path / "played.json").read_text())
+    record = read_record(tmp_path / "records" / "poles")
+    assert told["returns"] == [episode.rewards.sum() for episode in record.episodes]
+    assert all(episode.truncations[-1] for episode in record.episodes)
+    about = json.loads((tmp_path / "records" / "poles" / "data" / "metadata.json").read_text())
+    assert about["dataset_id"] == "poles-v0"
+    assert about["trpo_cli"]["env"] == {"id": "CartPole-v1", "kwargs": {}, "max_episode_steps": None}
+    assert about["trpo_cli"]["env_steps"] == 64
+    again = trpo_eval("run", "--record", "records/poles")
+    assert again.err == "error: --record: records/poles already exists and is not overwritten"
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    assert trpo_eval("run", "other", "--record", "two").err == "error: --record: records one run, but 2 were given"
+
+
+def test_what_is_missing_is_said_before_any_work(trpo_eval: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded.importlib.util, "find_spec", lambda name: None)
+    assert trpo_eval("run", "--record", "new").err == (
+        "error: --record: minari is not installed: pip install 'trpo-cli[record]'"
+    )
+    with pytest.raises(RecordError, match=r"^sampler.path: minari is not installed"):
+        built("env=CartPole-v1", *BC)
+
+
+def test_a_spoiled_record_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, count = Environments.step, 0
+
+    def failing(self: Environments, action: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 12:
+            raise EnvironmentFault("it broke")
+        return step(self, action)
+
+    monkeypatch.setattr(Environments, "step", failing)
+    with pytest.raises(EnvironmentFault):
+        record_episodes(tmp_path / "place" / "record", "env=CartPole-v1")
+    assert list((tmp_path / "place").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", thinned(2, KINDS))
+def test_a_clone_does_what_its_teacher_does(kind: str, tmp_path: Path) -> None:
+    episodes = 60 if kind.startswith("multi") else 8
+    record_episodes(tmp_path / "record", *KINDS[kind], "policy.output_gain=3", episodes=episodes)
+    parts = built(*KINDS[kind], *BC, "algo.learning_rate=0.01", "seed=3")
+    metrics = [parts.iterate(0.0).metrics for _ in range(30)]
+    assert metrics[0].keys() == metrics[-1].keys()
+    for column in ("bc/log_likelihood", "bc/held_out_log_likelihood"):
+        assert metrics[-1][column] > metrics[0][column]
+    sampler: Any = parts.sampler
+    held = sampler.held_out()
+    if held.action.dtype == torch.int64:
+        act = parts.policy.actor()
+        action, _ = act(held.observation.numpy(), np.empty((len(held), 0), np.float32), None)
+        assert (action == held.action.numpy()).mean() > 0.8
+    assert parts.algorithm.headline in metrics[-1]
+    assert metrics[-1]["bc/epochs"] == 30 * 64 / len(sampler.action)
+
+
+KNOBS = ("algo.learning_rate=0.01", "algo.adam_epsilon=1", "algo.minibatch_size=null", "algo.max_gradient_norm=1e-3")
+KNOBS = (*KNOBS, "sampler.held_out=0.6", "sampler.transitions_per_iteration=32", "env.observation_clip=0.1")
+
+
+def test_every_knob_of_a_clone_turns_something(tmp_path: Path) -> None:
+    record_episodes(tmp_path / "record", "env=Pendulum-v1")
+
+    def outcome(*knob: str) -> list[Any]:
+        parts = built("env=Pendulum-v1", *BC, *knob)
+        return [parts.iterate(i / 3).metrics for i in range(3)]
+
+    plain = outcome()
+    assert outcome() == plain
+    for knob in KNOBS:
+        assert outcome(knob) != plain, knob
+
+
+def test_every_transition_is_seen_once_before_any_is_seen_again(tmp_path: Path) -> None:
+    record_episodes(tmp_path / "record", "env=CartPole-v1", episodes=10)
+    parts = built("env=CartPole-v1", *BC, "sampler.transitions_per_iteration=1", "sampler.held_out=0.3")
+    sampler: Any = parts.sampler
+    total = sum(len(episode.rewards) for episode in read_record(tmp_path / "record").episodes)
+    assert len(sampler.action) + len(sampler._held[1]) == total
+    for _ in range(2):
+        seen = [sampler.collect().observation for _ in range(len(sampler.action))]
+        assert sorted(map(str, seen)) == sorted(str(torch.from_numpy(row[None]).float()) for row in sampler.observation)
+    none = built("env=CartPole-v1", *BC, "sampler.held_out=0")
+    assert none.iterate(0.0).metrics["bc/held_out_log_likelihood"] is None
+
+
+def test_the_scale_is_that_of_the_record(tmp_path: Path) -> None:
+    record_episodes(tmp_path / "record", "env=Pendulum-v1")
+    parts = built("env=Pendulum-v1", *BC)
+    sampler: Any = parts.sampler
+    assert parts.normalizer.enabled
+    assert parts.normalizer.moments.mean == pytest.approx(sampler.observation.mean(0))
+    before = parts.normalizer.state_dict()
+    parts.iterate(0.0)
+    assert parts.normalizer.state_dict() == before
+
+
+def test_a_clone_resumes_from_the_same_record_alone(trpo_train: Command, tmp_path: Path) -> None:
+    record_episodes(tmp_path / "record", "env=CartPole-v1")
+    learn = ("env=CartPole-v1", *BC, "eval.every=64", "checkpoint.every=1", "hydra.run.dir=run")
+    assert trpo_train(*learn, "total_steps=128").status == 0
+    assert trpo_train("resume=run", "total_steps=192").status == 0
+    done = rows(tmp_path / "run")
+    assert [row["env_steps"] for row in done] == ["64", "128", "192"]
+    assert done[-1]["eval/episode_return_mean"] != ""
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["final_training_return"] == float(done[-1]["bc/log_likelihood"])
+    shutil.rmtree(tmp_path / "record")
+    record_episodes(tmp_path / "record", "env=CartPole-v1", "seed=1")
+    changed = trpo_train("resume=run", "total_steps=256")
+    assert changed.err.startswith("error: sampler.path: the record has changed since the checkpoint")
+
+
+MISTAKES = {
+    "what is no record": ((), "^sampler.path: .*record is no dataset of Minari: it has no data/metadata.json"),
+    "other observations": (
+        ("env=MountainCar-v0",),
+        r"^sampler.path: the observations in record are Box.*, and those of CartPole-v1 are Box",
+    ),
+    "other actions": (("env=Probe/Wide-v0",), "^sampler.path: the actions in record are Box.*those of .* are Discrete"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_record_that_does_not_fit_is_refused(mistake: str, tmp_path: Path) -> None:
+    of, said = MISTAKES[mistake]
+    if of:
+        record_episodes(tmp_path / "record", *of)
+    env = "Probe/Action-v0" if mistake == "other actions" else "CartPole-v1"
+    with pytest.raises(ConfigError, match=said):
+        built(f"env={env}", *BC)
+
+
+def test_a_damaged_record_is_refused_and_none_is_run(tmp_path: Path) -> None:
+    record_episodes(tmp_path / "record", "env=CartPole-v1")
+    data = tmp_path / "record" / "data"
+    about = json.loads((data / "metadata.json").read_text())
+    spec = {**json.loads(about["env_spec"]), "entry_point": "no_such_module:Env"}
+    without = {key: value for key, value in about.items() if not key.endswith("_space")}
+    (data / "metadata.json").write_text(json.dumps({**without, "env_spec": json.dumps(spec)}))
+    with pytest.raises(RecordError, match="it does not keep its spaces and its episodes in HDF5"):
+        read_record(tmp_path / "record")
+    (data / "metadata.json").write_text(json.dumps({**about, "total_episodes": 5}))
+    with pytest.raises(RecordError, match="the record cannot be read"):
+        read_record(tmp_path / "record")
+    (data / "metadata.json").write_text(json.dumps(about))
+    file = data / "main_data.hdf5"
+    file.write_bytes(file.read_bytes()[:3000])
+    with pytest.raises(RecordError, match="the record cannot be read"):
+        read_record(tmp_path / "record")
+
+
+def test_other_methods_refuse_a_record(tmp_path: Path) -> None:
+    record_episodes(tmp_path / "record", "env=CartPole-v1")
+    with pytest.raises(
+        ConfigError, match="sampler: Recorded does not go with algo, a FirstOrder: sampler=exact or single_path or"
+    ):
+        built("env=CartPole-v1", "algo=ppo", "sampler=recorded", "sampler.path=record")
+
+
+def test_an_update_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
+    record_episodes(tmp_path / "record", "env=CartPole-v1")
+    parts = built("env=CartPole-v1", *BC)
+    parts.iterate(0.0)
+    before = {name: value.clone() for name, value in parts.policy.state_dict().items()}
+    parts.algorithm.learning_rate = float("nan")  # type: ignore[attr-defined]
+    assert parts.iterate(0.0).metrics["trust_region/accepted"] == 0
+    assert all(torch.equal(value, before[name]) for name, value in parts.policy.state_dict().items())
