@@ -131,6 +131,7 @@ def test_an_early_end_is_an_end(trpo_train: Command, whole: Path, tmp_path: Path
     ended = trpo_train(*command)
     assert ended.status == 0, ended.err
     assert f"ended early by stop.at_return={value:.5g}: a return of {value:.5g} reached it" in ended.out
+    assert "INFO ended early by stop.at_return" in (tmp_path / "run" / "train.log").read_text()
     stopped = {"by": "stop.at_return", "given": value, "reached": value, "env_steps": steps}
     assert summary(tmp_path / "run")["stopped"] == stopped
     assert (state(tmp_path / "run").status, read(tmp_path / "run").status) == ("finished", "finished")

@@ -147,6 +147,20 @@ def test_environments_show_the_same_in_turn_and_in_worker_processes() -> None:
     np.testing.assert_array_equal(*shown)
 
 
+@pytest.mark.parametrize(
+    ("space", "observation", "seen"),
+    [
+        (spaces.MultiDiscrete([2, 3]), [1, 0], [0, 1, 1, 0, 0]),
+        (spaces.MultiBinary([2, 2]), [[1, 0], [0, 1]], [1, 0, 0, 1]),
+    ],
+)
+def test_choices_may_be_all_that_is_shown(space: spaces.Space[Any], observation: Any, seen: list[float]) -> None:
+    task = Task("Probe/Careless-v0", {"space": space, "observation": observation}, None, False, False, 10.0, 10.0)
+    envs = Environments(task, 2, [0, 1], Parallelism("sync"))
+    np.testing.assert_array_equal(envs.observation, [seen, seen])
+    envs.close()
+
+
 def test_a_misfit_names_the_task_the_step_and_the_entry(trpo_train: Command) -> None:
     done = trpo_train("plugins=[probes]", "env=Probe/Swapped-v0", "eval.every=0", "sampler.num_envs=2")
     assert done.status == 1

@@ -64,7 +64,10 @@ def test_a_run_on_several_entries_goes_on_bit_for_bit(
     several = ("plugins=[probes]", "env=Probe/Several-v0", "policy=multi_input", "critic=multi_input", *SMALL[1:])
     several = (*several, "env.normalize_observation=true")
     several = (*several, "sampler.vectorization=sync")
-    assert trpo_train(*several, "hydra.run.dir=whole").status == 0
+    done = trpo_train(*several, "hydra.run.dir=whole")
+    assert done.status == 0
+    assert "joined to 14 numbers: choice 2, image 4, inner.0 2, inner.1 5, number 1\n" in done.err
+    assert done.err.count("observations hold images, which policy and critic read as flat numbers from 0 to 255") == 1
     assert interrupted(trpo_train, monkeypatch, *several, "hydra.run.dir=parts").status == 143
     assert trpo_train("resume=parts", "plugins=[probes]").status == 0
     assert_same_run(tmp_path / "whole", tmp_path / "parts")

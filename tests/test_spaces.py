@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,9 @@ def test_what_is_rescaled_is_told_range_by_range() -> None:
     assert unbounded.endswith("it may learn nothing: env.wrappers may rescale them")
 
 
-def test_a_task_with_far_bounds_is_learned_and_a_run_says_why_once(trpo_train: Command, tmp_path: Path) -> None:
+def test_a_task_with_far_bounds_is_learned_and_a_run_says_why_once(
+    trpo_train: Command, trpo_eval: Command, tmp_path: Path
+) -> None:
     short = ("plugins=[probes]", "sampler.num_envs=8", "sampler.steps_per_iteration=256", "total_steps=2048")
     short = (*short, "eval.every=0")
     done = trpo_train("env=Probe/Wide-v0", *short, "hydra.run.dir=wide")
@@ -143,6 +146,11 @@ def test_a_task_with_far_bounds_is_learned_and_a_run_says_why_once(trpo_train: C
     assert wide == pytest.approx(wrapped, abs=1e-3)  # the wrapper computes in another precision
     assert wide > -0.35
     assert as_it_is < -0.95
+    path = tmp_path / "left" / "config.yaml"  # of an earlier version, which rescaled nothing
+    path.write_text(path.read_text().replace("  rescale_action: false\n", ""))
+    played = trpo_eval("left", "--plugins", "probes", "--json", "played.json")
+    assert played.status == 0, played.err
+    assert max(json.loads((tmp_path / "played.json").read_text())[0]["returns"]) < -0.95
 
 
 def test_observations_keep_their_shape_or_are_one_hot() -> None:

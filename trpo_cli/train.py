@@ -38,7 +38,7 @@ from trpo_cli.memory import explain_out_of_memory
 from trpo_cli.parts import Parts, build_parts, build_tracker, root_settings
 from trpo_cli.play.episodes import Episodes, columns
 from trpo_cli.run.layout import report_mismatch
-from trpo_cli.run.progress import Progress
+from trpo_cli.run.progress import Progress, describe_end
 from trpo_cli.run.signals import Stopped, StopRequest
 from trpo_cli.schedules import is_due
 from trpo_cli.shell import started_in
@@ -89,7 +89,8 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
                     logger.describe(plan.config, run.provenance)
                     announce(parts, progress, plan, run)
                     Training(settings, parts, run, logger, stop, progress).finish()
-            stopped = find_early_end(settings, progress)
+            if stopped := find_early_end(settings, progress):
+                log.info("ended early by %s", describe_end(stopped))
             run.finish(progress.summary(stopped))
     if not in_sweep:
         print_results(parts, progress, settings, directory, stopped)

@@ -142,6 +142,7 @@ ADDED: dict[str, Any] = {
     "env.observe": None,
     "env.hide": None,
     "env.stack": 1,
+    "env.log_info": [],
 }
 """Keys that runs of earlier versions lack, with the values by which such a run is compared with others."""
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trpo_cli.envs.leaf import describe_value
 from trpo_cli.envs.failure import ContractViolation
+from trpo_cli.envs.leaf import describe_value
 from trpo_cli.errors import did_you_mean
 
 log = logging.getLogger("trpo_cli")

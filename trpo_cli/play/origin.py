@@ -10,7 +10,6 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trpo_cli.config.settings import InitSettings
@@ -36,7 +35,7 @@ class Source:
     """The checkpoint of another run, and which of its parts are wanted."""
 
     directory: str  # as it was typed
-    path: Path  # of the checkpoint
+    sha256: str  # of the file of the checkpoint
     config: Mapping[str, Any]
     state: Mapping[str, Any]
     wanted: InitSettings
@@ -52,12 +51,17 @@ class Source:
         try:
             config = read_config(place)
             found = checkpoint.load_chosen(place / CHECKPOINTS, wanted.checkpoint)
+            sha256 = hashlib.sha256(found.path.read_bytes()).hexdigest()
+        except OSError as error:  # a run that goes on deletes its older checkpoints
+            raise CheckpointError(
+                f"init_from: {directory}: {error.strerror}; its checkpoints change: try again"
+            ) from error
         except (RunDirectoryError, CheckpointError) as error:
             raise type(error)(f"init_from: {str(error).replace(f'{start_directory()}/', '')}") from error
         for damage in found.damaged.values():
             log.warning("init_from: skipped a damaged checkpoint: %s", damage)
         with report_mismatch(place):
-            return cls(directory, found.path, config, with_own_scales(found.state), wanted)
+            return cls(directory, sha256, config, with_own_scales(found.state), wanted)
 
     def lend(
         self,
@@ -93,7 +97,7 @@ class Source:
             "task": str(self.config["env"]["id"]),
             "algo": str(self.config["choices"]["algo"]),
             "env_steps": int(self.state["sampler"]["env_steps"]),
-            "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+            "sha256": self.sha256,
             "git_revision": self.state.get("git_revision"),
             "taken": taken,
             "not_taken": {name: problem for name, problem in found.items() if problem},

@@ -103,7 +103,8 @@ def note_differences(group: Group, metric: str) -> list[str]:
     shortest = min(group.runs, key=lambda record: record.steps)
     longest = max(record.steps for record in group.runs)
     if longest > 1.05 * step:
-        come = f"where {shortest.where()} ({shortest.status}) has come to"
+        state = (shortest.status == "finished" and shortest.note) or shortest.status  # why it ended early, if it did
+        come = f"where {shortest.where()} ({state}) has come to"
         said.append(f"{name}: ends at {step:,} of {longest:,} steps, {come}")
     if others := find_averaged_settings(group):
         said.append(
