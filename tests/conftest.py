@@ -159,7 +159,7 @@ def trpo_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
 @pytest.fixture
 def trpo_tables(trpo_report: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run `trpo-report ARGUMENTS` without its figures, which take most of the time; those of `trpo-train` go too."""
-    monkeypatch.setattr(figures, "draw_panels", lambda panels, rows, columns: None)
+    monkeypatch.setattr(figures, "draw_panels", lambda *_: None)
     monkeypatch.setattr(figures, "render", lambda figure, kind: b"")
     return trpo_report
 

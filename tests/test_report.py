@@ -17,10 +17,11 @@ from conftest import Command
 from numpy.testing import assert_allclose
 
 from trpo_cli.report.archive import select_rows
-from trpo_cli.report.content import Options, make_content
+from trpo_cli.report.content import make_content
 from trpo_cli.report.diagnostics import compute_diagnostics
 from trpo_cli.report.groups import natural_key
 from trpo_cli.report.measures import curve, series
+from trpo_cli.report.options import Options
 from trpo_cli.report.published import find_published
 from trpo_cli.report.runs import RunRecord, find
 from trpo_cli.run.lock import Lock, is_held
@@ -77,7 +78,8 @@ def test_curves_and_table_of_many_runs(trpo_report: Command, tmp_path: Path) -> 
     assert "| CartPole-v1 | trpo | 1 | 100 | 5 | one seed |" in results(tmp_path)
     assert "other stopped: before its first checkpoint" in done.out
     assert "1 run of CartPole-v1 (1 trpo) has ended no episode: no training return\n" in done.out
-    tables = {f"{name}.csv" for name in ("results", "aggregate", "efficiency", "speed", "runs")}
+    names = ("results", "aggregate", "efficiency", "speed", "shared_hyperparameters", "runs")
+    tables = {f"{name}.csv" for name in names}
     figures = {f"{name}.{kind}" for name in ("learning_curves", "profiles") for kind in ("png", "svg")}
     found = {path.name for path in (tmp_path / "out").iterdir()}
     assert found == {"report.html", "results.md", *tables, *figures}
@@ -135,10 +137,11 @@ def test_any_column_against_steps_and_iterations(trpo_report: Command, tmp_path:
     table = tmp_path / "runs" / "a" / "metrics.csv"
     table.write_text(table.read_text().replace("rollout/episode_return_mean", "exact/return"))
     done = trpo_report("runs", "--out", "out", "--metric", "exact/return", "--against", "iterations", "env_steps")
-    heads = "| task | algorithm | runs | steps | final exact/return | 95 % interval | best exact/return |"
+    heads = "| task | algorithm | runs | iterations | discounted return | 95 % interval | best |"
     assert heads in results(tmp_path)
     picture = (tmp_path / "out" / "learning_curves.svg").read_text()
-    assert all(f"<!-- {label} -->" in picture for label in ("iterations", "environment steps", "exact/return"))
+    assert all(f"<!-- {label} -->" in picture for label in ("iterations", "discounted return"))
+    assert "environment steps" not in picture, "an exact sampler takes none"
     done = trpo_report("runs", "--out", "out", "--metric", "exact/retrun")
     assert done.status == 1
     assert "metrics.csv has no column 'exact/retrun'; did you mean 'exact/return'?" in done.err
@@ -160,7 +163,7 @@ def test_runs_are_compared_on_the_headline_that_most_of_them_have(trpo_tables: C
     assert [row["final_training_return"] for row in rows_of(tmp_path / "out" / "runs.csv")] == ["0.5", "1.5", "2.5"]
     done = trpo_tables("runs/old", "--archive", "archive")
     assert (
-        "| task | algorithm | runs | steps | final exact/return |"
+        "| task | algorithm | runs | iterations | discounted return |"
         in (tmp_path / "archive/report/results.md").read_text()
     )
     copy = tmp_path / "archive" / "FrozenLake-v1" / "cpi" / "seed2"
@@ -315,7 +318,7 @@ def test_the_interquartile_mean_of_a_group(trpo_tables: Command, tmp_path: Path)
     assert trpo_tables("runs", "--out", "out", "--statistic", "iqm", "--smooth", "2").status == 0
     assert "| Hopper-v4 | trpo | 4 | 200 | 5 |" in results(tmp_path)
     caption = (
-        "The interquartile mean over the runs, smoothed: each point is the mean of 2 rows, and at each point its 95 %"
+        "the interquartile mean over the runs, smoothed: each point is the mean of 2 rows, and at each point its 95 %"
     )
     assert caption in results(tmp_path)
 
@@ -336,6 +339,7 @@ def test_steps_to_a_threshold(trpo_tables: Command, tmp_path: Path) -> None:
 
 def test_published_numbers_stand_beside_ours(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "3000.0"], last=1_003_520)
+    written(tmp_path / "runs" / "b", "CartPole-v1", "trpo", 0, ["1.0", "3.0"])
     done = trpo_tables("runs", "--out", "out", "--compare")
     assert done.status == 0, done.err
     table = rows_of(tmp_path / "out" / "comparison.csv")
@@ -560,7 +564,7 @@ def test_thousands_are_told_apart(trpo_tables: Command, tmp_path: Path) -> None:
     written(tmp_path / "runs" / "a", "Hopper-v4", "trpo", 0, ["1.0", "29696.0"])
     written(tmp_path / "runs" / "b", "Hopper-v4", "trpo", 1, ["1.0", "99999.9"])
     done = trpo_tables("runs", "--out", "out")
-    assert re.search(r"\n *Hopper-v4 +trpo +2 +200 +64,848 +29,696 to 100,000 \(min to max\) +64,848\n", done.out)
+    assert re.search(r"\n *Hopper-v4 +trpo +2 +200 +64,800 +29,700 to 100,000 +64,800\n", done.out)
 
 
 @pytest.mark.parametrize(("kl", "cut"), [("0.5", True), ("0.03", False)])
@@ -602,7 +606,7 @@ def test_an_archive_has_few_rows_and_the_same_report(trpo_train: Command, trpo_t
             assert_allclose(places, series(run, "eval/episode_return_mean", against)[0], rtol=1e-4)
             assert list(values) == list(series(run, "eval/episode_return_mean")[1])
     reports = [(tmp_path / folder / "report" / "results.md").read_text() for folder in ("runs", "archive")]
-    before, after = (text[text.index("## Final and best") : text.index("## Learning curves")] for text in reports)
+    before, after = (text[text.index("## Results") : text.index("## Learning curves")] for text in reports)
     assert before == after
 
 

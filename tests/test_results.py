@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from test_learning import METHODS
 
-from trpo_cli.report.content import Options, make_content
+from trpo_cli.report.content import make_content
+from trpo_cli.report.options import Options
 from trpo_cli.report.published import find_published
 from trpo_cli.report.runs import find
 from trpo_cli.statistics import FEWEST, bounds, difference, estimate, estimate_from_summary, holm

@@ -42,11 +42,11 @@ def test_a_run_is_described(trpo_train: Command, tmp_path: Path) -> None:
     assert trpo_train(*SMALL, "hydra.run.dir=run", "seed=3", "algo.delta=0.02").status == 0
     events = stream(tmp_path / "run")
     found = settings(events)
-    assert {"algo": "trpo", "algo/metric": "gauss_newton", "env": "CartPole-v1"}.items() <= found.items()
+    assert {"algo": "trpo", "algo/metric": "gauss_newton", "Environment": "CartPole-v1"}.items() <= found.items()
     assert found["seed"] == 3
     assert found["algo.delta"] == 0.02
     assert found["policy.hidden_sizes"] == "[64, 64]"
-    assert not {"env.id", "logger", "total_steps", "checkpoint.every", "algo._target_", "resume"} & found.keys()
+    assert not {"env", "env.id", "logger", "total_steps", "checkpoint.every", "algo._target_", "resume"} & found.keys()
     assert ended(events)
     ((_, config),) = texts(events, "config")
     assert config == f"```yaml\n{(tmp_path / 'run' / 'config.yaml').read_text()}```"
@@ -58,7 +58,13 @@ def test_a_run_is_described(trpo_train: Command, tmp_path: Path) -> None:
     assert [category.title for category in categories] == list(LAYOUT)
     tags = {tag for category in categories for chart in category.chart for tag in chart.multiline.tag}
     assert tags <= {*COLUMNS, *OWN}
-    assert set(events.Tags()["scalars"]) >= OWN
+    scalars = events.Tags()["scalars"]
+    assert set(scalars) >= OWN
+    assert sorted(scalars)[:2] == ["Return/evaluation", "Return/training"], "TensorBoard shows metrics by name"
+    assert sorted(found)[0] == "Environment", "and settings, those that differ first"
+    for name, of in (("training", "rollout/episode_return_mean"), ("evaluation", "eval/episode_return_mean")):
+        points = [[(e.step, e.value) for e in events.Scalars(tag)] for tag in (f"Return/{name}", of)]
+        assert points[0] == points[1] != []
 
 
 def test_and_again_when_it_goes_on(trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from trpo_cli import __version__
@@ -15,20 +16,24 @@ from trpo_cli.cli.command_line import Parser, path
 from trpo_cli.cli.failures import report_errors
 from trpo_cli.errors import RunDirectoryError, UserError, counted
 from trpo_cli.report.archive import archive
-from trpo_cli.report.content import HEADLINE, Content, Options, make_content
+from trpo_cli.report.content import Content, make_content
 from trpo_cli.report.figures import save_together
 from trpo_cli.report.measures import AGAINST
+from trpo_cli.report.options import HEADLINE, Options
 from trpo_cli.report.page import GENERATOR, render_page
 from trpo_cli.report.references import EVERY_TASK
 from trpo_cli.report.runs import find, find_archives, refuse_absent
-from trpo_cli.report.tables import escape
+from trpo_cli.report.table import WIDTH, escape
 from trpo_cli.run import durable
 from trpo_cli.shell import short_path
 from trpo_cli.statistics import STATISTICS
 
 PAGE, MARKDOWN = "report.html", "results.md"
-FIGURES = ("learning_curves", "profiles", "diagnostics")
-TABLES = ("results", "comparison", "published", "versus", "aggregate", "efficiency", "speed", "diagnostics", "runs")
+FIGURES = ("learning_curves", "evaluations", "profiles", "infos", "diagnostics")
+TABLES = (
+    *("results", "comparison", "published", "versus", "aggregate", "efficiency", "infos", "diagnostics"),
+    *("hyperparameters", "shared_hyperparameters", "speed", "runs"),
+)
 OURS = (
     PAGE,
     MARKDOWN,
@@ -51,27 +56,30 @@ def report(
     written to, `UserError` for options that do not fit.
     """
     refuse_unwritable(out)
-    told = make_content(find(folders), Options(metric, against, **options))
-    told = replace(told, notices=[*note_archives(folders), *told.notices])
-    results = told.sections[0].table
+    content = make_content(find(folders), Options(metric, against, **options))
+    content = replace(content, notices=[*note_archives(folders), *content.notices])
+    results = content.sections[0].table
     assert results is not None  # the first section is that table
-    for notice in told.notices:
-        print(notice)
-    print(results.to_text(), end="")
+    for line in (*content.notices, content.lead):
+        print(fill(line, WIDTH, break_long_words=False, break_on_hyphens=False))
+    print(f"\n{results.to_text()}")
     try:
-        written = write(told, out, describe_origin(folders))
+        written = write(content, out, describe_origin(folders))
     except OSError as error:
         raise RunDirectoryError(f"--out: {out} cannot be written: {error.strerror}") from error
-    print(f"\nwritten to {short_path(out)}: {', '.join(written)}")
+    tables = counted(sum(name.endswith(".csv") for name in written), "table")
+    figures = counted(sum(name.endswith(".png") for name in written), "figure")
+    print(f"written to {short_path(out)}: {PAGE}, {MARKDOWN}, {tables} (.csv), {figures} (.png, .svg)")
 
 
 def note_archives(folders: Sequence[Path]) -> list[str]:
     """Note archives below the folders, which are not in the report unless they are named."""
     named = {folder.resolve() for folder in folders}
     below = {archive for folder in folders for archive in find_archives(folder) if archive.resolve() not in named}
-    return [
-        f"{archive} is an archive and is left out; name it to include it in the report" for archive in sorted(below)
-    ]
+    if len(below) < 2:
+        return [f"{archive} is an archive and is left out; name it to include it in the report" for archive in below]
+    names = ", ".join(map(str, sorted(below)))
+    return [f"{len(below)} archives are left out; name them to include them in the report: {names}"]
 
 
 def describe_origin(folders: Sequence[Path]) -> str:
@@ -80,27 +88,28 @@ def describe_origin(folders: Sequence[Path]) -> str:
     return f"Made from {places} on {datetime.now():%Y-%m-%d %H:%M} by trpo-cli {__version__}."
 
 
-def write(told: Content, out: Path, made: str) -> list[str]:
+def write(content: Content, out: Path, made: str) -> list[str]:
     """Write every file of a report into `out`, remove those of an earlier report, and return the names."""
     out.mkdir(parents=True, exist_ok=True)
     for name in OURS[1:]:  # keep the page, which marks the others as files of a report
         (out / name).unlink(missing_ok=True)
-    texts = {PAGE: render_page(told, made), MARKDOWN: format_markdown(told)}
-    texts |= {f"{s.table.name}.csv": s.table.to_csv() for s in told.sections if s.table}
+    texts = {PAGE: render_page(content, made), MARKDOWN: format_markdown(content)}
+    texts |= {f"{s.table.name}.csv": s.table.to_csv() for s in content.sections if s.table}
     for name, text in texts.items():
         durable.write(out / name, text.encode("utf-8", errors="backslashreplace"))
-    for section in told.sections:
-        if section.panels:
-            save_together(section.panels, section.columns, out / section.figure)
+    for section in content.sections:
+        for figure in section.figures:
+            save_together(figure, out)
     return [name for name in OURS if (out / name).exists()]
 
 
-def format_markdown(told: Content) -> str:
+def format_markdown(content: Content) -> str:
     """Format the report as Markdown, with links to its figures."""
-    parts = [f"# {escape(told.title)}", escape(told.lead), "\n".join(f"- {escape(n)}" for n in told.notices)]
-    for section in told.sections:
+    notices = "\n".join(f"- {escape(notice)}" for notice in content.notices)
+    parts = [f"# {escape(content.title)}", escape(content.lead), notices]
+    for section in content.sections:
         parts += [f"## {section.title}", section.caption]
-        parts += [f"![{escape(section.title)}]({section.figure}.png)"] if section.figure else []
+        parts += [f"![{escape(section.title)}]({figure.name}.png)" for figure in section.figures]
         parts += [section.table.to_markdown().rstrip("\n"), section.table.note] if section.table else []
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -99,8 +99,8 @@ def _copy(record: RunRecord, path: Path) -> None:
     """Copy a run. The summary comes last, so a copy that has one is complete."""
     path.mkdir(parents=True, exist_ok=True)
     durable.write(path / METRICS, _thin_out(record).encode())
-    if told := summarise_rows(record):
-        durable.write(path / ALL_ROWS, told.to_json().encode())
+    if whole := summarise_rows(record):
+        durable.write(path / ALL_ROWS, whole.to_json().encode())
     durable.write(path / HEADLINE, f"{record.headline}\n".encode())
     for name in (CONFIG, SUMMARY):
         durable.write(path / name, (record.directory / name).read_bytes())

@@ -10,10 +10,11 @@ import numpy as np
 from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import common_step, finals, latest
+from trpo_cli.report.numbers import Interval
 from trpo_cli.report.published import Published
 from trpo_cli.report.references import Scale, find_best_published
 from trpo_cli.report.runs import EVALUATION
-from trpo_cli.report.tables import Cell, Table, format_range
+from trpo_cli.report.table import Cell, Table
 from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import (
     FEWEST,
@@ -47,8 +48,8 @@ def comparison(
         for how, values in _measure(group, metric).items():
             if len(values) == len(group.runs):
                 deviation = float(values.std(ddof=1)) if len(values) > 1 else None
-                told = (float(statistic(values)), deviation, len(values), steps, how, None)
-                rows.append((group.task, group.label, "these runs", *told))
+                cells = (float(statistic(values)), deviation, len(values), steps, how, None)
+                rows.append((group.task, group.label, "these runs", *cells))
     for task, found in numbers.items():
         rows += [(task, p.algo, p.source, p.value, p.spread, p.seeds, p.steps, p.measured, p.link) for p in found]
     rows.sort(key=lambda row: (str(row[0]), row[2] != "these runs"))
@@ -74,8 +75,8 @@ def published(groups: Sequence[Group], numbers: dict[str, list[Published]], metr
             continue
         how = whole[0] if best.kind == "training" else whole[-1]
         gain = float(ours[how].mean()) - best.value
-        told = (best.value, best.spread, best.seeds, best.source, f"{how}; {best.kind}", gain)
-        rows.append((group.task, group.label, len(group.runs), float(ours[how].mean()), *told))
+        cells = (best.value, best.spread, best.seeds, best.source, f"{how}; {best.kind}", gain)
+        rows.append((group.task, group.label, len(group.runs), float(ours[how].mean()), *cells))
         theirs = estimate_from_summary(best.value, best.spread, best.seeds or 1)
         tests.append(difference(estimate([ours[how]]), theirs) if len(ours[how]) >= FEWEST else None)
     columns = ("task", "algorithm", "runs", "mean", "best published", "± over seeds", "seeds", "source")
@@ -91,9 +92,14 @@ def published(groups: Sequence[Group], numbers: dict[str, list[Published]], metr
 def _append_tests(rows: Sequence[tuple[Cell, ...]], tests: Sequence[Estimate | None]) -> tuple[tuple[Cell, ...], ...]:
     """Append to each row the interval and the p-values of its test, if there is one."""
     p_values = [None if test is None else test.p_value() for test in tests]
-    intervals = [format_range(*test.interval()) if test else TOO_FEW for test in tests]
+    intervals = [_make_interval(test) if test else TOO_FEW for test in tests]
     ends = zip(intervals, p_values, holm(p_values), strict=True)
     return tuple((*row, *end) for row, end in zip(rows, ends, strict=True))
+
+
+def _make_interval(test: Estimate) -> Interval:
+    low, high = test.interval()
+    return Interval(float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ class Comparison:
     def probability_cells(self) -> tuple[Cell, Cell]:
         """Return the probability that a run of the first group is above one of the other, and its interval."""
         found, low, high = mean_improvement([improvement_probability(one, other) for one, other in self.pairs])
-        return found, format_range(low, high) if self.has_enough_runs() else TOO_FEW
+        return found, Interval(low, high) if self.has_enough_runs() else TOO_FEW
 
 
 def versus(

@@ -63,19 +63,19 @@ def compute_kl_ratio(record: RunRecord) -> Floats | None:
 
 def compute_diagnostics(record: RunRecord) -> dict[str, Floats]:
     """Return the `DIAGNOSTICS` for which a run has columns, for each row (I,); empty without a trust region."""
-    told = {name: record.rows[column] for name, column in COLUMNS.items() if record.has(column)}
-    if told.keys() <= {ACCEPTED}:
+    found = {name: record.rows[column] for name, column in COLUMNS.items() if record.has(column)}
+    if found.keys() <= {ACCEPTED}:
         return {}
     ratio = compute_kl_ratio(record)
-    return told if ratio is None else {KL: ratio, **told}
+    return found if ratio is None else {KL: ratio, **found}
 
 
 def summarise(record: RunRecord) -> dict[str, float]:
     """Return the `MEASURES` of a run; for an archived run, those of all its rows if the archive has them."""
     if record.whole:
         return record.whole.diagnostics
-    told = compute_diagnostics(record)
-    values = {name: told[name][~np.isnan(told[name])] for name in told}
+    found = compute_diagnostics(record)
+    values = {name: found[name][~np.isnan(found[name])] for name in found}
     return {
         heading: float(measure(values[name]))
         for heading, (name, measure, _) in MEASURES.items()

@@ -1,4 +1,4 @@
-"""The figures: each made of panels, which the page shows one by one, and a file for print shows together."""
+"""The figures: small panels that share one legend. The page shows them one by one, a file for print together."""
 
 from __future__ import annotations
 
@@ -15,34 +15,22 @@ import numpy as np
 
 from trpo_cli.report.diagnostics import ACCEPTED, KL, RESIDUAL, compute_diagnostics
 from trpo_cli.report.groups import Group
-from trpo_cli.report.measures import curve
+from trpo_cli.report.measures import count_unit, curve, name_metric
+from trpo_cli.report.numbers import format_tick
 from trpo_cli.report.published import NEAR, Published
 from trpo_cli.report.runs import STEPS
-from trpo_cli.run.state import RETURN
+from trpo_cli.report.styles import Styles
 from trpo_cli.statistics import FEWEST, Floats, Statistic, bin_means, bounds, profile, profile_interval
 
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-)  # Okabe and Ito's, without yellow
-STYLES = ("-", "--", ":", "-.")  # the next style when all colours are taken
-FEW = 5  # curves that leave room for a legend among them
 FAR = 30  # the ratio of lengths beyond which curves share a logarithmic axis
-WIDE = 60  # letters in a line beside or below the axes
-LONG = 22  # letters; a longer name has a line to itself
-APART = 0.055  # the distance of names beside the axes, as a fraction of the height
+WIDE = 60  # letters in a line on or below the axes
 CEILING = 4  # the largest KL / δ shown; a longer axis would hide what is near 1
 STRETCHES = 40  # the steps are divided into; each is a point of a diagnostic
 THRESHOLDS = np.linspace(0.0, 1.2, 121)  # of normalised scores
-SIZE = (5.2, 3.6)  # inches, of a panel
-LINE = 0.19  # inches, of a legend below the axes
-LABELS = 0.5  # inches, of what stands between the axes and such a legend
-AXES = {STEPS: "environment steps", "seconds": "seconds of sampling and updates"}
+SIZE = (4.2, 2.9)  # inches, of a panel
+LETTER = 0.07  # inches, of a legend
+LEGEND = 0.35  # inches, of a line of the legend
+AXES = {"seconds": "seconds of sampling and updates"}
 
 
 @dataclass(frozen=True)
@@ -50,21 +38,30 @@ class Panel:
     """One plot: a description, and a function that draws it onto axes."""
 
     alt: str
-    names: Sequence[str]  # of its curves
     draw: Callable[[Any], None]
-    roomy: bool = True  # whether a legend fits among the curves
 
 
-class Styles:
-    """Return the colour and line style of each label, the same in every figure."""
+@dataclass(frozen=True)
+class Key:
+    """A line of a legend: a name, and the arguments of matplotlib that draw its curve."""
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = list(labels)
+    name: str
+    style: dict[str, Any]
 
-    def __call__(self, label: str) -> dict[str, Any]:
-        place = self.labels.index(label)
-        style = STYLES[place // len(COLOURS) % len(STYLES)]
-        return {"color": COLOURS[place % len(COLOURS)], "linestyle": style}
+    @property
+    def dashes(self) -> str:
+        """The dashes of its line in SVG."""
+        return {"-": "none", "--": "7 4", ":": "2 3", "-.": "8 3 2 3"}[self.style["linestyle"]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels in `columns` columns with one legend; `name` is the stem of the files."""
+
+    name: str
+    panels: Sequence[Panel]
+    columns: int
+    keys: Sequence[Key]
 
 
 def escape_dollars(text: str) -> str:
@@ -73,8 +70,26 @@ def escape_dollars(text: str) -> str:
 
 
 def wrap_name(name: str) -> str:
-    """Break a name for a legend into lines no wider than a panel."""
+    """Break a name into lines no wider than a panel."""
     return escape_dollars("\n".join(wrap(name, WIDE)) or name)
+
+
+def make_keys(groups: Sequence[Group], styles: Styles) -> list[Key]:
+    """Return the legend of the groups of any number of tasks."""
+    return [
+        Key(name_with_runs([group for group in groups if group.label == label]), styles(label))
+        for label in styles.labels
+        if any(group.label == label for group in groups)
+    ]
+
+
+def name_with_runs(same: Sequence[Group]) -> str:
+    """Return the label of groups with their numbers of runs, and what a band shows if not an interval."""
+    counts = sorted({len(group.runs) for group in same})
+    runs = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    few = [count for count in counts if 1 < count < FEWEST]
+    extremes = ", min to max" if few == counts else f", min to max below {FEWEST}" if few else ""
+    return f"{same[0].label} ({runs} {'run' if counts == [1] else 'runs'}{extremes})"
 
 
 def curves(
@@ -84,9 +99,11 @@ def curves(
     statistic: Statistic,
     smooth: int,
     styles: Styles,
-    references: Sequence[Published],
+    references: Sequence[Published] = (),
 ) -> Panel:
-    """Draw the learning curves of one task with their intervals, and mark published numbers."""
+    """Draw the curves of one task with their intervals, and mark published numbers."""
+    unit = "iterations" if count_unit(groups) == "iterations" else "environment steps"
+    below = AXES.get(against, unit if against == STEPS else against)
 
     def draw(axes: Any) -> None:
         ends = [curve(group.runs, metric, against)[0][-1] for group in groups]
@@ -94,68 +111,43 @@ def curves(
         for group in groups:
             spacing = np.geomspace if logarithmic else np.linspace
             places, values = curve(group.runs, metric, against, spacing, smooth)
-            draw_curve(axes, places, values, statistic, name_with_runs(group), styles(group.label))
+            draw_curve(axes, places, values, statistic, styles(group.label))
         if against == STEPS:
             mark_published(axes, references, max(ends), groups, styles)
-        ylabel = "return, last 100 episodes" if metric == RETURN else metric
-        axes.set(title=escape_dollars(groups[0].task), xlabel=AXES.get(against, against), ylabel=escape_dollars(ylabel))
         if logarithmic:
             axes.set_xscale("log")
         else:
-            thin_out_ticks(axes)
-        add_legend(axes, "algorithm (runs)")
+            write_ticks(axes)
+        finish(axes, groups[0].task, below, name_metric(metric))
 
-    names = [name_with_runs(group) for group in groups]
-    return Panel(f"{metric} against {AXES.get(against, against)} on {groups[0].task}: {', '.join(names)}", names, draw)
-
-
-def name_with_runs(group: Group) -> str:
-    """Return the label of a group with its number of runs, and what its band shows if not an interval."""
-    count = len(group.runs)
-    return f"{group.label} ({count}{', min to max' if 1 < count < FEWEST else ''})"
+    return Panel(f"{name_metric(metric)} against {below} on {groups[0].task}: {_list_labels(groups)}", draw)
 
 
-def draw_curve(
-    axes: Any, places: Floats, values: Floats, statistic: Statistic, label: str, style: dict[str, Any]
-) -> None:
+def _list_labels(groups: Sequence[Group]) -> str:
+    return ", ".join(name_with_runs([group]) for group in groups)
+
+
+def draw_curve(axes: Any, places: Floats, values: Floats, statistic: Statistic, style: dict[str, Any]) -> None:
     """Draw a curve over runs (S, P) with its interval, or min to max; a single point becomes a marker with a bar."""
     low, high = bounds([values], statistic)
     if len(places) > 1:
-        axes.plot(places, statistic(values), label=wrap_name(label), **style)
-        axes.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
+        axes.plot(places, statistic(values), **style)
+        axes.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0)
     else:
         axes.vlines(places, low, high, color=style["color"])
-        axes.plot(places, statistic(values), "o", label=wrap_name(label), color=style["color"])
+        axes.plot(places, statistic(values), "o", color=style["color"])
 
 
 def mark_published(
     axes: Any, references: Sequence[Published], end: float, groups: Sequence[Group], styles: Styles
 ) -> None:
-    """A diamond at each published number of these algorithms whose steps are shown, hollow if it is of a single run.
-
-    Its source stands beside the axes.
-    """
+    """Put a diamond at each published number of these algorithms whose steps are shown, hollow if of a single run."""
     colours = {group.runs[0].algo: styles(group.label)["color"] for group in reversed(groups)}
-    near = [p for p in references if p.algo in colours and p.steps is not None and p.steps <= NEAR * end]
-    near.sort(key=lambda number: number.value)
-    for number in near:
-        fill = "none" if number.seeds == 1 else "full"
-        axes.plot(number.steps, number.value, "D", markersize=4, color=colours[number.algo], fillstyle=fill, zorder=3)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high)  # the names below are placed by it
-    height = -APART
-    for number in near:
-        height = max(height + APART, (number.value - low) / (high - low))
-        axes.annotate(
-            number.source,
-            (number.steps, number.value),
-            (1.03, height),
-            textcoords="axes fraction",
-            va="center",
-            size=7,
-            color=colours[number.algo],
-            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.6},
-        )
+    for number in references:
+        if number.algo in colours and number.steps is not None and number.steps <= NEAR * end:
+            fill = "none" if number.seeds == 1 else "full"
+            axes.plot(number.steps, number.value, "D", markersize=5, color=colours[number.algo], fillstyle=fill,
+                zorder=3, clip_on=False)  # fmt: skip
 
 
 def profiles(strata: dict[str, dict[str, Floats]], styles: Styles) -> Panel:
@@ -164,18 +156,14 @@ def profiles(strata: dict[str, dict[str, Floats]], styles: Styles) -> Panel:
     def draw(axes: Any) -> None:
         for label, tasks in strata.items():
             scores = np.concatenate([*tasks.values()])
-            name = wrap_name(f"{label} ({len(scores)})")
-            axes.plot(THRESHOLDS, profile(scores, THRESHOLDS), label=name, **styles(label))
+            axes.plot(THRESHOLDS, profile(scores, THRESHOLDS), **styles(label))
             if len(scores) >= FEWEST:
                 low, high = profile_interval(scores, THRESHOLDS)
-                axes.fill_between(THRESHOLDS, low, high, color=styles(label)["color"], alpha=0.18, linewidth=0)
-        axes.set(title="performance profile", xlabel="normalised score τ", ylabel="share of runs above τ")
+                axes.fill_between(THRESHOLDS, low, high, color=styles(label)["color"], alpha=0.15, linewidth=0)
         axes.set_ylim(-0.02, 1.02)
-        add_legend(axes, "algorithm (runs)")
+        finish(axes, "performance profile", "normalised score τ", "share of runs above τ")
 
-    return Panel(
-        f"performance profile: the share of runs above each normalised score: {', '.join(strata)}", list(strata), draw
-    )
+    return Panel(f"performance profile: the share of runs above each normalised score: {', '.join(strata)}", draw)
 
 
 def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
@@ -184,16 +172,16 @@ def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
     def draw(axes: Any) -> None:
         tops = {}
         for group in groups:
-            told = [(record.rows[STEPS], compute_diagnostics(record)[name]) for record in group.runs]
-            end = min(x[-1] for x, _ in told)
-            edges = np.linspace(0, end, min(STRETCHES, *(len(x) for x, _ in told)) + 1)
-            values = np.stack([bin_means(x[x <= end], y[x <= end], edges) for x, y in told])
+            found = [(record.rows[STEPS], compute_diagnostics(record)[name]) for record in group.runs]
+            end = min(x[-1] for x, _ in found)
+            edges = np.linspace(0, end, min(STRETCHES, *(len(x) for x, _ in found)) + 1)
+            values = np.stack([bin_means(x[x <= end], y[x <= end], edges) for x, y in found])
             there = ~np.isnan(values).any(0)
             middles = (edges[1:] + edges[:-1])[there] / 2
             marker = {"marker": "o"} if len(middles) == 1 else {}
             means = values[:, there].mean(0)
             tops[group.label] = means.max(initial=0.0)
-            axes.plot(middles, means, label=wrap_name(group.label), **styles(group.label), **marker)
+            axes.plot(middles, means, **styles(group.label), **marker)
         if name == KL:
             axes.axhline(1, color="0.6", linewidth=0.8)
             cut_axis(axes, tops)
@@ -201,12 +189,10 @@ def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
             axes.set_yscale("log", nonpositive="mask")
         elif name == ACCEPTED:
             axes.set_ylim(-0.02, 1.05)
-        axes.set(title=escape_dollars(groups[0].task), xlabel=AXES[STEPS], ylabel=name)
-        thin_out_ticks(axes)
-        add_legend(axes, "algorithm", roomy=False)
+        write_ticks(axes)
+        finish(axes, groups[0].task, count_unit(groups), name)
 
-    names = [group.label for group in groups]
-    return Panel(f"{name} on {groups[0].task}: {', '.join(names)}", names, draw, roomy=False)
+    return Panel(f"{name} on {groups[0].task}: {', '.join(group.label for group in groups)}", draw)
 
 
 def cut_axis(axes: Any, tops: dict[str, float]) -> None:
@@ -215,52 +201,22 @@ def cut_axis(axes: Any, tops: dict[str, float]) -> None:
     if not 0 < len(beyond) < len(tops):
         return
     axes.set_ylim(0, CEILING)
-    told = ", ".join(f"{label} up to {top:,.3g}" for label, top in beyond.items())
-    said = wrap_name(f"cut at {CEILING}: {told}")
+    said = wrap_name(f"cut at {CEILING}: " + ", ".join(f"{label} up to {top:,.3g}" for label, top in beyond.items()))
     axes.text(0.98, 0.98, said, transform=axes.transAxes, ha="right", va="top", size=8)
 
 
-def thin_out_ticks(axes: Any) -> None:
-    """Keep the numbers on the axis of steps from overlapping."""
-    axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 6), useMathText=True)
+def write_ticks(axes: Any) -> None:
+    """Write few numbers on the axis of steps, such as 200 k."""
     axes.locator_params(axis="x", nbins=6)
+    axes.xaxis.set_major_formatter(format_tick)
 
 
-def count_lines_below(names: Sequence[str], roomy: bool) -> int:
-    """Return how many lines a legend of these names takes below the axes; 0 if it fits among the curves."""
-    longest = max(map(len, names))
-    if roomy and len(names) <= FEW and longest <= 2 * LONG:
-        return 0
-    columns = count_columns_below(longest)
-    return sum(wrap_name(name).count("\n") + 1 for name in names) if columns == 1 else -(-len(names) // columns)
-
-
-def count_columns_below(longest: int) -> int:
-    """Return how many names of this length fit side by side."""
-    return 1 if longest > 2 * LONG else 2 if longest > LONG else 3
-
-
-def add_legend(axes: Any, title: str, roomy: bool = True) -> None:
-    """Put the legend among the curves if they are few, with short names, and leave room; otherwise below."""
-    from matplotlib.transforms import ScaledTranslation
-
+def finish(axes: Any, title: str, below: str, beside: str) -> None:
+    """Name the axes, and draw a light grid behind the curves."""
     axes.spines[["top", "right"]].set_visible(False)
-    handles, names = axes.get_legend_handles_labels()
-    place: dict[str, Any] = {}
-    if count_lines_below(names, roomy):
-        lower = axes.transAxes + ScaledTranslation(0, -LABELS, axes.figure.dpi_scale_trans)
-        place = {"loc": "upper center", "bbox_to_anchor": (0.45, 0.0), "bbox_transform": lower}
-        place["ncols"] = count_columns_below(max(map(len, names)))
-    axes.legend(handles, names, title=title, frameon=False, fontsize="small", **place)
-
-
-def save_together(panels: Sequence[Panel], columns: int, file: Path) -> None:
-    """Save all panels in one figure: `file` with the suffixes .png and .svg."""
-    columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = draw_panels(panels, rows, columns)
-    for kind in ("png", "svg"):
-        file.with_suffix(f".{kind}").write_bytes(render(figure, kind))
+    axes.grid(axis="y", color="0.92")
+    axes.set_axisbelow(True)
+    axes.set(title=escape_dollars(title), xlabel=below, ylabel=escape_dollars(beside))
 
 
 def choose_columns(count: int) -> int:
@@ -268,22 +224,38 @@ def choose_columns(count: int) -> int:
     return min(3, math.ceil(math.sqrt(count)))
 
 
+def save_together(figure: Figure, directory: Path) -> None:
+    """Save all panels and their legend as `directory`/NAME.png and .svg."""
+    columns = min(figure.columns, len(figure.panels))
+    drawn = draw_panels(figure.panels, -(-len(figure.panels) // columns), columns, figure.keys)
+    for kind in ("png", "svg"):
+        (directory / f"{figure.name}.{kind}").write_bytes(render(drawn, kind))
+
+
 def embed(panel: Panel) -> str:
     """Return one panel as a data URL of its image."""
     return "data:image/svg+xml;base64," + base64.b64encode(render(draw_panels([panel], 1, 1), "svg")).decode()
 
 
-def draw_panels(panels: Sequence[Panel], rows: int, columns: int) -> Any:
-    """Draw a figure of the panels, without empty places."""
-    from matplotlib.figure import Figure
+def draw_panels(panels: Sequence[Panel], rows: int, columns: int, keys: Sequence[Key] = ()) -> Any:
+    """Draw a figure of the panels, without empty places, and the legend below them."""
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.lines import Line2D
 
-    height = SIZE[1] + LINE * max(count_lines_below(panel.names, panel.roomy) for panel in panels)
-    figure = Figure(figsize=(SIZE[0] * columns, height * rows), layout="constrained")
+    width = SIZE[0] * columns
+    names = [wrap_name(key.name) for key in keys]
+    longest = max((len(line) for name in names for line in name.split("\n")), default=1)
+    beside = max(1, min(len(names), int(width / (LETTER * longest + 0.6))))
+    lines = -(-len(names) // beside) * max((name.count("\n") + 1 for name in names), default=1)
+    figure = Canvas(figsize=(width, SIZE[1] * rows + LEGEND * bool(names) + LETTER * 2.2 * lines), layout="constrained")
     places = figure.subplots(rows, columns, squeeze=False).flat
     for panel, axes in zip(panels, places, strict=False):  # in this order: places then holds the ones left over
         panel.draw(axes)
     for axes in places:
         axes.remove()
+    if names:
+        handles = [Line2D([], [], **key.style) for key in keys]
+        figure.legend(handles, names, loc="outside lower center", ncols=beside, frameon=False, fontsize="small")
     return figure
 
 

@@ -111,8 +111,8 @@ def make_default_labels(records: Sequence[RunRecord]) -> list[str]:
         alike[record.task, record.algo].append(record)
     labels: dict[int, str] = {}
     for family in alike.values():
-        for record, told in zip(family, distinguish(family), strict=True):
-            labels[id(record)] = " ".join([record.algo, *(f"{key}={value}" for key, value in told.items())])
+        for record, named in zip(family, distinguish(family), strict=True):
+            labels[id(record)] = " ".join([record.algo, *(f"{key}={value}" for key, value in named.items())])
     return [labels[id(record)] for record in records]
 
 
@@ -129,10 +129,10 @@ def distinguish(family: Sequence[RunRecord]) -> list[dict[str, Any]]:
     for mine, values in zip(options, settings, strict=True):
         same = [other for other, theirs in zip(settings, options, strict=True) if theirs == mine]
         within = find_differing_keys(same) if chosen else varying
-        told = {key for key in varying if key in within or key.partition(".")[0] not in chosen}
+        named = {key for key in varying if key in within or key.partition(".")[0] not in chosen}
         found.append(
             {key: mine[key] for key in sorted(chosen & mine.keys())}
-            | {key: values[key] for key in sorted(told & values.keys())}
+            | {key: values[key] for key in sorted(named & values.keys())}
         )
     return found
 
@@ -146,7 +146,7 @@ def find_differing_keys(tables: Iterable[dict[str, Any]]) -> set[str]:
 
 def find_averaged_settings(group: Group) -> list[str]:
     """Return the options and keys, except the seed, in which the runs of a group differ."""
-    return sorted({key for told in distinguish(group.runs) for key in told})
+    return sorted({key for named in distinguish(group.runs) for key in named})
 
 
 def count_repeated_seeds(group: Group) -> dict[int, int]:

@@ -9,12 +9,39 @@ import numpy as np
 
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.report.groups import Group
-from trpo_cli.report.runs import ITERATIONS, SECONDS, STEPS, RunRecord
+from trpo_cli.report.runs import EVALUATION, ITERATIONS, RECENT, SECONDS, STEPS, RunRecord
+from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import Floats, steps_to, trailing_mean
 
 AGAINST = (STEPS, ITERATIONS, "seconds")
+EXACT_RETURN = "exact/return"
+NAMES = {
+    RETURN: "training return",
+    EVALUATION: "evaluation",
+    RECENT: "training return of the last iteration",
+    EXACT_RETURN: "discounted return",
+    STEPS: "environment steps",
+    "rollout/episode_length_mean": "episode length (steps)",
+    "policy/kl": "KL (nats)",
+    "policy/entropy": "entropy (nats)",
+}
+"""Columns of metrics.csv as people name them."""
 POINTS = 200  # of a curve
 NEARLY = 0.9  # default threshold, as a fraction of the way from the first rows to the best final value
+
+
+def name_metric(column: str) -> str:
+    """Return what people call a column."""
+    room, _, name = column.partition("/info/")
+    if name:
+        return f"{name} ({'evaluation' if room == 'eval' else 'training'})"
+    return NAMES.get(column, column)
+
+
+def count_unit(groups: Sequence[Group]) -> str:
+    """Return what `env_steps` counts: an exact sampler takes no steps in an environment, and its iterations count."""
+    exact = all(EXACT_RETURN in record.rows for group in groups for record in group.runs)
+    return "iterations" if exact else "steps"
 
 
 def series(record: RunRecord, metric: str, against: str = STEPS) -> tuple[Floats, Floats]:

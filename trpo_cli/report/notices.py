@@ -120,18 +120,18 @@ def note_lag(groups: Sequence[Group], metric: str) -> list[str]:
     short = [group for group in groups if any(record.last(EPISODES) < SHORT for record in group.runs)]
     if not short:
         return []
-    told = ", ".join(f"{group.task} {group.label}" for group in short[:MANY])
+    names = ", ".join(f"{group.task} {group.label}" for group in short[:MANY])
     more = f" and {len(short) - MANY} more" if len(short) > MANY else ""
     return [
-        f"{told}{more}: with fewer than {SHORT} episodes, the last 100 are at least half of a run, so the "
+        f"{names}{more}: with fewer than {SHORT} episodes, the last 100 are at least half of a run, so the "
         "training return lags behind the policy: see the evaluation"
     ]
 
 
 def describe_repeated_seeds(group: Group) -> str:
     """Say which seeds occur several times, in runs that differ in their settings."""
-    told = ", ".join(f"seed {seed} occurs {times} times" for seed, times in count_repeated_seeds(group).items())
-    return f"; {told}, and the interval treats all {len(group.runs)} runs as independent" if told else ""
+    names = ", ".join(f"seed {seed} occurs {times} times" for seed, times in count_repeated_seeds(group).items())
+    return f"; {names}, and the interval treats all {len(group.runs)} runs as independent" if names else ""
 
 
 def note_partial_averages(drawn: Sequence[Group], averaged: Sequence[Group]) -> list[str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from trpo_cli.report.content import Content
 from trpo_cli.report.figures import embed
-from trpo_cli.report.tables import format_cell
 
 FEW = 6  # notices at the top
 TEMPLATE = "page.html"
@@ -28,4 +27,4 @@ def render_page(content: Content, made: str) -> str:
         lstrip_blocks=True,
     )
     template = environment.get_template(TEMPLATE)
-    return template.render(content=content, made=made, few=FEW, format_cell=format_cell, embed=embed)
+    return template.render(content=content, made=made, few=FEW, embed=embed)

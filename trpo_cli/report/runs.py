@@ -55,10 +55,10 @@ class Whole:
     @classmethod
     def read(cls, path: Path) -> Whole | None:
         """None where there is no such file. Raises `ValueError`, `KeyError` or `TypeError` if it is damaged."""
-        if not (told := read_json(path)):
+        if not (kept := read_json(path)):
             return None
-        rises = {name: np.array(pairs, dtype=float).reshape(-1, 2).T for name, pairs in told["rises"].items()}
-        diagnostics = {name: float(value) for name, value in told["diagnostics"].items()}
+        rises = {name: np.array(pairs, dtype=float).reshape(-1, 2).T for name, pairs in kept["rises"].items()}
+        diagnostics = {name: float(value) for name, value in kept["diagnostics"].items()}
         return cls({name: (steps, values) for name, (steps, values) in rises.items()}, diagnostics)
 
     def to_json(self) -> str:

@@ -1,86 +1,34 @@
-"""The tables of a report, as Markdown, CSV and, by the template of the page, HTML."""
+"""The tables of a report, each made from groups of runs."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
-from textwrap import wrap
-from typing import Any
 
 import numpy as np
 
-from trpo_cli.cli.tables import format_table
 from trpo_cli.errors import counted
 from trpo_cli.report.diagnostics import MEASURES, summarise
 from trpo_cli.report.groups import Group
-from trpo_cli.report.measures import bests, common_step, finals, latest, speeds, steps_to_threshold
+from trpo_cli.report.measures import (
+    EXACT_RETURN,
+    bests,
+    common_step,
+    count_unit,
+    finals,
+    latest,
+    speeds,
+    steps_to_threshold,
+)
+from trpo_cli.report.numbers import Interval
 from trpo_cli.report.runs import EVALUATION, RECENT, RunRecord
+from trpo_cli.report.table import Cell, Table
 from trpo_cli.run.layout import METRICS
 from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import Floats, Statistic, are_enough, bounds
 
-Cell = str | float | int | None
 INFO = "/info/"  # in the columns of numbers from infos
-NOTHING = "—"
 NAMED = 3  # algorithms in a warning
-EXACT = 99_999.5  # below it numbers have five digits, above it none after the point
-NARROW = 14  # letters of a heading on a terminal, or as many as the longest cell has
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows and columns; `name` is the name of the CSV file."""
-
-    name: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    note: str = ""
-
-    def is_numeric(self, place: int) -> bool:
-        """Whether a column holds only numbers."""
-        return all(isinstance(row[place], int | float | None) for row in self.rows)
-
-    def to_markdown(self) -> str:
-        """Numbers shortened, text that Markdown would take for its own escaped."""
-        rule = "|".join("---:" if self.is_numeric(place) else "---" for place in range(len(self.columns)))
-        rows = "".join(f"| {' | '.join(escape(format_cell(cell)) for cell in row)} |\n" for row in self.rows)
-        return f"| {' | '.join(self.columns)} |\n|{rule}|\n{rows}"
-
-    def to_text(self) -> str:
-        """For a terminal: its headings in as many lines as their columns are narrow."""
-        cells = [tuple(map(format_cell, row)) for row in self.rows]
-        widths = [max(NARROW, *map(len, column)) for column in zip(*cells, strict=True)]
-        heads = [wrap(name, width) for name, width in zip(self.columns, widths, strict=True)]
-        return format_table([*zip_longest(*heads, fillvalue=""), *cells]) + "\n"
-
-    def to_csv(self) -> str:
-        """Return numbers in full, and empty cells for missing ones."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(self.rows)
-        return text.getvalue()
-
-
-def format_cell(cell: Cell) -> str:
-    """Format a cell for people."""
-    if cell is None:
-        return NOTHING
-    if isinstance(cell, str):
-        return cell
-    return f"{cell:,}" if isinstance(cell, int) else f"{cell:,.5g}" if abs(cell) < EXACT else f"{cell:,.0f}"
-
-
-def escape(text: str) -> str:
-    """Escape `text` for a cell of a Markdown table."""
-    for letter, code in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
-        text = text.replace(letter, code)
-    return text
 
 
 def finite_or_none(value: float) -> float | None:
@@ -88,30 +36,35 @@ def finite_or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def format_range(low: Any, high: Any) -> str:
-    """Format a range of numbers."""
-    return f"{format_cell(float(low))} to {format_cell(float(high))}"
-
-
-def format_interval(strata: Sequence[Floats], statistic: Statistic) -> str:
-    """The 95 % interval over runs, strata of a task each, in words; of too few runs the smallest and the largest."""
+def make_interval(strata: Sequence[Floats], statistic: Statistic) -> Cell:
+    """The 95 % interval over runs, strata of a task each; of too few runs the smallest and the largest."""
     if sum(map(len, strata)) < 2:
         return "one seed"
-    return format_range(*bounds(strata, statistic)) + ("" if are_enough(strata) else " (min to max)")
+    low, high = bounds(strata, statistic)
+    return Interval(float(low), float(high), extremes=not are_enough(strata))
 
 
 RETURNS = {
-    RETURN: ("training return", "sampled actions, the mean of the last 100 episodes: in a short run it lags behind"),
-    EVALUATION: ("evaluation", "the likeliest actions, the last one by then"),
-    RECENT: ("training return of the last iteration", "sampled actions, the episodes that ended in it"),
+    RETURN: (
+        "training return",
+        "the mean of the last 100 episodes, with sampled actions; it lags behind the policy in a short run",
+    ),
+    EVALUATION: ("evaluation", "the latest mean of episodes with the most likely actions"),
+    RECENT: (
+        "training return of the last iteration",
+        "the mean of the episodes that ended in it, with sampled actions",
+    ),
 }
 """The columns that are returns: their names, and how they are measured."""
+EXACT = "that of the policy itself, computed without samples"
 
 
 def describe_returns(groups: Sequence[Group], metric: str) -> list[tuple[str, str]]:
     """Of the metric and of the returns that the runs have beside it: its name, and how it is measured."""
+    others = _list_other_returns(groups, metric)
     return [
-        RETURNS.get(name, (name, f"a column of {METRICS}")) for name in (metric, *_list_other_returns(groups, metric))
+        RETURNS.get(name, (name, EXACT if name == EXACT_RETURN else f"a column of {METRICS}"))
+        for name in (metric, *others)
     ]
 
 
@@ -130,11 +83,11 @@ def results(groups: Sequence[Group], metric: str, statistic: Statistic) -> Table
             for name in _list_other_returns(groups, metric)
             for cell in _format_other_return(group, name, metric, statistic)
         ]
-        rows.append((*row, format_interval([final], statistic), float(statistic(best)), *more))
+        rows.append((*row, make_interval([final], statistic), float(statistic(best)), *more))
     (what, _), *others = describe_returns(groups, metric)
     columns = ("task", "algorithm", "runs", "steps", f"final {what}", "95 % interval", f"best {what}")
     beside = [heading for name, _ in others for heading in (f"final {name}", f"95 % interval of the {name}")]
-    return Table("results", "Final and best", (*columns, *beside), tuple(rows))
+    return Table("results", "Results", (*columns, *beside), tuple(rows), unit=count_unit(groups))
 
 
 def _format_other_return(group: Group, column: str, metric: str, statistic: Statistic) -> tuple[Cell, Cell]:
@@ -142,19 +95,7 @@ def _format_other_return(group: Group, column: str, metric: str, statistic: Stat
     values = latest(group, column, metric)
     if len(values) < len(group.runs):
         return None, None
-    return float(statistic(values)), format_interval([values], statistic)
-
-
-def infos(groups: Sequence[Group], metric: str, statistic: Statistic) -> Table:
-    """The last value of every number from infos that a group has, in training and in evaluations."""
-    rows: list[tuple[Cell, ...]] = []
-    for group in groups:
-        for name in sorted({found.partition(INFO)[2] for r in group.runs for found in r.rows if INFO in found}):
-            columns = (f"{kind}{INFO}{name}" for kind in ("rollout", "eval"))
-            cells = [cell for column in columns for cell in _format_other_return(group, column, metric, statistic)]
-            rows.append((group.task, group.label, name, len(group.runs), *cells))
-    heads = ("training", "95 % interval", "evaluation", "95 % interval of the evaluation")
-    return Table("infos", "Numbers from infos", ("task", "algorithm", "number", "runs", *heads), tuple(rows))
+    return float(statistic(values)), make_interval([values], statistic)
 
 
 def efficiency(groups: Sequence[Group], metric: str, thresholds: dict[str, list[tuple[float, str]]]) -> Table:
@@ -163,7 +104,7 @@ def efficiency(groups: Sequence[Group], metric: str, thresholds: dict[str, list[
     for group, (threshold, origin) in [(each, found) for each in groups for found in thresholds[each.task]]:
         steps = steps_to_threshold(group, metric, threshold)
         there = steps[np.isfinite(steps)]
-        fewest = f"{there.min():,.0f} to {there.max():,.0f}" if len(there) else None
+        fewest = " to ".join(dict.fromkeys(f"{end:,.0f}" for end in (there.min(), there.max()))) if len(there) else None
         reached = f"{len(there)} of {len(steps)}"
         rows.append(
             (group.task, group.label, threshold, origin, reached, finite_or_none(float(np.median(steps))), fewest)
@@ -171,7 +112,8 @@ def efficiency(groups: Sequence[Group], metric: str, thresholds: dict[str, list[
     columns = ("task", "algorithm", "threshold", "which is", "runs that reach it", "median steps", "fewest to most")
     note = "The median counts every run; it is missing where half of them or more never reach the threshold."
     short = [r for g in groups for r in g.runs if r.is_thinned() and not (r.whole and metric in r.whole.rises)]
-    return Table("efficiency", "Sample efficiency", columns, tuple(rows), f"{note}{note_thinned(short)}")
+    said = f"{note}{note_thinned(short)}"
+    return Table("efficiency", "Sample efficiency", columns, tuple(rows), said, count_unit(groups))
 
 
 def note_thinned(records: Sequence[RunRecord]) -> str:
@@ -191,7 +133,7 @@ def speed(groups: Sequence[Group]) -> Table:
             len(rates),
             round(float(np.median([r.wall_seconds for r in group.runs])), 1),
             round(float(np.median(rates))),
-            f"{rates.min():,.0f} to {rates.max():,.0f}",
+            Interval(round(rates.min()), round(rates.max())),
         )
         for group in groups
         if len(rates := speeds(group))
@@ -200,15 +142,22 @@ def speed(groups: Sequence[Group]) -> Table:
     note = (
         "Medians over the runs, as far as each has come. A finished run's seconds are all of its seconds, evaluations"
     )
-    return Table("speed", "Time", columns, rows, f"{note} included; another's are those of sampling and updates.")
+    return Table(
+        "speed",
+        "Time",
+        columns,
+        rows,
+        f"{note} included; another's are those of sampling and updates.",
+        count_unit(groups),
+    )
 
 
 def trust_region(groups: Sequence[Group]) -> Table:
     """Make the table of diagnostics of the trust region: a number for each run, summarised over the runs."""
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
-        told = [summarise(record) for record in group.runs]
-        values = {name: np.array([run[name] for run in told if name in run]) for name in MEASURES}
+        measured = [summarise(record) for record in group.runs]
+        values = {name: np.array([run[name] for run in measured if name in run]) for name in MEASURES}
         cells = [
             finite_or_none(over(values[name])) if len(values[name]) else None for name, (_, _, over) in MEASURES.items()
         ]
@@ -225,7 +174,7 @@ def aggregate(strata: dict[str, dict[str, Floats]], statistic: Statistic) -> Tab
     for label, tasks in strata.items():
         scores = np.concatenate([*tasks.values()])
         value = float(statistic(scores))
-        rows.append((label, len(tasks), len(scores), value, format_interval([*tasks.values()], statistic)))
+        rows.append((label, len(tasks), len(scores), value, make_interval([*tasks.values()], statistic)))
     columns = ("algorithm", "tasks", "runs", f"{statistic.name} of normalised scores", "95 % interval")
     return Table("aggregate", "All tasks together", columns, tuple(rows), note_unequal_tasks(strata))
 
@@ -238,8 +187,8 @@ def note_unequal_tasks(strata: dict[str, dict[str, Floats]]) -> str:
     if not lacking:
         return ""
     more = [f"and {len(lacking) - NAMED} more"] if len(lacking) > NAMED else []
-    told = "; ".join([*lacking[:NAMED], *more])
-    return f"Not all algorithms were run on the same tasks, and only those that were compare: {told}."
+    named = "; ".join([*lacking[:NAMED], *more])
+    return f"Not all algorithms were run on the same tasks, and only those that were compare: {named}."
 
 
 def runs(records: Sequence[RunRecord], labels: dict[int, str]) -> Table:
@@ -265,3 +214,20 @@ def runs(records: Sequence[RunRecord], labels: dict[int, str]) -> Table:
     columns: tuple[str, ...] = ("status", "task", "algo", "group", "seed", "env_steps", "final_training_return")
     columns = (*columns, "final_evaluation_return", "best_training_return", "wall_seconds", "steps_per_second")
     return Table("runs", "Runs", (*columns, "directory", "note"), rows)
+
+
+def list_infos(groups: Sequence[Group]) -> list[str]:
+    """List the columns of numbers from infos."""
+    return sorted({name for group in groups for record in group.runs for name in record.rows if INFO in name})
+
+
+def infos(groups: Sequence[Group], metric: str, statistic: Statistic) -> Table:
+    """Make the table of the last value of every number from infos that a group has, in training and in evaluations."""
+    rows: list[tuple[Cell, ...]] = []
+    for group in groups:
+        for name in dict.fromkeys(column.partition(INFO)[2] for column in list_infos([group])):
+            columns = (f"{kind}{INFO}{name}" for kind in ("rollout", "eval"))
+            cells = [cell for column in columns for cell in _format_other_return(group, column, metric, statistic)]
+            rows.append((group.task, group.label, name, len(group.runs), *cells))
+    heads = ("training", "95 % interval", "evaluation", "95 % interval of the evaluation")
+    return Table("infos", "Numbers from infos", ("task", "algorithm", "number", "runs", *heads), tuple(rows))

@@ -119,7 +119,7 @@ class Logger:
         try:
             if self.path.exists():
                 os.truncate(self.path, kept.size)
-            self._tensorboard = TensorBoard(directory / TENSORBOARD, kept.rows, env_steps)
+            self._tensorboard = TensorBoard(directory / TENSORBOARD, kept.rows, env_steps, headline)
             self._file = self.path.open("a", newline="", encoding="utf-8")
             durable.write(directory / HEADLINE, f"{headline}\n".encode())
         except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:

@@ -3,7 +3,8 @@
 Everything is in one event stream. Each session, which is a start or a resume, begins with its configuration and
 versions as text, the settings that affect learning for the HParams tab, and a layout of charts. That tab gets no
 `Experiment`: without one, TensorBoard shows the settings of all runs, differing ones first, and every scalar as a
-metric; with one, it would show only those of a single run.
+metric; with one, it would show only those of a single run. It ticks the first few of each by name, capital letters
+before small ones: so the task and the returns have names that come before all others.
 """
 
 from __future__ import annotations
@@ -49,17 +50,24 @@ LAYOUT = {
     },
 }
 """Category -> chart -> tags, for the Custom Scalars tab."""
+TASK = "Environment"
+HEADLINE, EVALUATION = "Return/training", "Return/evaluation"
+"""Names that the HParams tab shows first: the task, and a second time the headline and the evaluation."""
 EXTENDED = "total_steps"  # may differ between sessions, but TensorBoard keeps the settings of the first
 
 
 class TensorBoard:
     """Writes rows until it is closed. Missing values are skipped."""
 
-    def __init__(self, directory: Path, rows: Sequence[Mapping[str, float]], env_steps: int) -> None:
-        """Continue after `env_steps` steps and these rows: later points are deleted, and missing rows are added."""
+    def __init__(self, directory: Path, rows: Sequence[Mapping[str, float]], env_steps: int, headline: str) -> None:
+        """Continue after `env_steps` steps and these rows: later points are deleted, and missing rows are added.
+
+        `headline` is the metric that says how good the policy is.
+        """
         missing = cut_back(directory, env_steps)
         purge = missing if rows else None  # tells a running TensorBoard to drop later points
         self._writer, self._step = SummaryWriter(str(directory), purge_step=purge), env_steps
+        self._first = {HEADLINE: headline, EVALUATION: "eval/episode_return_mean"}
         for row in rows:
             if row["env_steps"] >= missing:
                 self.write(int(row["env_steps"]), row)
@@ -67,7 +75,7 @@ class TensorBoard:
     def write(self, env_steps: int, metrics: Mapping[str, float | None]) -> None:
         """Add every value as a point at `env_steps`."""
         self._step = env_steps
-        for name, value in metrics.items():
+        for name, value in [*metrics.items(), *((name, metrics.get(of)) for name, of in self._first.items())]:
             if value is not None and name != "env_steps":
                 self._writer.add_scalar(name, value, self._step)
 
@@ -98,8 +106,9 @@ def _charts(charts: Mapping[str, list[str]]) -> dict[str, list[Any]]:
 def _settings(config: Mapping[str, Any]) -> dict[str, float | str]:
     """The chosen options and the flat keys that affect learning; values other than numbers become text."""
     chosen = {**config["choices"], "seed": config["seed"], **select_decisive(config)}
-    if chosen["env.id"] == chosen.get("env"):
-        del chosen["env.id"]
+    chosen[TASK] = chosen.pop("env.id")
+    if chosen[TASK] == chosen.get("env"):
+        del chosen["env"]
     return {
         key: value if isinstance(value, float | int) and not isinstance(value, bool) else str(value)
         for key, value in chosen.items()
