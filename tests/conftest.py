@@ -20,7 +20,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from trpo_cli import evaluate, report, train
+from trpo_cli import evaluate, export, report, train
 from trpo_cli.cli.command_line import allow_new_keys, read
 from trpo_cli.cli.search_path import search_everywhere
 from trpo_cli.config.groups import CONF
@@ -148,6 +148,12 @@ def trpo_train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 def trpo_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     """Run `trpo-eval ARGUMENTS` in `tmp_path`."""
     return _command(evaluate.main, "trpo-eval", monkeypatch, capsys, tmp_path)
+
+
+@pytest.fixture
+def trpo_export(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run `trpo-export ARGUMENTS` in `tmp_path`."""
+    return _command(export.main, "trpo-export", monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture

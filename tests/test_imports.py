@@ -21,7 +21,7 @@ ROOMS = (
     "algos",
     "parts",
     "cli",
-    "evaluate report __main__",
+    "evaluate export report __main__",
     "sweep",
     "train",
 )
@@ -95,5 +95,6 @@ def test_hydra_stays_at_the_door() -> None:
 
 
 def test_the_door_opens_without_torch() -> None:
-    code = "import sys; from trpo_cli import evaluate, report, train; print({'torch', 'gymnasium'} & set(sys.modules))"
+    names = "evaluate, export, report, train"
+    code = f"import sys; from trpo_cli import {names}; print({{'torch', 'gymnasium'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -35,6 +35,7 @@ WRITTEN = r"```(?:yaml|python|toml)\n"
 SITE = "site-packages"  # where packages are installed that a page writes
 SHORT = ("total_steps=64", "eval.episodes=1", "eval.every=64")
 SINGLE_PATH = ("sampler.num_envs=2", "sampler.steps_per_iteration=64")
+IN_PYTHON = ", ".join(f'"{word}"' for word in (*SHORT, *SINGLE_PATH))
 VINE = ("sampler.num_states=4", "sampler.branch_length=4", "sampler.steps_per_iteration=256")
 SEARCH = ("hydra.sweeper.n_trials=2", "hydra.sweeper.seeds=[0]")
 FEWER = ("hydra.sweeper.params.seed='0'", "total_steps=64", "eval.every=0")
@@ -88,6 +89,7 @@ def test_every_file_has_a_name() -> None:
 def test_every_command(
     trpo_train: Command,
     trpo_eval: Command,
+    trpo_export: Command,
     trpo_tables: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -95,7 +97,7 @@ def test_every_command(
 ) -> None:
     for name, text in files(page):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text.replace('"total_steps=50_000"', IN_PYTHON))
     for path in (tmp_path, tmp_path / SITE):
         monkeypatch.syspath_prepend(path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # --install-completion writes there
@@ -110,6 +112,8 @@ def test_every_command(
             done = trpo_eval(*arguments)
             if "--video" in arguments and "apt-get install" in done.err:
                 continue  # what the page says is missing, is
+        elif program == "trpo-export":
+            done = trpo_export(*arguments)
         elif program == "trpo-report":
             done = trpo_tables(*arguments)  # test_report draws
         else:
@@ -150,6 +154,10 @@ def other(program: str, arguments: list[str], directory: Path, monkeypatch: pyte
         subprocess.run(["make", "-n", *arguments], cwd=ROOT, check=True, capture_output=True)
     elif program == "python" and arguments[:2] == ["-m", "pytest"]:
         subprocess.run([sys.executable, *arguments, "--collect-only"], cwd=ROOT, check=True, capture_output=True)
+    elif program == "python" and arguments[0] == "-c":
+        exec(arguments[1], {})
+    elif program == "python" and (directory / arguments[0]).exists():
+        runpy.run_path(str(directory / arguments[0]), run_name="__main__")
     elif program == "python":
         monkeypatch.setattr(sys, "argv", [*arguments, "--help"])
         with pytest.raises(SystemExit, match=r"^0$"):

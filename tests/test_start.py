@@ -13,6 +13,7 @@ MODULES = {
     "trpo_cli": "trpo-train",
     "trpo_cli.train": "trpo-train",
     "trpo_cli.evaluate": "trpo-eval",
+    "trpo_cli.export": "trpo-export",
     "trpo_cli.report": "trpo-report",
 }
 

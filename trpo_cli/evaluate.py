@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trpo_cli.cli.command_line import Parser, path
+from trpo_cli.cli.command_line import Parser, at_least, checkpoint, path
 from trpo_cli.cli.failures import report_errors
-from trpo_cli.config.build import as_whole
 from trpo_cli.errors import UserError
 from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.play.film import film, prepare
 from trpo_cli.play.trained import Trained, load, run_directories
-from trpo_cli.run.layout import BEST, NEWEST
+from trpo_cli.run.layout import NEWEST
 from trpo_cli.shell import keep_working_directory, short_path
 
 HEADER = """\
@@ -172,44 +169,18 @@ def make_parser() -> Parser:
     parser.add_version()
     add = parser.add_argument
     add("runs", nargs="+", type=path, metavar="RUN", help="a directory that trpo-train wrote, or a folder of them")
-    add("--episodes", type=_at_least(1), default=10, help="number to play for each run (default: %(default)s)")
-    add("--seed", type=_at_least(0), default=0, help="for environments and sampled actions (default: %(default)s)")
+    add("--episodes", type=at_least(1), default=10, help="number to play for each run (default: %(default)s)")
+    add("--seed", type=at_least(0), default=0, help="for environments and sampled actions (default: %(default)s)")
     add("--sample", action="store_true", help="sample actions instead of taking the likeliest")
     which = "newest, best (of a run with checkpoint.best), or the steps of another (default: %(default)s)"
-    add("--checkpoint", type=_which, default=NEWEST, metavar="newest|best|STEP", help=which)
-    add("--max-steps", type=_at_least(1), default=10_000, help="cut off longer episodes (default: %(default)s)")
+    add("--checkpoint", type=checkpoint, default=NEWEST, metavar="newest|best|STEP", help=which)
+    add("--max-steps", type=at_least(1), default=10_000, help="cut off longer episodes (default: %(default)s)")
     add("--json", type=path, metavar="FILE", help="write the results, with every episode, to a new file")
     add("--record", type=path, metavar="DIR", help="write the episodes of one run to a new Minari dataset")
     add("--video", type=path, metavar="FILE.mp4", help="film the first episodes of one run, in a new file")
-    add("--video-episodes", type=_at_least(1), default=1, metavar="N", help="number to film (default: %(default)s)")
+    add("--video-episodes", type=at_least(1), default=1, metavar="N", help="number to film (default: %(default)s)")
     add("--plugins", nargs="*", default=[], metavar="PACKAGE", help="packages that runs may be built from; after RUN")
     return parser
-
-
-def _which(text: str) -> int | str:
-    """An argparse type: the name of a checkpoint, or its environment steps."""
-    if text in (NEWEST, BEST):
-        return text
-    try:
-        return int(_at_least(0)(text))
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}; newest, best or a number of steps fits") from error
-
-
-def _at_least(smallest: int) -> Any:
-    """Return an argparse type: a whole number, at least `smallest`."""
-
-    def parse(text: str) -> int:
-        value: Any = None
-        with contextlib.suppress(ValueError):
-            value = as_whole(float(text), int) if re.search(r"[.e]", text, re.IGNORECASE) else int(text)
-        if type(value) is not int:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
-        if value < smallest:
-            raise argparse.ArgumentTypeError(f"{text} is not at least {smallest}")
-        return value
-
-    return parse
 
 
 if __name__ == "__main__":

@@ -19,8 +19,6 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 Curve = Callable[[float], float]
 """The fraction of training done, in [0, 1] -> the value."""
 CONSTANT = "constant"
@@ -71,7 +69,14 @@ def _stairs(start: float, times: tuple[float, ...], values: tuple[float, ...]) -
 
 
 def _polygon(start: float, times: tuple[float, ...], values: tuple[float, ...]) -> Curve:
-    return lambda progress: float(np.interp(progress, (0.0, *times), (start, *values)))
+    corners = ((0.0, start), *zip(times, values, strict=True), (math.inf, values[-1]))
+
+    def curve(progress: float) -> float:
+        after = bisect(times, progress) + 1
+        (begin, low), (end, high) = corners[after - 1 : after + 1]
+        return low if high == low else low + (high - low) * (progress - begin) / (end - begin)
+
+    return curve
 
 
 def _is_point(given: Any) -> bool:

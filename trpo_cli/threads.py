@@ -24,6 +24,20 @@ def limit_threads(updates: int = 1) -> None:
 
 
 @contextlib.contextmanager
+def limited_threads() -> Iterator[None]:
+    """`limit_threads` within this context; on exit, the numbers of threads are what they were."""
+    global _updates
+    before, updates = torch.get_num_threads(), _updates
+    with threadpool_limits(1, user_api="blas"):
+        limit_threads()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+            _updates = updates
+
+
+@contextlib.contextmanager
 def threads_for(rows: int) -> Iterator[None]:
     """Within this context, torch uses the threads for updates if a batch of `rows` rows is large enough."""
     before = torch.get_num_threads()

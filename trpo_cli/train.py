@@ -27,6 +27,7 @@ from trpo_cli.cli.answers import answer
 from trpo_cli.cli.command_line import allow_new_keys, check_overrides, read
 from trpo_cli.cli.endings import find_early_end, is_over, reconsider_best
 from trpo_cli.cli.failures import discard_empty, exit_on_user_error, report_errors
+from trpo_cli.cli.in_process import make_callable
 from trpo_cli.cli.resume import expand_resume, plan_run
 from trpo_cli.cli.search_path import search_everywhere
 from trpo_cli.cli.whole_numbers import convert_whole_numbers, write_whole_numbers
@@ -251,11 +252,11 @@ def run_composed(cfg: DictConfig) -> str | None:
     return None
 
 
-def _run_alone(cfg: DictConfig, command: HydraConf) -> None:
+def _run_alone(cfg: DictConfig, command: HydraConf, is_command: bool = True) -> None:
     from trpo_cli.sweep.job import refuse_sweep_keys
 
     directory = Path(command.runtime.output_dir)
-    with exit_on_user_error(), discard_empty(directory):
+    with exit_on_user_error() if is_command else contextlib.nullcontext(), discard_empty(directory, is_command):
         node = convert_whole_numbers(resolve(cfg, command))
         refuse_sweep_keys(node.pop("sweep"), command.overrides.hydra)
         train(node, command.overrides.task, directory)
@@ -269,6 +270,9 @@ def _run_job(cfg: DictConfig, command: HydraConf) -> str | None:
     del node["sweep"]
     watched = command.launcher._target_.endswith(HERE)
     return run_job(lambda: train(node, command.overrides.task, directory, True, watched), directory.parent)
+
+
+make_callable(sys.modules[__name__], _run_alone)  # trpo_cli.train([...])
 
 
 @report_errors

@@ -6,6 +6,7 @@ Hydra parses it again later. Parsing it here first gives mistakes clear messages
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import shlex
 import sys
@@ -18,9 +19,11 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from trpo_cli import __version__
+from trpo_cli.config.build import as_whole
 from trpo_cli.config.groups import GROUPS, PART_GROUPS, find_roots, list_choices
 from trpo_cli.config.settings import ROOT_KEYS
 from trpo_cli.errors import ConfigError, UnknownNameError, UserError, did_you_mean
+from trpo_cli.run.layout import BEST, NEWEST
 
 OPEN = "env.kwargs"  # a mapping with any keys, which are passed to the environment
 OPEN_SCHEDULES = re.compile(r"(algo|critic)(\.\w+)*\.schedule[.=]")  # of any number of these parts
@@ -122,6 +125,32 @@ def path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("is empty")
     return Path(text)
+
+
+def at_least(smallest: int) -> Any:
+    """Return an argparse type: a whole number, at least `smallest`."""
+
+    def parse(text: str) -> int:
+        value: Any = None
+        with contextlib.suppress(ValueError):
+            value = as_whole(float(text), int) if re.search(r"[.e]", text, re.IGNORECASE) else int(text)
+        if type(value) is not int:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+        if value < smallest:
+            raise argparse.ArgumentTypeError(f"{text} is not at least {smallest}")
+        return value
+
+    return parse
+
+
+def checkpoint(text: str) -> int | str:
+    """Parse the name of a checkpoint, or its environment steps; an argparse type."""
+    if text in (NEWEST, BEST):
+        return text
+    try:
+        return int(at_least(0)(text))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; newest, best or a number of steps fits") from error
 
 
 def check_overrides(overrides: Sequence[str], config_dir: str | None = None) -> None:

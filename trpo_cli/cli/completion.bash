@@ -1,4 +1,4 @@
-# TAB completion of trpo-train, trpo-eval and trpo-report in bash.
+# TAB completion of trpo-train, trpo-eval, trpo-export and trpo-report in bash.
 _trpo_train() {
     local word line IFS=$'\n'
     line=${COMP_LINE:0:COMP_POINT}
@@ -17,4 +17,4 @@ _trpo_options() {
     fi
 }
 complete -F _trpo_train trpo-train
-complete -o default -F _trpo_options trpo-eval trpo-report
+complete -o default -F _trpo_options trpo-eval trpo-export trpo-report

@@ -1,4 +1,4 @@
-# TAB completion of trpo-train, trpo-eval and trpo-report in fish.
+# TAB completion of trpo-train, trpo-eval, trpo-export and trpo-report in fish.
 function __trpo_train
     set -l command (commandline -opc)[1]
     $command --complete (commandline -cp | string collect) 2>/dev/null
@@ -8,6 +8,6 @@ function __trpo_options
     $command --help 2>/dev/null | string match -arg -- '(--[a-z][a-z-]*)' | sort -u
 end
 complete -c trpo-train -f -a '(__trpo_train)'
-for command in trpo-eval trpo-report
+for command in trpo-eval trpo-export trpo-report
     complete -c $command -n 'string match -q -- "-*" (commandline -ct)' -a '(__trpo_options)'
 end

@@ -1,4 +1,4 @@
-# TAB completion of trpo-train, trpo-eval and trpo-report in zsh.
+# TAB completion of trpo-train, trpo-eval, trpo-export and trpo-report in zsh.
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }
 _trpo_train() {
     local -a found open
@@ -16,4 +16,4 @@ _trpo_options() {
     fi
 }
 compdef _trpo_train trpo-train
-compdef _trpo_options trpo-eval trpo-report
+compdef _trpo_options trpo-eval trpo-export trpo-report

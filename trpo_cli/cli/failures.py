@@ -36,22 +36,10 @@ def report_errors(command: Callable[[], None]) -> Callable[[], None]:
                 return command()
         os.environ[FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them
         try:
-            with started_in(Path.cwd()), explain_out_of_memory():
+            with started_in(Path.cwd()), explain_errors():
                 command()
         except UserError as error:
             sys.exit(describe_error(error))
-        except (HydraException, OmegaConfBaseException) as error:
-            sys.exit(describe_error(explain(error)))
-        except RecursionError as error:
-            if "defaults_list" not in {
-                Path(frame.filename).stem for frame in traceback.extract_tb(error.__traceback__)
-            }:
-                raise
-            sys.exit(describe_error(explain(error)))
-        except ValueError as error:
-            if "Config group override" not in str(error):
-                raise
-            sys.exit(describe_error(ConfigError("the value of a config group must be the name of one of its options")))
         except OSError as error:
             sys.exit(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
         except KeyboardInterrupt:
@@ -60,6 +48,24 @@ def report_errors(command: Callable[[], None]) -> Callable[[], None]:
             os.environ.pop(FULL_ERROR, None)  # the code of an environment may have removed it
 
     return main
+
+
+@contextlib.contextmanager
+def explain_errors() -> Iterator[None]:
+    """Raise an error of Hydra or OmegaConf, and one for lack of memory, as a `UserError` that says what to do."""
+    try:
+        with explain_out_of_memory():
+            yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error) from error
+    except RecursionError as error:
+        if "defaults_list" not in {Path(frame.filename).stem for frame in traceback.extract_tb(error.__traceback__)}:
+            raise
+        raise explain(error) from error
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        raise ConfigError("the value of a config group must be the name of one of its options") from error
 
 
 @contextlib.contextmanager
@@ -74,15 +80,15 @@ def exit_on_user_error() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def discard_empty(directory: Path) -> Iterator[None]:
+def discard_empty(directory: Path, is_command: bool = True) -> Iterator[None]:
     """On an error or a signal, remove `directory` and its parents if they are empty.
 
-    Hydra creates them before anything is checked.
+    They are created before anything is checked. A signal ends the process at once if it `is_command`.
     """
     try:
-        with ExitAtOnce(lambda by: _discard(directory)):
+        with ExitAtOnce(lambda by: _discard(directory)) if is_command else contextlib.nullcontext():
             yield
-    except Exception:
+    except (Exception, KeyboardInterrupt):
         _discard(directory)
         raise
 

@@ -42,7 +42,7 @@ SWEEPS = ("choice", "range", "interval", "tag", "glob", "sort", "shuffle", "int"
 
 def describe_error(error: UserError) -> str:
     """Format an error of the user, with its place in the user's files, and for an unknown name where to look it up."""
-    if Path(sys.argv[0]).name in ("trpo-eval", "trpo-report"):
+    if Path(sys.argv[0]).name in ("trpo-eval", "trpo-export", "trpo-report"):
         return f"error: {error}"
     key = re.match(r"[a-z_]+(\.\w+)+(?=(\[\d+\])?: )", str(error))
     place = _find_key(key[0]) if key and isinstance(error, ConfigError) else ""

@@ -18,6 +18,11 @@ def evaluate() -> None:
     _run("evaluate", "trpo-eval")
 
 
+def export() -> None:
+    """Run the command `trpo-export`."""
+    _run("export", "trpo-export")
+
+
 def report() -> None:
     """Run the command `trpo-report`."""
     _run("report", "trpo-report")

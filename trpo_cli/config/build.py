@@ -248,8 +248,8 @@ def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]
     module_name, _, name = update_target(str(target)).rpartition(".")
     package = module_name.partition(".")[0]
     if not _is_trusted(module_name, plugins):
-        hint = f"\nif you trust that package, plugins=[{package}] allows it, or --plugins {package} of trpo-eval"
-        hint = "" if package == "trpo_cli" else hint
+        allowed = f"plugins=[{package}] allows it, or --plugins {package} of trpo-eval and trpo-export"
+        hint = "" if package == "trpo_cli" else f"\nif you trust that package, {allowed}"
         raise ConfigError(f"{path}: '{target}' is not in a package that parts are built from{hint}")
     try:
         found = getattr(importlib.import_module(module_name), name)

@@ -11,12 +11,14 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -78,7 +80,8 @@ class Workers(Backend):
             pipe, far = context.Pipe()
             arguments = (index, seed, made, far, memory, shape, kind)
             process = context.Process(target=work, args=arguments)  # no daemon, which could not start processes
-            process.start()
+            with _main_left_alone():
+                process.start()
             far.close()
             self._pipes.append(pipe)
             self._processes.append(process)
@@ -174,6 +177,16 @@ def _start_server() -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload(["trpo_cli.envs.make", context])
     with block_signals(SIGNALS):
         forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _main_left_alone() -> Iterator[None]:
+    """Processes started within this context do not run the caller's script again; classes defined there are sent."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _keep_sockets_short() -> None:

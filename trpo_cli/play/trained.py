@@ -14,6 +14,8 @@ from trpo_cli.run.state import failure
 from trpo_cli.shell import keep_working_directory
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` does not need it
+    import gymnasium
+
     from trpo_cli.envs.make import Task
     from trpo_cli.envs.normalize import ObservationNormalizer
     from trpo_cli.models.policies import Policy
@@ -28,6 +30,7 @@ class Trained(NamedTuple):
     policy: Policy
     normalizer: ObservationNormalizer
     env_steps: int
+    spaces: tuple[gymnasium.Space[Any], gymnasium.Space[Any]]  # of the environment's own observations and actions
 
 
 def run_directories(folders: Sequence[Path]) -> Iterator[Path]:
@@ -68,7 +71,7 @@ def load(directory: Path, plugins: Sequence[str], checkpoint: int | str = NEWEST
     import_plugins(plugins)
     task = build(node["env"], "env", Task, plugins)
     with keep_working_directory(), contextlib.closing(Environments(task, 1, [0])) as probe:
-        spec, distribution = probe.spec, probe.distribution
+        spec, distribution, spaces = probe.spec, probe.distribution, probe.spaces
         policy = build(node["policy"], "policy", Policy, plugins, observation=spec, distribution=distribution)
     normalizer = ObservationNormalizer(spec, task.normalize_observation, task.observation_clip)
     found = load_chosen(directory / CHECKPOINTS, checkpoint)
@@ -78,7 +81,7 @@ def load(directory: Path, plugins: Sequence[str], checkpoint: int | str = NEWEST
     with report_mismatch(directory):
         policy.load_state_dict(state["policy"])
         normalizer.load_state_dict(with_own_scales(state)["normalizer"])
-        return Trained(task, policy, normalizer, int(state["sampler"]["env_steps"]))
+        return Trained(task, policy, normalizer, int(state["sampler"]["env_steps"]), spaces)
 
 
 def with_own_scales(state: dict[str, Any]) -> dict[str, Any]:

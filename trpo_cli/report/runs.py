@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +27,7 @@ from trpo_cli.run.layout import (
 )
 from trpo_cli.run.lock import LOCK, is_held
 from trpo_cli.run.progress import describe_end
+from trpo_cli.run.rows import read_json, read_rows
 from trpo_cli.run.state import RETURN, failure, headline
 from trpo_cli.shell import shell_argument
 from trpo_cli.statistics import Floats
@@ -42,7 +40,6 @@ HEADER = ["task", "algo", "seed", *SUMMARISED]
 ITERATIONS = "iterations"  # a column of archived runs, which lack rows; elsewhere each row is one
 SECONDS = ("time/sample_seconds", "time/update_seconds")
 SIGNS = {METRICS, CONFIG, LOG}  # a directory with any of these is a run, or was meant to be one
-EMPTY = re.compile(r"(^|,)(?=,|$)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -233,52 +230,10 @@ def with_configuration(record: RunRecord, config: dict[str, Any]) -> RunRecord:
     )
 
 
-def read_rows(path: Path) -> dict[str, Floats]:
-    """The columns of `metrics.csv` (I,), without a last line that is still being written.
-
-    Raises `ValueError` for what is no table of numbers, or whose steps go back.
-    """
-    if not path.exists():
-        return {}
-    text = path.read_text(encoding="utf-8")
-    header, _, body = text[: text.rfind("\n") + 1].partition("\n")
-    if not header:
-        return {}
-    names = next(csv.reader([header]))
-    if STEPS not in names:
-        raise ValueError(f"{METRICS} has no column {STEPS}")
-    if not body:
-        return dict.fromkeys(names, np.empty(0))
-    cells = io.StringIO(EMPTY.sub(r"\1nan", body.rstrip("\n")))
-    try:
-        table = np.loadtxt(cells, delimiter=",", comments=None, ndmin=2)
-    except ValueError as error:
-        raise ValueError(f"{METRICS}: {error}") from error
-    if table.shape[1] != len(names):
-        raise ValueError(f"{METRICS} has {len(names)} columns and rows of {table.shape[1]}")
-    rows = dict(zip(names, table.T, strict=True))
-    if not (np.diff(rows[STEPS], prepend=0) >= 0).all():
-        raise ValueError(f"{METRICS}: {STEPS} do not grow")
-    return rows
-
-
 def read_summary(path: Path) -> dict[str, Any]:
     """Read the summary; empty if the run has not ended. Raises `ValueError` if it is damaged."""
     summary = read_json(path)
     return {"finished": True, **summary} if path.exists() else {}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read the mapping in a file, empty if there is no file. Raises `ValueError` if it is damaged."""
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path.name} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name} is no mapping")
-    return found
 
 
 def _summarise_error(directory: Path, error: Exception) -> str:

@@ -1,7 +1,7 @@
 """SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 stop a run after the current iteration; a second one stops it at once.
 
 Context managers define the effect of a signal. The innermost decides, and passes a signal that it only recorded to
-those around it.
+those around it. Python delivers signals to its main thread, so a context in any other thread has no effect.
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ class Interruptible:
             self.signal, self._since = other.signal, other._since
 
     def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self
         self._outer = _contexts[-1] if _contexts else None
         _contexts.append(self)
         self._hook, sys.unraisablehook = sys.unraisablehook, self._rescue
@@ -88,6 +90,8 @@ class Interruptible:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self not in _contexts:
+            return
         sys.unraisablehook = self._hook
         for number, handler in self._previous.items() if self._outer is None else ():
             signal.signal(number, handler)
