@@ -9,7 +9,7 @@ import pytest
 from conftest import Command, built, small
 
 from trpo_cli.config.moved import update
-from trpo_cli.config.scheduling import find_moving
+from trpo_cli.config.scheduling import list_scheduled_keys
 from trpo_cli.errors import ConfigError
 from trpo_cli.report.runs import read_rows
 from trpo_cli.schedules import make_schedule
@@ -92,7 +92,7 @@ def test_former_keys_are_still_read_and_name_their_successor(trpo_train: Command
     updated = update(node)
     assert updated["algo"] == {"_target_": "x.Y", "delta": 1, "schedule": {"delta": "late"}}
     assert updated["critic"]["schedule"] == {"learning_rate": "constant"}
-    assert find_moving(updated) == ["algo.delta"]
+    assert list_scheduled_keys(updated) == ["algo.delta"]
     refused = trpo_train("algo.delta_decay=linear")
     assert "algo.delta_decay: no such key; it is algo.schedule.delta now" in refused.err
 

@@ -188,8 +188,9 @@ def _build_others(envs: Environments, node: dict[str, Any], settings: Settings, 
     core = {"sampler": sampler, "policy": policy, "critic": critic}
     algorithm = part(Algorithm, "algo", **core, generator=torch_generator(seed, "algorithm"))
     schedules = Schedules(find_schedules(node["algo"], "algo", algorithm))
-    for gammas in (one.owners for one in schedules if one.key == "algo.gamma"):
-        gammas.extend(vars(other) for other in (sampler, reward_scaler) if "gamma" in vars(other))
+    for one in schedules:
+        if one.key == "algo.gamma":
+            one.owners.extend(vars(other) for other in (sampler, reward_scaler) if hasattr(other, "gamma"))
     schedules += find_schedules(node["critic"], "critic", critic)
     own = (normalizer, reward_scaler, sampler, policy, critic, algorithm)
     return Parts(task, envs, *own, schedules, envs.resume_obstacle(), origin)

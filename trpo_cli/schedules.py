@@ -34,7 +34,7 @@ FITS = {
     **{name: f"{name}, or [{name},END]" for name in FALLS},
     **{name: f"[{name},[FRACTION,VALUE],...] with fractions above 0 and at most 1" for name in THROUGH_POINTS},
 }
-ALMOST_DONE = 1 - 1e-6  # an iteration never begins when all of training is done, where a value may be 0
+ALMOST_DONE = 1 - 1e-6  # iterations begin before this fraction, so a value may be 0 at the end
 
 
 class Schedule(NamedTuple):

@@ -79,7 +79,8 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
         import_plugins(settings.plugins)
         tracker = build_tracker(plan.config, settings)
         parts = build_parts(plan.config, settings, begins=state is None)
-        run.provenance |= {ORIGIN: origin} if (origin := state.get(ORIGIN) if state else parts.origin) else {}
+        if origin := state.get(ORIGIN) if state else parts.origin:
+            run.provenance[ORIGIN] = origin
         with contextlib.closing(parts.environments):
             kept = restore(parts, settings, progress, state, run) if state else Kept()
             with Tracking(tracker, plan.config, directory, progress.env_steps) as tracking:

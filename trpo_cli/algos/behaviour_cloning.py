@@ -35,7 +35,7 @@ class BehaviourCloning(PatientAlgorithm):
 
     def __post_init__(self) -> None:
         self.theta = share_memory(self.policy)
-        self.optimizer = Adam(len(self.theta), self.adam_epsilon).to(self.theta.device, self.theta.dtype)
+        self.optimizer = Adam(len(self.theta)).to(self.theta.device, self.theta.dtype)
 
     @property
     def headline(self) -> str:
@@ -79,7 +79,7 @@ class BehaviourCloning(PatientAlgorithm):
         gradient = model.vjp(-score / len(batch))
         if self.max_gradient_norm is not None:
             gradient.mul_((self.max_gradient_norm / gradient.norm()).clamp(max=1.0))
-        self.optimizer.step(self.theta, gradient, self.learning_rate)
+        self.optimizer.step(self.theta, gradient, self.learning_rate, self.adam_epsilon)
 
     @torch.no_grad()
     def _measure(self, sample: Demonstrations) -> tuple[float, float]:

@@ -51,11 +51,10 @@ class FirstOrder(PolicyGradient):
         shared = self.critic if isinstance(self.critic, SharedCritic) else None
         self.model: Policy | PolicyAndValue = self.policy if shared is None else PolicyAndValue(self.policy, shared)
         self.theta = share_memory(self.model)
-        self.optimizer = Adam(len(self.theta), self.adam_epsilon).to(self.theta.device, self.theta.dtype)
+        self.optimizer = Adam(len(self.theta)).to(self.theta.device, self.theta.dtype)
         self.penalty = self.kl_penalty  # C as it is now
 
     def update(self, batch: Batch) -> tuple[Outcome, Metrics]:
-        self.optimizer.epsilon = self.adam_epsilon
         if self.kl_penalty_target is None:
             self.penalty = self.kl_penalty
         before = copy.deepcopy((self.theta, self.optimizer.state_dict()))
@@ -119,7 +118,7 @@ class FirstOrder(PolicyGradient):
             return Outcome.ZERO_GRADIENT
         if self.max_gradient_norm is not None and norm > self.max_gradient_norm:
             gradient.mul_(self.max_gradient_norm / norm)
-        self.optimizer.step(self.theta, gradient, self.learning_rate)
+        self.optimizer.step(self.theta, gradient, self.learning_rate, self.adam_epsilon)
         return Outcome.ACCEPTED
 
     def _loss(self, output: Tensor, batch: Batch) -> tuple[float, Tensor]:

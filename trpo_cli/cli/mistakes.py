@@ -21,7 +21,7 @@ from omegaconf.errors import (
 from trpo_cli.cli.command_line import PLACES, CommandLine, read, read_list
 from trpo_cli.cli.search_path import compose_options
 from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, find_roots, list_choices, list_parts
-from trpo_cli.config.moved import DECAYS
+from trpo_cli.config.moved import DECAYS, explain_move
 from trpo_cli.config.settings import flatten
 from trpo_cli.config.yaml_files import find_place
 from trpo_cli.errors import INHERIT_HINT, ConfigError, UnknownNameError, UserError, did_you_mean, suggest_name
@@ -127,7 +127,7 @@ def _explain_unknown_key(key: str, siblings: Sequence[str]) -> ConfigError:
             f"{key}: has no keys before an option is chosen: {key}={'|'.join(list_choices(key, _list_places()))}"
         )
     if name in DECAYS:
-        return UnknownNameError(f"{key}: no such key; it is {above}.schedule.{DECAYS[name]} now")
+        return UnknownNameError(f"{key}: no such key{explain_move(name, f'{above}.')}")
     if not siblings:
         return UnknownNameError(f"{typed}: no such key; {above} is a value and has no keys")
     if above == "hydra.sweeper" and find_place((CONF / OPTUNA).read_bytes(), lambda text: text == name):
@@ -198,7 +198,7 @@ def _suggest_elsewhere(name: str) -> str:
     """Suggest keys elsewhere in the configuration that have this name or these initials, such as `lr`."""
     node = OmegaConf.to_container(_compose_typed() or DictConfig({}))
     known = [*(key for key, _ in flatten(node) if not key.startswith("hydra.")), *(text.rstrip("=") for text in PLACES)]
-    keys = [key for key in known if name in (key.rpartition(".")[2], _abbreviate(key))]
+    keys = [key for key in known if name in (key.rpartition(".")[2], _abbreviate(key)) and ".schedule." not in key]
     keys += [group for group in (*list_parts(_list_places()), *OF_SWEEPS) if group.rpartition("/")[2] == name]
     return f"; did you mean {' or '.join(repr(key) for key in keys)}?" if keys else ""
 

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from trpo_cli.cli.command_line import OPEN, OPEN_SCHEDULES
 from trpo_cli.config.composed import Node
-from trpo_cli.config.scheduling import find_moving
+from trpo_cli.config.scheduling import list_scheduled_keys
 from trpo_cli.config.settings import ADDED, MAY_CHANGE, flatten
 from trpo_cli.errors import ConfigError, RunDirectoryError, did_you_mean
 from trpo_cli.run.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, read_config, suggest_run
@@ -190,7 +190,7 @@ def _plan_resume(directory: Path, given: Node, overrides: Sequence[str] | None) 
     found = find_differences(saved, wanted := with_logger(without_added(wanted, saved), given))
     if wrong := [text for key, text in _drop_consequences(found).items() if not key.startswith(MAY_CHANGE)]:
         raise _describe_contradiction(directory, wrong)
-    rescheduled = find_moving(wanted) if "total_steps" in found else []
+    rescheduled = list_scheduled_keys(wanted) if "total_steps" in found else []
     changes = [
         text for key, text in found.items() if key.partition(".")[0] != "logger"
     ]  # changes of the option are listed already
@@ -252,7 +252,9 @@ def _refuse_unknown(saved: Node, key: str) -> None:
     above = ""
     for name in key.split("."):
         if isinstance(node, Mapping) and name not in node:
-            elsewhere = [known for known, _ in flatten(saved) if known.endswith(f".{name}")]
+            elsewhere = [
+                known for known, _ in flatten(saved) if known.endswith(f".{name}") and ".schedule." not in known
+            ]
             near = f"; did you mean {' or '.join(map(repr, elsewhere))}?" if elsewhere else ""
             raise ConfigError(f"{key}: no such key{near or did_you_mean(name, map(str, node), above)}")
         node, above = node[name] if isinstance(node, Mapping) else None, f"{above}{name}."

@@ -22,14 +22,14 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from trpo_cli.config.groups import CONF, find_options
-from trpo_cli.config.moved import DECAYS, update_target
+from trpo_cli.config.moved import DECAYS, explain_move, update_target
 from trpo_cli.config.plugins import find_announced
 from trpo_cli.errors import INHERIT_HINT, ConfigError, UnknownNameError, UserError, did_you_mean
 
 S = TypeVar("S")
 R = TypeVar("R")
 
-KEY_OF_SCHEDULES, WITH_SCHEDULES = "schedule", ("algo", "critic")
+SCHEDULE, SCHEDULED_GROUPS = "schedule", ("algo", "critic")
 """In a node of these groups: which of its settings move in the course of training (`scheduling.py`)."""
 PARTS = tuple(
     f"trpo_cli.{name}"
@@ -109,8 +109,8 @@ def _collect_arguments(
     """Collect the arguments of `target`: values of the node, checked against its signature, and parts of `context`."""
     kinds = (inspect.Parameter.KEYWORD_ONLY, *more_kinds)
     parameters = {name: p for name, p in inspect.signature(target).parameters.items() if p.kind in kinds}
-    kept = [KEY_OF_SCHEDULES] * (path.partition(".")[0] in WITH_SCHEDULES)
-    given = {key: value for key, value in node.items() if key not in ("_target_", *kept)}
+    left_out = ("_target_", SCHEDULE) if path.partition(".")[0] in SCHEDULED_GROUPS else ("_target_",)
+    given = {key: value for key, value in node.items() if key not in left_out}
     beside = get_type_hints(getattr(target, "beside", None) or object)
     _refuse_unknown(given, [*(name for name in parameters if name not in context), *beside], f"{path}.")
     annotations = get_hints(target)
@@ -273,7 +273,7 @@ def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], prefix: str)
     for key in given:
         if key not in known:
             hint = did_you_mean(str(key), known, prefix) or f"; known keys are: {', '.join(known) or 'none'}"
-            hint = f"; it is {prefix}{KEY_OF_SCHEDULES}.{DECAYS[key]} now" if key in DECAYS else hint
+            hint = explain_move(key, prefix) if key in DECAYS else hint
             raise UnknownNameError(f"{prefix}{key}: no such key{hint}")
 
 

@@ -23,6 +23,11 @@ def update_target(target: str) -> str:
     return target
 
 
+def explain_move(key: str, above: str) -> str:
+    """Say where the former key of a part `above` has gone, to be appended to a message."""
+    return f"; it is {above}schedule.{DECAYS[key]} now"
+
+
 def update(node: Any) -> Any:
     """Return a configuration, or a part of one, with the current name of everything in it."""
     if isinstance(node, list):

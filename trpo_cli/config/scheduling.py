@@ -6,14 +6,14 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from trpo_cli.config.build import KEY_OF_SCHEDULES, check_value, get_hints
+from trpo_cli.config.build import SCHEDULE, SCHEDULED_GROUPS, check_value, get_hints
 from trpo_cli.config.settings import flatten
 from trpo_cli.errors import ConfigError, UnknownNameError, suggest_name
 from trpo_cli.schedules import CONSTANT, Curve, Scheduled, make_schedule
 
 
 def find_schedules(node: Mapping[str, Any], path: str, part: Any) -> list[Scheduled]:
-    """Return the schedules of the settings of `part`, and of the functions it is made of, that `node` describes.
+    """Return the schedules that `node` gives to settings of `part`, and of the functions inside it.
 
     Such a setting is an attribute of an object or a keyword of a partial function, which is read each time it is used.
     Raises `ConfigError` for a schedule that cannot be followed, or with values out of range.
@@ -33,13 +33,13 @@ def find_schedules(node: Mapping[str, Any], path: str, part: Any) -> list[Schedu
 
 def _read_curves(node: Mapping[str, Any], path: str, live: Sequence[str], hints: Mapping[str, Any]) -> dict[str, Curve]:
     """Return the curve of each setting of a node that moves; only those that are `live` may."""
-    given = node.get(KEY_OF_SCHEDULES) or {}
+    given = node.get(SCHEDULE) or {}
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{path}.{KEY_OF_SCHEDULES}: got {given!r}; it should be {{SETTING: SHAPE}}")
+        raise ConfigError(f"{path}.{SCHEDULE}: got {given!r}; it should be {{SETTING: SHAPE}}")
+    numbers = [one for one in live if one in node and type(node[one]) in (int, float, type(None))]
     curves = {}
     for name, shape in given.items():
-        key = f"{path}.{KEY_OF_SCHEDULES}.{name}"
-        numbers = [one for one in live if one in node and type(node[one]) in (int, float, type(None))]
+        key = f"{path}.{SCHEDULE}.{name}"
         if name in node and name not in numbers:
             raise ConfigError(f"{key}: {path}.{name} follows no schedule; {', '.join(numbers) or 'nothing'} here does")
         if name not in numbers:
@@ -58,11 +58,11 @@ def _read_curves(node: Mapping[str, Any], path: str, live: Sequence[str], hints:
     return curves
 
 
-def find_moving(node: Mapping[str, Any]) -> list[str]:
+def list_scheduled_keys(node: Mapping[str, Any]) -> list[str]:
     """List the keys of a configuration, nested or flat, that follow a schedule, which ends at `total_steps`."""
     leaves = ((path.split("."), shape) for path, shape in flatten(dict(node)))
     return [
         ".".join((*path[:-2], path[-1]))
         for path, shape in leaves
-        if KEY_OF_SCHEDULES in path[:-1] and shape != CONSTANT
+        if path[0] in SCHEDULED_GROUPS and SCHEDULE in path[:-1] and shape != CONSTANT
     ]

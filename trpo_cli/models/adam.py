@@ -13,15 +13,14 @@ class Adam(nn.Module):
     second: Tensor
     steps: Tensor
 
-    def __init__(self, size: int, epsilon: float = 1e-8) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.epsilon = epsilon
         self.register_buffer("first", torch.zeros(size))  # moments
         self.register_buffer("second", torch.zeros(size))
         self.register_buffer("steps", torch.zeros(()))
 
     @torch.no_grad()
-    def step(self, theta: Tensor, gradient: Tensor, learning_rate: float) -> None:
+    def step(self, theta: Tensor, gradient: Tensor, learning_rate: float, epsilon: float = 1e-8) -> None:
         """Take one step of descent, in place in `theta`."""
         torch._fused_adam_(
             *([theta], [gradient], [self.first], [self.second], [], [self.steps.add_(1)]),
@@ -29,7 +28,7 @@ class Adam(nn.Module):
             beta1=0.9,
             beta2=0.999,
             weight_decay=0.0,
-            eps=self.epsilon,
+            eps=epsilon,
             amsgrad=False,
             maximize=False,
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trpo_cli.config.scheduling import find_moving
+from trpo_cli.config.scheduling import list_scheduled_keys
 from trpo_cli.config.settings import INDIFFERENT, MAY_CHANGE
 from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.report.runs import RunRecord
@@ -59,7 +59,7 @@ def identify(record: RunRecord, by: Sequence[str]) -> str:
     """Return a text that is equal for runs that would learn the same; groups agree in the keys in `by`."""
     options = {key: option for key, option in record.choices.items() if key != PRESET}
     settings = select_deciding_settings(record)
-    if by and not find_moving(settings):
+    if by and not list_scheduled_keys(settings):
         settings = {key: value for key, value in settings.items() if key in by or not key.startswith(MAY_CHANGE)}
     return repr((record.seed, sorted(options.items()), sorted(settings.items())))
 
