@@ -214,9 +214,8 @@ class Training:
         """
         plan, iterations = self.settings.checkpoint, self.progress.iterations
         is_time = self._is_over() or is_due(plan.every, iterations - 1, iterations)
-        if plan.best and (is_time or plan.best == EVAL) and self.progress.improves(plan.best):
-            self.progress.mark_best(plan.best)
-            return True
+        if plan.best and (is_time or plan.best == EVAL):
+            return self.progress.note_best(plan.best) or is_time
         return is_time
 
     def save(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from trpo_cli.config.settings import EVAL, TRAIN, StopSettings
+from trpo_cli.config.settings import EVAL, StopSettings
 
 EVALUATION = "eval/episode_return_mean"
 WINDOW = 100  # episodes that have to end before their mean return may end a run
@@ -55,15 +55,13 @@ class Progress:
             self.stale_evaluations = 0 if is_better else self.stale_evaluations + 1
             self.best_evaluation_return = self.final_evaluation_return if is_better else self.best_evaluation_return
 
-    def improves(self, by: str | None) -> bool:
-        """Whether the state after the last row is the best so far by its evaluation or its training return."""
-        value = {EVAL: self.final_evaluation_return, TRAIN: self.final_training_return}.get(by or "")
-        return value is not None and _exceeds(value, self.best.value)
-
-    def mark_best(self, by: Literal["eval", "train"]) -> None:
-        """Note that the state after the last row is the best so far."""
+    def note_best(self, by: Literal["eval", "train"]) -> bool:
+        """Return whether the state after the last row is the best so far by that return, and note it if so."""
         value = self.final_evaluation_return if by == EVAL else self.final_training_return
+        if value is None or not _exceeds(value, self.best.value):
+            return False
         self.best = Best(by, value, self.env_steps)
+        return True
 
     def find_end(self, stop: StopSettings, evaluated: bool) -> dict[str, Any] | None:
         """Why the run ends here, before `total_steps`: the key, its value, and what was reached; None if it goes on.
