@@ -182,7 +182,8 @@ def test_a_training_return_is_that_of_a_hundred_episodes() -> None:
 def test_a_number_that_is_none_is_never_the_best() -> None:
     progress = Progress()
     progress.note(10, {"a": float("nan"), EVALUATION: float("nan")}, "a")
-    assert not (progress.note_best("eval") or progress.note_best("train"))
+    assert not progress.note_best("eval")
+    assert not progress.note_best("train")
     assert (progress.best, progress.best_evaluation_return, progress.stale_evaluations) == (Best(), None, 1)
 
 

@@ -110,19 +110,21 @@ def test_a_wrapper_that_does_not_fit_is_told_and_closes_the_environment(monkeypa
 
 
 def test_every_wrapper_of_gymnasium_is_known_or_refused() -> None:
-    preprocessing = ("AtariPreprocessing", "GrayscaleObservation", "ObstructView", "ResizeObservation")
-    known = (
-        "AddRenderObservation",
-        "AddWhiteNoise",
+    pixels = ("AddRenderObservation", "AtariPreprocessing", "GrayscaleObservation", "ObstructView", "ResizeObservation")
+    observations = ("AddWhiteNoise", "Delay", "Discretize", "Filter", "Flatten", "FrameStack", "MaxAndSkip", "Rescale")
+    known = {
+        name if name.startswith("Add") else f"{name}Observation" for name in (*observations, "Reshape", "TimeAware")
+    }
+    known |= {
         "ClipAction",
         "ClipReward",
-        "DelayObservation",
         "DiscretizeAction",
-    )
-    known += ("DiscretizeObservation", "FilterObservation", "FlattenObservation", "FrameStackObservation", "JaxToNumpy")
-    known += ("MaxAndSkipObservation", "RepeatAction", "RescaleAction", "RescaleObservation", "ReshapeObservation")
-    known += ("StickyAction", "TimeAwareObservation", *preprocessing)
-    assert {*known, *REFUSED} == set(gymnasium.wrappers.__all__) - {"vector"}
+        "JaxToNumpy",
+        "RepeatAction",
+        "RescaleAction",
+        "StickyAction",
+    }
+    assert {*pixels, *known, *REFUSED} == set(gymnasium.wrappers.__all__) - {"vector"}
 
 
 FITTING: list[Any] = [
