@@ -112,6 +112,7 @@ def test_a_wrapper_that_does_not_fit_is_told_and_closes_the_environment(monkeypa
 def test_every_wrapper_of_gymnasium_is_known_or_refused() -> None:
     pixels = ("AddRenderObservation", "AtariPreprocessing", "GrayscaleObservation", "ObstructView", "ResizeObservation")
     observations = ("AddWhiteNoise", "Delay", "Discretize", "Filter", "Flatten", "FrameStack", "MaxAndSkip", "Rescale")
+    observations += ("Reshape", "TimeAware")
     known = {
         name if name.startswith("Add") else f"{name}Observation" for name in (*observations, "Reshape", "TimeAware")
     }
