@@ -13,15 +13,20 @@ import torch
 from conftest import Command, trained
 from gymnasium import spaces
 from test_acting import Counting
+from test_joining import SPACE
 from torch import Tensor
 
 import trpo_cli
+from trpo_cli.envs.joining import join
 from trpo_cli.envs.make import Task
 from trpo_cli.envs.normalize import ObservationNormalizer
-from trpo_cli.envs.spaces import action_decoder, observation_encoder
+from trpo_cli.envs.view import stack_spec
 from trpo_cli.models.policies import Policy
 from trpo_cli.models.policies.mlp import MLPPolicy
-from trpo_cli.play.exported import FORMATS, Exported, collect_observations, export
+from trpo_cli.play.controller import Controller
+from trpo_cli.play.exported import FORMATS, Examples, collect_examples, export, gather, to_inputs
+from trpo_cli.play.given import Given
+from trpo_cli.play.network import Exported
 from trpo_cli.play.trained import Trained
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'trpo-cli[export]' brings it")
@@ -31,17 +36,31 @@ OBSERVED = (
     spaces.Box(-5.0, np.inf, ()),
     spaces.Box(0, 255, (4, 3, 2), np.uint8),
     spaces.Discrete(4, start=1),
+    spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[1, 0], [0, 2]]),
+    SPACE,
+    spaces.Tuple((spaces.Box(0, 255, (2, 2), np.uint8), spaces.Discrete(3))),
 )
 DONE = (
     spaces.Box(-0.5, 0.5, (2,)),
     spaces.Box(np.array([[-1.0, -np.inf]]), np.array([[0.1, 0.2]]), dtype=np.float64),
+    spaces.Box(np.float32([-30.0, 0.0]), np.float32([10.0, np.inf])),
     spaces.Discrete(3, start=-1),
     spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[1, 0], [0, 2]]),
     spaces.MultiBinary([2, 2]),
 )
-
-
-PAIRS = list(itertools.product(OBSERVED, DONE))
+CASES: list[tuple[Any, Any, dict[str, Any]]] = [
+    *((*pair, {}) for pair in itertools.product(OBSERVED, DONE)),
+    *(
+        (observed, DONE[2], {"rescale_action": rescale})
+        for observed in (OBSERVED[0], SPACE)
+        for rescale in (True, "auto")
+    ),
+    *((observed, DONE[0], {"stack": 3}) for observed in OBSERVED),
+    (OBSERVED[0], DONE[3], {"observe": [2, 0], "stack": 2}),
+    (SPACE, DONE[2], {"hide": ["hand.cards", "turn.1", "place"], "rescale_action": "auto"}),
+    (SPACE, DONE[4], {"observe": ["turn", 6], "stack": 2}),
+]
+BEGINS = [0] * 5 + [5] * 15  # where the episode of each of twenty observations begins
 
 
 @pytest.fixture(scope="module")
@@ -50,43 +69,95 @@ def pendulum(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("pendulum"), *SMALL, "env=Pendulum-v1")
 
 
-def untrained(observation_space: spaces.Space[Any], action_space: spaces.Space[Any], normalised: bool) -> Trained:
+def untrained(observed: spaces.Space[Any], done: spaces.Space[Any], normalised: bool, view: dict[str, Any]) -> Trained:
     """A policy between two spaces, and a normaliser that has seen something."""
-    spec, encode = observation_encoder(observation_space)
-    distribution, _ = action_decoder(action_space, "Some-v0")
+    task, space = Task("Some-v0", {}, None, normalised, False, 10.0, 10.0, **view), join(observed)
+    one, encode = task.make_encoder(space)
+    spec, (distribution, _) = stack_spec(one, task.stack), task.make_decoder(done)
     sizes: dict[str, Any] = {"hidden_sizes": [8], "activation": "tanh", "output_gain": 1.0, "initial_log_std": 0.0}
     torch.manual_seed(0)
-    policy, normalizer = MLPPolicy(spec, distribution, **sizes), ObservationNormalizer(spec, normalised, 10.0)
-    normalizer.update(encode(several(observation_space)))
-    task = Task("Some-v0", {}, None, normalised, False, 10.0, 10.0)
-    return Trained(task, policy, normalizer, 0, (observation_space, action_space))
+    policy = MLPPolicy(spec, distribution, **sizes, encoder_sizes=[4] if spec.entries else None)
+    normalizer, given = ObservationNormalizer(spec, normalised, 10.0), Given(space)
+    normalizer.update(encode(np.concatenate([given(one)[0] for one in several(observed, 24)])))
+    return Trained(task, policy, normalizer, 0, (space, done))
 
 
-def several(space: spaces.Space[Any], count: int = 20) -> Any:
+def several(space: spaces.Space[Any], count: int = 20) -> list[Any]:
     space.seed(0)
-    return np.stack([space.sample() for _ in range(count)])
+    return [space.sample() for _ in range(count)]
 
 
-@pytest.mark.parametrize(("number", "pair"), list(enumerate(PAIRS)))
-def test_it_computes_what_the_run_does(number: int, pair: tuple[Any, Any], pendulum: Path) -> None:
-    run = trpo_cli.LoadedRun(pendulum, untrained(*pair, normalised=number % 2 == 0))
-    observations = several(pair[0])
+def step_by_step(run: trpo_cli.LoadedRun, observations: list[Any]) -> Any:
+    """The actions of the run, with a memory that is empty where episodes begin."""
+    actions, memory = [], None
+    for time, observation in enumerate(observations):
+        action, memory = run.step(observation, None if BEGINS[time] == time else memory)
+        actions.append(action)
+    return np.array(actions)
+
+
+@pytest.mark.parametrize(("number", "case"), list(enumerate(CASES)))
+def test_it_computes_what_the_run_does(number: int, case: tuple[Any, Any, Any], pendulum: Path) -> None:
+    observed, done, view = case
+    run = trpo_cli.LoadedRun(pendulum, untrained(observed, done, number % 2 == 0, view))
+    examples = gather(run, several(observed), BEGINS)
     with torch.no_grad():
-        found = Exported(run.trained)(torch.from_numpy(observations)).numpy()
-    wanted = run.act(observations)
-    assert all(pair[1].contains(action) for action in wanted)
+        found = Exported(run.trained)(to_inputs(run, examples, torch.from_numpy)).numpy()
+    wanted = step_by_step(run, several(observed))
+    assert all(done.contains(action) for action in wanted)
     assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
     assert found == pytest.approx(wanted, abs=3e-5)  # rounding, with inputs up to 255
-    assert (number < 10) or len(np.unique(found, axis=0)) > 1
+    assert len(np.unique(found, axis=0)) > 1 or isinstance(done, spaces.Discrete) or observed.shape == ()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("pair", PAIRS)
-def test_every_format_holds_every_kind_of_space(name: str, pair: tuple[Any, Any], pendulum: Path) -> None:
-    run = trpo_cli.LoadedRun(pendulum, untrained(*pair, normalised=True))
-    _, difference = export(run, name, several(pair[0]), tolerance=3e-5)
-    assert difference == 0 or pair[1].dtype.kind == "f"
+@pytest.mark.parametrize("case", [*CASES[:46:4], *CASES[46:]])
+def test_every_format_holds_every_kind_of_space(name: str, case: tuple[Any, Any, Any], pendulum: Path) -> None:
+    observed, done, view = case
+    run = trpo_cli.LoadedRun(pendulum, untrained(observed, done, True, view))
+    _, difference = export(run, name, gather(run, several(observed), BEGINS), tolerance=3e-5)
+    assert difference == 0 or done.dtype.kind == "f"
+
+
+def test_a_file_has_an_input_for_each_entry(trpo_train: Command, trpo_export: Command, tmp_path: Path) -> None:
+    view = ("env.hide=[inner.0]", "env.stack=2", "policy=multi_input", "env.normalize_observation=true")
+    assert (
+        trpo_train(*SMALL, "plugins=[probes]", "env=gym", "env.id=Probe/Several-v0", *view, "hydra.run.dir=run").status
+        == 0
+    )
+    done = trpo_export("run", "--onnx", "a.onnx", "--torchscript", "a.pt", "--pt2", "a.pt2", "--plugins", "probes")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.count("over 1,000 observations its actions are those of the run") == 3
+    run = trpo_cli.load(tmp_path / "run", plugins=["probes"])
+    examples = collect_examples(run, 9)
+    actions, _ = Controller(run.trained).act(examples.encoded, np.zeros((9, 0), np.float32), None)
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    shapes = {one.name: (one.type, one.shape[1:]) for one in session.get_inputs()}
+    assert shapes == {
+        "choice": ("tensor(int64)", [2]),
+        "image": ("tensor(uint8)", [2, 2, 2, 1]),
+        "inner.0": ("tensor(int8)", [2, 2, 1]),
+        "inner.1": ("tensor(int64)", [2, 2]),
+        "number": ("tensor(float)", [2, 1]),
+    }
+    assert session.run(["action"], examples.entries)[0].tolist() == actions.tolist()
+    tensors = {name: torch.from_numpy(batch) for name, batch in examples.entries.items()}
+    assert torch.export.load(tmp_path / "a.pt2").module()(tensors).tolist() == actions.tolist()
+    with pytest.warns(DeprecationWarning, match=r"torch\.jit\.load"):
+        assert torch.jit.load(tmp_path / "a.pt")(tensors).tolist() == actions.tolist()
+
+
+def test_names_of_inputs(pendulum: Path) -> None:
+    """An entry may be called as the output is; two of one name are refused."""
+    twins = spaces.Dict({"a.b": spaces.Discrete(2), "a": spaces.Dict({"b": spaces.Discrete(3)})})
+    run = trpo_cli.LoadedRun(pendulum, untrained(twins, DONE[0], False, {}))
+    with pytest.raises(trpo_cli.UserError, match=r"two entries of the observations are called 'a\.b'"):
+        gather(run, several(twins), BEGINS)
+    action = spaces.Dict({"action": spaces.Box(-1.0, 1.0, (2,))})
+    run = trpo_cli.LoadedRun(pendulum, untrained(action, DONE[0], False, {}))
+    data, _ = export(run, "onnx", gather(run, several(action), BEGINS))
+    assert [one.name for one in onnxruntime.InferenceSession(data).get_outputs()] == ["action_out"]
 
 
 def test_the_command_writes_what_others_run(pendulum: Path, trpo_export: Command, tmp_path: Path) -> None:
@@ -95,7 +166,7 @@ def test_the_command_writes_what_others_run(pendulum: Path, trpo_export: Command
     assert done.out.startswith(f"{pendulum}: Pendulum-v1 after 512 steps\n")
     assert done.out.count("over 1,000 observations its actions are within ") == 3
     run = trpo_cli.load(pendulum)
-    observations = collect_observations(run, 50)
+    observations = collect_examples(run, 50).entries["observation"]
     wanted = run.act(observations)
 
     session = onnxruntime.InferenceSession(tmp_path / "new" / "a.onnx")
@@ -158,14 +229,14 @@ class Odd(Policy):
 @pytest.mark.parametrize("name", ["torchscript", "pt2", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_policies_that_do_not_fit_are_refused(name: str, pendulum: Path) -> None:
     run = trpo_cli.load(pendulum)
-    observations = np.ones((9, 3), np.float32)
+    examples = Examples({"observation": np.ones((9, 3), np.float32)}, np.ones((9, 3)))
     for kind, said in (
         (Counting, "policies with a memory cannot be exported"),
         (Odd, "this policy cannot be exported: "),
     ):
         odd = run.trained._replace(policy=kind(run.trained.policy))
         with pytest.raises(trpo_cli.UserError, match=f"--{name}: {said}"):
-            export(trpo_cli.LoadedRun(pendulum, odd), name, observations)
+            export(trpo_cli.LoadedRun(pendulum, odd), name, examples)
 
 
 def test_a_missing_package_is_named(pendulum: Path, trpo_export: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,14 +20,19 @@ import pytest
 import torch
 from conftest import Command, after_rows, trained
 from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector.utils import iterate
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from test_acting import Counting
 
 import trpo_cli
+from trpo_cli.envs.joining import join
 from trpo_cli.envs.normalize import ObservationNormalizer
-from trpo_cli.play.controller import as_batch
+from trpo_cli.play.episodes import STREAM
+from trpo_cli.play.given import Given
+from trpo_cli.seeding import environment_seeds
 
 SMALL = ("env=Pendulum-v1", "total_steps=1_024", "sampler.num_envs=4", "sampler.steps_per_iteration=512")
 SMALL = (*SMALL, "eval.every=0", "checkpoint.every=1")
@@ -56,9 +62,6 @@ def test_it_plays_the_episodes_of_trpo_eval(
 
 
 def test_it_acts_step_by_step_as_in_an_evaluation(run: trpo_cli.LoadedRun) -> None:
-    from trpo_cli.play.episodes import STREAM
-    from trpo_cli.seeding import environment_seeds
-
     total, env = 0.0, run.make_env()
     observation, _ = env.reset(seed=environment_seeds(0, STREAM, 1)[0])
     for _ in range(200):
@@ -123,16 +126,104 @@ REFUSED: list[tuple[Any, Any, str]] = [
 @pytest.mark.parametrize(("space", "given", "message"), REFUSED)
 def test_what_is_no_observation_is_refused(space: Any, given: Any, message: str) -> None:
     with pytest.raises(trpo_cli.UserError, match=f"observation: {message}"):
-        as_batch(space, given)
+        Given(space)(given)
 
 
 def test_the_shape_tells_one_from_a_batch(run: trpo_cli.LoadedRun) -> None:
     for space, one, several in ((BOX, [1, 2], [[1, 2]]), (STATES, np.int32(3), [3, 4]), (STATES, True, (True,))):
-        assert [as_batch(space, given)[1] for given in (one, several)] == [True, False]
-        assert as_batch(space, one)[0].shape[1:] == as_batch(space, several)[0].shape[1:] == space.shape
+        (first, is_single), (rest, is_one) = Given(space)(one), Given(space)(several)
+        assert (is_single, is_one) == (True, False)
+        assert first.shape[1:] == rest.shape[1:] == space.shape
     for value in (np.nan, np.inf):
         with pytest.raises(trpo_cli.UserError, match="observation: is not finite"):
             run.act([[0, 0, 0], [0, value, 0]])
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on observations of several entries."""
+    words = ("plugins=[probes]", "env=gym", "env.id=Probe/Several-v0", *SMALL[1:], "env.hide=[choice]")
+    return trained(tmp_path_factory.mktemp("several"), *words, "policy=multi_input", "env.normalize_observation=true")
+
+
+def test_observations_of_several_entries(several: Path) -> None:
+    """One as an environment gives it, and a batch as vector environments do."""
+    run = trpo_cli.load(several, plugins=["probes"])
+    assert isinstance(run.observation_space, spaces.Dict)
+    envs = SyncVectorEnv([run.make_env] * 5)
+    batch, _ = envs.reset(seed=0)
+    each = list(iterate(envs.observation_space, batch))
+    assert run.act(batch).tolist() == [run.act(one) for one in each]
+    assert run.act({**batch, "inner": [half.tolist() for half in batch["inner"]]}).tolist() == run.act(batch).tolist()
+    envs.step(run.act(batch, sample=True))
+    envs.close()
+    empty = {name: batch[name][:0] for name in ("choice", "image", "number")}
+    assert run.act({**empty, "inner": tuple(half[:0] for half in batch["inner"])}).shape == (0,)
+
+    refused = {
+        "'number' of the observation does not match its space: it has shape (3,); one has (1,), and a batch": [1, 2, 3],
+        "'number' of the observation is not finite: [nan]": [np.nan],
+        "'number' of the observation does not match its space: it holds something other than numbers": ["x"],
+        "'number' of the observation does not match its space: NumPy cannot convert it": [[1], [2, 3]],
+        "'choice' is a single value, but entry 'number' is a batch of 2": [[1], [2]],
+    }
+    for message, number in refused.items():
+        with pytest.raises(trpo_cli.UserError, match=re.escape(message)):
+            run.act({**each[0], "number": number})
+    for given in (None, each, {"number": [1]}):
+        with pytest.raises(trpo_cli.UserError, match=r"observation does not match its space: it (is not a|has no )"):
+            run.act(given)
+    with pytest.raises(trpo_cli.UserError, match=r"'choice' .* it is not in the range from 3 to 4\n.*; given: 5"):
+        run.act({**batch, "choice": [3, 3, 4, 3, 5]})
+
+
+def test_other_joined_observations() -> None:
+    """A tuple of arrays is a batch, and so are rows of choices."""
+    pair = Given(join(spaces.Tuple((spaces.Discrete(2), spaces.Box(-9, 9, (2,))))))
+    assert [pair((1, [5, 6]))[0].tolist(), pair((1, [5, 6]))[1]] == [[[0, 1, 5, 6]], True]
+    batch, is_single = pair(([1, 0], [[5, 6], [7, 8]]))
+    assert (batch.tolist(), is_single) == ([[0, 1, 5, 6], [1, 0, 7, 8]], False)
+    choices = Given(join(spaces.MultiDiscrete([2, 3], start=[1, 0])))
+    assert [choices([2, 2])[0].tolist(), choices([2, 2])[1]] == [[[0, 1, 0, 0, 1]], True]
+    assert [choices([[2, 2]])[0].tolist(), choices([[2, 2]])[1]] == [[[0, 1, 0, 0, 1]], False]
+    with pytest.raises(trpo_cli.UserError, match=r"observation does not match its space: it has shape \(3,\); one has"):
+        choices([1, 1, 1])
+    with pytest.raises(trpo_cli.UserError, match="observation does not match its space: it holds numbers outside"):
+        choices([[1, 1], [3, 0]])
+
+
+def test_a_stack_is_a_memory(trpo_train: Command, tmp_path: Path) -> None:
+    """The run plays as in an evaluation, and a row of zeros begins an episode in a batch."""
+    assert trpo_train("env=CartPole-v1", *SMALL[1:], "env.stack=3", "env.hide=[1,3]", "hydra.run.dir=run").status == 0
+    run = trpo_cli.load(tmp_path / "run")
+    with pytest.raises(trpo_cli.UserError, match=r"act: this policy sees 3 observations at once; step\(observation, m"):
+        run.act(np.zeros(4))
+    with run.make_env() as env:
+        observation, memory, steps, ended = env.reset(seed=environment_seeds(0, STREAM, 1)[0])[0], None, 0, False
+        while not ended:
+            action, memory = run.step(observation, memory)
+            observation, _, terminated, truncated, _ = env.step(action)
+            steps, ended = steps + 1, terminated or truncated
+    assert steps == run.evaluate(episodes=1).lengths[0]
+
+    stacks = np.arange(24.0).reshape(3, 2, 4)  # (T, N, ...)
+    _, memory = run.step(stacks[0])
+    _, memory = run.step(stacks[1], memory)
+    memory[1] = 0
+    _, memory = run.step(stacks[2], memory)
+    assert memory[:, 1:].reshape(2, 3, 2)[..., 0].tolist() == [[0, 8, 16], [20, 20, 20]]
+    for given, message in (("x", "should be what the last step returned"), (memory * np.nan, "is not finite")):
+        with pytest.raises(trpo_cli.UserError, match=f"memory: {message}"):
+            run.step(stacks[0], given)
+
+
+def test_rescaled_actions(trpo_train: Command, tmp_path: Path) -> None:
+    words = ("plugins=[probes]", "env=gym", "env.id=Probe/Wide-v0", *SMALL[1:], "hydra.run.dir=run")
+    assert trpo_train(*words).status == 0
+    run = trpo_cli.load(tmp_path / "run", plugins=["probes"])
+    actions = run.act(np.zeros((1000, *run.observation_space.shape)), sample=True)  # type: ignore[misc]
+    assert actions.min() == run.action_space.low  # type: ignore[attr-defined]
+    assert actions.max() == run.action_space.high  # type: ignore[attr-defined]
 
 
 def test_what_a_run_knows(run: trpo_cli.LoadedRun, pendulum: Path) -> None:
@@ -145,6 +236,8 @@ def test_what_a_run_knows(run: trpo_cli.LoadedRun, pendulum: Path) -> None:
     assert trpo_cli.load(str(pendulum), checkpoint=512).env_steps == 512
     with pytest.raises(trpo_cli.UserError, match="episodes: got 0; it should be greater than"):
         run.evaluate(episodes=0)
+    with pytest.raises(trpo_cli.UserError, match="checkpoint: got 'bst'; it should be 'newest', 'best', or a number"):
+        trpo_cli.load(pendulum, checkpoint="bst")
     with pytest.raises(trpo_cli.UserError, match="holds no checkpoint of step 7; available steps: 0, 512, 1024"):
         trpo_cli.load(pendulum, checkpoint=7)
 

@@ -30,7 +30,7 @@ def main() -> None:
 
 def write(arguments: argparse.Namespace, files: dict[str, Path]) -> None:
     """Export the policy to each of the files, by format, and say how far their actions are from those of the run."""
-    from trpo_cli.play.exported import collect_observations, export, require_packages
+    from trpo_cli.play.exported import collect_examples, export, require_packages
     from trpo_cli.play.loaded import load
     from trpo_cli.threads import limit_threads
 
@@ -38,16 +38,16 @@ def write(arguments: argparse.Namespace, files: dict[str, Path]) -> None:
         require_packages(name)
     limit_threads()
     run = load(arguments.run, arguments.checkpoint, arguments.plugins)
-    observations = collect_observations(run)
+    examples = collect_examples(run)
     print(f"{short_path(run.directory)}: {run.config['env']['id']} after {run.env_steps:,} steps")
     for name, file in files.items():
-        data, difference = export(run, name, observations, arguments.tolerance)
+        data, difference = export(run, name, examples, arguments.tolerance)
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("xb") as opened:
             opened.write(data)
         print(
-            f"{short_path(file)}: {len(data) / 1000:,.0f} kB; over {len(observations):,} observations its actions are "
-            f"{'those' if difference == 0 else f'within {difference:.1g} of those'} of the run"
+            f"{short_path(file)}: {len(data) / 1000:,.0f} kB; over {len(examples.encoded):,} observations its actions "
+            f"are {'those' if difference == 0 else f'within {difference:.1g} of those'} of the run"
         )
 
 

@@ -43,9 +43,12 @@ class Joined(spaces.Box):
 
 
 class Joining:
-    """Joins what environment number `index` returns, after checking it. Raises `ContractViolation` as `Leaf` does."""
+    """Joins what environment number `index` returns, or a user gives, after checking it.
 
-    def __init__(self, space: Joined, index: int) -> None:
+    Raises `ContractViolation` as `Leaf` does.
+    """
+
+    def __init__(self, space: Joined, index: int | None) -> None:
         self._shape, self._dtype, self._index = space.shape, space.dtype, index
         self._entries = iter(space.entries)
         self._fill = self._filler(space.source, "")
@@ -86,10 +89,7 @@ class Joining:
         parts = [(key, self._filler(part, _below(name, key))) for key, part in space.items()]
 
         def fill(given: Any, vector: Vector) -> None:
-            if not isinstance(given, Mapping):
-                raise misfit(space, self._index, name, "it is not a dictionary", given)
-            if given.keys() != space.keys():
-                raise misfit(space, self._index, name, _compare_keys(given, space), list(given))
+            _check_dict(space, self._index, name, given)
             for key, part in parts:
                 part(given[key], vector)
 
@@ -99,8 +99,7 @@ class Joining:
         parts = [self._filler(part, _below(name, place)) for place, part in enumerate(space)]
 
         def fill(given: Any, vector: Vector) -> None:
-            if not _is_sequence(given) or len(given) != len(parts):
-                raise misfit(space, self._index, name, f"it is not a tuple of {len(parts)}", given)
+            _check_tuple(space, self._index, name, given)
             for part, value in zip(parts, given, strict=True):
                 part(value, vector)
 
@@ -113,7 +112,7 @@ def join(space: Any) -> spaces.Box | spaces.Discrete:
     Raises `ConfigError`, naming the entry, for a space whose observations are not a fixed number of numbers.
     """
     entries, start = [], 0
-    for name, leaf in _iterate_leaves(space):
+    for name, leaf in iterate_leaves(space):
         match leaf:
             case spaces.Box() if 0 not in leaf.shape:
                 entry = Entry(name, leaf.shape, start, np.dtype(leaf.dtype), is_numeric=True)
@@ -132,7 +131,8 @@ def join(space: Any) -> spaces.Box | spaces.Discrete:
     return space if isinstance(space, spaces.Box | spaces.Discrete) else Joined(space, tuple(entries))
 
 
-def _iterate_leaves(space: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def iterate_leaves(space: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the name and the space of each entry, in the order in which they are joined."""
     match space:
         case spaces.Dict():
             parts: Any = space.items()
@@ -142,7 +142,35 @@ def _iterate_leaves(space: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield name, space
             return
     for key, part in parts:
-        yield from _iterate_leaves(part, _below(name, key))
+        yield from iterate_leaves(part, _below(name, key))
+
+
+def iterate_values(space: Any, given: Any, name: str = "") -> Iterator[Any]:
+    """Yield what a user gives for each entry. Raises `ContractViolation` if one is missing or too many."""
+    match space:
+        case spaces.Dict():
+            _check_dict(space, None, name, given)
+            parts: Any = space.items()
+        case spaces.Tuple():
+            _check_tuple(space, None, name, given)
+            parts = enumerate(space)
+        case _:
+            yield given
+            return
+    for key, part in parts:
+        yield from iterate_values(part, given[key], _below(name, key))
+
+
+def _check_dict(space: spaces.Dict, index: int | None, name: str, given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise misfit(space, index, name, "it is not a dictionary", given)
+    if given.keys() != space.keys():
+        raise misfit(space, index, name, _compare_keys(given, space), list(given))
+
+
+def _check_tuple(space: spaces.Tuple[Any], index: int | None, name: str, given: Any) -> None:
+    if not _is_sequence(given) or len(given) != len(space):
+        raise misfit(space, index, name, f"it is not a tuple of {len(space)}", given)
 
 
 def _below(name: str, key: Any) -> str:

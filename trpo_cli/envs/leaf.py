@@ -23,9 +23,10 @@ class Leaf:
 
     `check` takes what the environment returned, and returns it with the declared shape and type. It raises
     `ContractViolation` if it is not in the space. `name` is that of the entry, or empty for a whole observation.
+    Without an index, a user has given it.
     """
 
-    def __init__(self, space: spaces.Space[Any], index: int, name: str = "") -> None:
+    def __init__(self, space: spaces.Space[Any], index: int | None, name: str = "") -> None:
         self._space, self._index, self._name = space, index, name
         self._shape, self._dtype = space.shape, np.dtype(space.dtype)
         self._first: Any = 0
@@ -75,11 +76,12 @@ class Leaf:
         return misfit(self._space, self._index, self._name, reason, given)
 
 
-def misfit(space: spaces.Space[Any], index: int, name: str, reason: str, given: Any) -> ContractViolation:
+def misfit(space: spaces.Space[Any], index: int | None, name: str, reason: str, given: Any) -> ContractViolation:
     """The violation for an observation, or its entry called `name`, that is not in its space."""
     what = f"entry '{name}' of the observation" if name else "observation"
-    declared = f"declared: {space}; returned: {describe_value(given)}"
-    return ContractViolation(f": {what} does not match its space", f" of environment {index}: {reason}\n{declared}")
+    whose, verb = ("", "given") if index is None else (f" of environment {index}", "returned")
+    declared = f"declared: {space}; {verb}: {describe_value(given)}"
+    return ContractViolation(f": {what} does not match its space", f"{whose}: {reason}\n{declared}")
 
 
 def describe_types(returned: Any) -> str:

@@ -57,13 +57,10 @@ def action_decoder(space: spaces.Space[Any], env_id: str, rescale: Rescale = Fal
                 clipped: NDArray[Any] = np.maximum(np.minimum(action.reshape(-1, *shape), high), low)
                 return clipped.astype(dtype, copy=False)
 
-            if not is_rescaled(space, rescale):
+            scale = find_scale(space, rescale)
+            if scale is None:
                 return gaussian, clip
-            bounded = _have_bounds(space)
-            below, above = (
-                np.where(bounded, ends.astype(np.float64), sign) / 2 for ends, sign in ((low, -1), (high, 1))
-            )
-            half, middle = above - below, above + below
+            half, middle = scale
             return gaussian, lambda a: clip(a.reshape(-1, *shape) * half + middle)
         case spaces.Discrete():
             return Categorical([int(space.n)]), lambda a: a[:, 0] + space.start
@@ -96,6 +93,20 @@ def is_rescaled(space: spaces.Space[Any], rescale: Rescale) -> bool:
     return isinstance(space, spaces.Box) and bool(
         (_are_far(space) & _have_bounds(space)).any() if rescale == "auto" else rescale
     )
+
+
+def find_scale(space: spaces.Space[Any], rescale: Rescale) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return half of the distance between the bounds and the middle, or None if actions are not rescaled.
+
+    They are 1 and 0 where a bound is missing.
+    """
+    if not (isinstance(space, spaces.Box) and is_rescaled(space, rescale)):
+        return None
+    bounded = _have_bounds(space)
+    below, above = (
+        np.where(bounded, ends.astype(np.float64), sign) / 2 for ends, sign in ((space.low, -1), (space.high, 1))
+    )
+    return above - below, above + below
 
 
 def describe_scale(space: spaces.Space[Any], env_id: str, rescale: Rescale = False) -> str | None:

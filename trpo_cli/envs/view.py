@@ -26,12 +26,26 @@ def select_entries(
 ) -> tuple[ObservationSpec, Encoder]:
     """Return the spec and the encoder of the entries that are observed, in the order given, or not hidden.
 
+    Raises `ConfigError` as `find_shown` does.
+    """
+    shown = find_shown(spec, observe, hide, env_id)
+    if shown is None:
+        return spec, encode
+    entries = tuple(_place(spec.entries, [np.isin(np.arange(spec.size)[one.place], shown) for one in spec.entries]))
+    return replace(spec, shape=(len(shown),), entries=entries), lambda batch: encode(batch)[:, shown]
+
+
+def find_shown(
+    spec: ObservationSpec, observe: Entries | None, hide: Entries | None, env_id: str
+) -> NDArray[np.int64] | None:
+    """Return the indices (M,) of the numbers that a policy sees, in this order; None for all.
+
     Raises `ConfigError` unless there is a vector, and at most one list, which names some of its entries once.
     """
     if observe is not None and hide is not None:
         raise ConfigError("env.observe: give either the entries to observe or, with env.hide, those to hide; not both")
     if observe is None and hide is None:
-        return spec, encode
+        return None
     key, listed = ("env.observe", observe) if observe is not None else ("env.hide", hide or [])
     if len(spec.shape) != 1 or spec.num_states is not None or not spec.is_vector:
         given = "one state of a finite set" if spec.num_states else f"arrays of {spec.dtype}, shape {spec.shape}"
@@ -40,10 +54,7 @@ def select_entries(
     shown = found if observe is not None else np.setdiff1d(np.arange(spec.size), found)
     if not len(shown):
         raise ConfigError(f"{key}: got {listed}, which leaves nothing of the {spec.size} entries of {env_id} to see")
-    if spec.entries:
-        shown = np.sort(shown)  # each entry stays in one stretch
-    entries = tuple(_place(spec.entries, [np.isin(np.arange(spec.size)[one.place], shown) for one in spec.entries]))
-    return replace(spec, shape=(len(shown),), entries=entries), lambda batch: encode(batch)[:, shown]
+    return np.sort(shown) if spec.entries else shown  # each entry stays in one stretch
 
 
 def _place(entries: Sequence[Entry], shown: Sequence[NDArray[np.bool_]]) -> Iterator[Entry]:

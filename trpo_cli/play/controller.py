@@ -1,67 +1,67 @@
-"""From what an environment shows to what it is to do: encode, normalise, act, decode."""
+"""From what an environment shows to what it is to do: encode, remember, normalise, act, decode."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from trpo_cli.envs.environments import LARGEST
+from trpo_cli.envs.view import begin_stack, push_on_stack, stack_spec
 from trpo_cli.errors import UserError
+from trpo_cli.play.given import Given, own_space
 from trpo_cli.play.trained import Trained
 
 Array = NDArray[Any]
 
 
 class Controller:
-    """A trained policy with all that surrounds it; it takes raw observations and returns actions for `env.step`."""
+    """A trained policy with all that surrounds it; it takes raw observations and returns actions for `env.step`.
+
+    Its memory has what the policy remembers. With a stack of K > 1 observations, 1 and the last stack, K x O numbers,
+    come before that, and zeros begin an episode.
+    """
 
     def __init__(self, trained: Trained) -> None:
-        self.trained = trained
-        self.observation_space, self.action_space = trained.spaces
-        _, self._encode = trained.task.make_encoder(self.observation_space)
+        self.trained, self.stack = trained, trained.task.stack
+        space, self.action_space = trained.spaces
+        self.observation_space, self.as_batch = own_space(space), Given(space)
+        self.spec, self._encode = trained.task.make_encoder(space)
         _, self._decode = trained.task.make_decoder(self.action_space)
         self._act = trained.policy.actor()
+        self._stacked = stack_spec(self.spec, self.stack)
+        self._kept = 1 + self._stacked.size if self.stack > 1 else 0  # numbers of the memory that are not the policy's
+        self.memory_size = self._kept + trained.policy.memory_size
+        self.memory_dtype = np.dtype(np.float64 if self._kept else np.float32)
 
-    def read(self, observation: Array) -> Array:
-        """What the policy sees (N, O) of raw observations (N, ...). Raises `UserError` if one is not finite."""
+    def encode(self, observation: Array) -> Array:
+        """Encode raw observations (N, ...) as (N, O). Raises `UserError` if one is not finite."""
         encoded = self._encode(observation)
         if encoded.dtype.kind == "f" and not (finite := np.abs(encoded) <= LARGEST).all():
-            row = int(np.flatnonzero(~finite.reshape(len(encoded), -1).all(1))[0])
-            raise UserError(f"observation: is not finite: {observation[row]}")
-        return self.trained.normalizer(encoded)
+            row, *place = np.argwhere(~finite)[0].tolist()
+            at = next((entry for entry in self.spec.entries if entry.name and place[0] < entry.place.stop), None)
+            if at is None:
+                raise UserError(f"observation: is not finite: {observation[row]}")
+            raise UserError(f"entry '{at.name}' of the observation is not finite: {encoded[row, at.place]}")
+        return encoded
 
     def __call__(self, observation: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:
         """Raw observations (N, ...), memory (N, M) and noise (N, K) -> actions (N, ...) and the memory after them.
 
         Without noise the actions are the likeliest ones.
         """
-        action, memory = self._act(self.read(observation), memory, noise)
+        seen, own = self.encode(observation), memory[:, self._kept :].astype(np.float32, copy=False)
+        if not self._kept:
+            return self.act(seen, own, noise)
+        stacks = push_on_stack(memory[:, 1 : self._kept].reshape(-1, *self._stacked.shape), seen)
+        begins = memory[:, 0] == 0
+        stacks[begins] = begin_stack(seen[begins], self.stack)
+        action, own = self.act(stacks.astype(self.spec.dtype), own, noise)
+        ones = np.ones((len(stacks), 1))
+        return action, np.concatenate([ones, stacks.reshape(-1, self._stacked.size), own], axis=1)
+
+    def act(self, seen: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:
+        """Encoded observations (N, O), or stacks of them, and the policy's memory -> actions (N, ...) and memory."""
+        action, memory = self._act(self.trained.normalizer(seen), memory, noise)
         return self._decode(action), memory
-
-
-def as_batch(space: spaces.Space[Any], given: Any) -> tuple[Array, bool]:
-    """Return observations as an array (N, ...) of the space's dtype, and whether `given` is a single one.
-
-    Raises `UserError` if it is neither an observation of the space nor a batch of them.
-    """
-    shape, dtype = space.shape or (), np.dtype(space.dtype)
-    try:
-        array = np.asarray(given)
-    except ValueError as error:  # rows of different lengths
-        raise UserError(f"observation: NumPy cannot convert it to an array: {error}") from error
-    if array.dtype.kind not in "biuf":
-        raise UserError(f"observation: got {type(given).__name__}, which holds no numbers; declared: {space}")
-    if array.shape != shape and (array.ndim != len(shape) + 1 or array.shape[1:] != shape):
-        batch = f"({', '.join(map(str, ('N', *shape)))}{'' if shape else ','})"
-        raise UserError(f"observation: has shape {array.shape}; one has {shape}, and a batch of N has {batch}")
-    with np.errstate(invalid="ignore", over="ignore"):
-        fitted = array.astype(dtype, copy=False)
-    if dtype.kind in "biu" and (fitted != array).any():
-        raise UserError(f"observation: holds numbers that {dtype} cannot represent; declared: {space}")
-    first, last = (space.start, space.start + space.n - 1) if isinstance(space, spaces.Discrete) else (0, 0)
-    if isinstance(space, spaces.Discrete) and not ((first <= fitted) & (fitted <= last)).all():
-        raise UserError(f"observation: got {given}; a state is a number from {first} to {last}")
-    return (fitted[None], True) if array.shape == shape else (fitted, False)

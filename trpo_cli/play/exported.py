@@ -1,4 +1,4 @@
-"""A trained policy as one network, from raw observations to actions of the environment, in files of other programs."""
+"""Trained policies in files of other programs, each of which is read back and compared with the run."""
 
 from __future__ import annotations
 
@@ -8,116 +8,62 @@ import importlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import nn
 
-from trpo_cli.envs.normalize import EPSILON
+from trpo_cli.envs.joining import iterate_values
+from trpo_cli.envs.spaces import find_scale
 from trpo_cli.errors import EnvironmentFault, UserError
-from trpo_cli.play.controller import Array, as_batch
+from trpo_cli.play.controller import Array, Controller
 from trpo_cli.play.loaded import LoadedRun
-from trpo_cli.play.trained import Trained
+from trpo_cli.play.network import INPUT, Exported, Inputs, is_composite, named_entries
 from trpo_cli.run.directory import provenance
 from trpo_cli.seeding import isolate_globals
 
-INPUT, OUTPUT = "observation", "action"
+OUTPUT = "action"
 CHECKED = 1_000  # observations
 TOLERANCE = 1e-5
 INSTALL = "pip install 'trpo-cli[export]'"
 
 
-class Exported(nn.Module):
-    """Raw observations (N, ...) -> the likeliest actions (N, ...) for `env.step`: what `Controller` computes."""
+class Examples(NamedTuple):
+    """N observations, or stacks of K of them: as the environment gave them and as the policy reads them."""
 
-    def __init__(self, trained: Trained) -> None:
-        super().__init__()
-        self.read, self.decode = Reader(trained), Decoder(trained.spaces[1])
-        self.policy, self.distribution = copy.deepcopy(trained.policy), trained.policy.distribution
+    entries: dict[str, Array]  # (N, ...) or (N, K, ...), by the names of the inputs
+    encoded: Array  # (N, O) or (N, K, O)
 
-    def forward(self, observation: Tensor) -> Tensor:
-        return self.decode(self.distribution.mode(self.policy(self.read(observation))))  # type: ignore[no-any-return]
-
-
-class Reader(nn.Module):
-    """`Controller.read` for tensors: the encoder of `observation_encoder`, then the `ObservationNormalizer`."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, trained: Trained) -> None:
-        super().__init__()
-        self.space, normalizer = trained.spaces[0], trained.normalizer
-        self.normalised, self.clip, moments = normalizer.enabled, normalizer.clip, normalizer.moments
-        self.dtype = torch.from_numpy(np.empty(0, normalizer.dtype)).dtype  # of what the policy sees
-        self.register_buffer("mean", torch.from_numpy(moments.mean))
-        self.register_buffer("scale", torch.from_numpy(1 / np.sqrt(moments.variance + EPSILON)))
-
-    def forward(self, observation: Tensor) -> Tensor:
-        seen = self._encode(observation)
-        if self.normalised:
-            seen = ((seen.double() - self.mean) * self.scale).clamp(-self.clip, self.clip)
-        return seen.to(self.dtype)
-
-    def _encode(self, observation: Tensor) -> Tensor:
-        match self.space:
-            case spaces.Box():
-                return observation.reshape(-1, *(self.space.shape or (1,)))
-            case spaces.Discrete():
-                return nn.functional.one_hot(observation - int(self.space.start), int(self.space.n))
-            case _:
-                raise UserError(f"observations in {self.space} cannot be exported")
-
-
-class Decoder(nn.Module):
-    """The decoder of `action_decoder` for tensors."""
-
-    low: Tensor
-    high: Tensor
-    start: Tensor
-
-    def __init__(self, space: spaces.Space[Any]) -> None:
-        super().__init__()
-        self.space = space
-        for name in ("low", "high", "start"):  # of a Box, of a Discrete or a MultiDiscrete space
-            if hasattr(space, name):
-                self.register_buffer(name, torch.tensor(getattr(space, name)))
-
-    def forward(self, action: Tensor) -> Tensor:
-        match self.space:
-            case spaces.Box():
-                clipped = torch.maximum(torch.minimum(action.reshape(-1, *self.space.shape), self.high), self.low)
-                return clipped.to(self.low.dtype)
-            case spaces.Discrete():
-                return action[:, 0] + self.start
-            case spaces.MultiDiscrete():
-                return action.reshape(-1, *self.space.shape) + self.start
-            case spaces.MultiBinary():
-                return action.reshape(-1, *self.space.shape).to(torch.int8)
-            case _:
-                raise UserError(f"actions in {self.space} cannot be exported")
+    def first(self, count: int) -> Self:
+        """Return the first few."""
+        return type(self)({name: batch[:count] for name, batch in self.entries.items()}, self.encoded[:count])
 
 
 class Format(NamedTuple):
-    """How a network becomes the bytes of a file, with facts about it, and these a function on NumPy arrays again."""
+    """How a network becomes the bytes of a file, with facts about it, and these a function on NumPy arrays again.
 
-    write: Callable[[nn.Module, Tensor, Mapping[str, str]], bytes]
-    read: Callable[[bytes], Callable[[Array], Array]]
+    A network reads the entries of observations, by name; `Any` is what it is called with.
+    """
+
+    write: Callable[[nn.Module, Inputs, Mapping[str, str]], bytes]
+    read: Callable[[bytes], Callable[[Any], Array]]
     packages: tuple[str, ...] = ()  # of the extra `export`
 
 
-def _write_onnx(network: nn.Module, example: Tensor, facts: Mapping[str, str]) -> bytes:
+def _write_onnx(network: nn.Module, example: Inputs, facts: Mapping[str, str]) -> bytes:
+    names = list(example) if isinstance(example, dict) else [INPUT]
     with _quiet_exporter():
         program: Any = torch.onnx.export(
             network,
-            (example,),
+            (example, {}),  # a dictionary at the end would be one of keyword arguments
             dynamo=True,
-            dynamic_shapes=_any_batch(),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
+            dynamic_shapes=_any_batch(example),
+            input_names=names,
+            output_names=[OUTPUT if OUTPUT not in names else f"{OUTPUT}_out"],
             verbose=False,
         )
     program.model.metadata_props.update(facts)
@@ -127,35 +73,35 @@ def _write_onnx(network: nn.Module, example: Tensor, facts: Mapping[str, str]) -
     return data
 
 
-def _read_onnx(data: bytes) -> Callable[[Array], Array]:
+def _read_onnx(data: bytes) -> Callable[[Any], Array]:
     import onnxruntime  # type: ignore[import-untyped]
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    return lambda observation: session.run([OUTPUT], {INPUT: observation})[0]
+    return lambda given: session.run(None, given if isinstance(given, dict) else {INPUT: given})[0]
 
 
-def _write_torchscript(network: nn.Module, example: Tensor, facts: Mapping[str, str]) -> bytes:
+def _write_torchscript(network: nn.Module, example: Inputs, facts: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
     with _deprecated():
         torch.jit.save(torch.jit.trace(network, (example,)), buffer, _extra_files=dict(facts))
     return buffer.getvalue()
 
 
-def _read_torchscript(data: bytes) -> Callable[[Array], Array]:
+def _read_torchscript(data: bytes) -> Callable[[Any], Array]:
     with _deprecated():
         return _on_arrays(torch.jit.load(io.BytesIO(data)))
 
 
-def _write_pt2(network: nn.Module, example: Tensor, facts: Mapping[str, str]) -> bytes:
+def _write_pt2(network: nn.Module, example: Inputs, facts: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
-    program = torch.export.export(network, (example,), dynamic_shapes=_any_batch())
+    program = torch.export.export(network, (example,), dynamic_shapes=_any_batch(example))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     torch.export.save(program, buffer, extra_files=dict(facts))
     return buffer.getvalue()
 
 
-def _read_pt2(data: bytes) -> Callable[[Array], Array]:
+def _read_pt2(data: bytes) -> Callable[[Any], Array]:
     return _on_arrays(torch.export.load(io.BytesIO(data)).module())
 
 
@@ -175,25 +121,34 @@ def require_packages(name: str) -> None:
             raise UserError(f"--{name}: {package} cannot be imported ({error}): {INSTALL}") from error
 
 
-def export(run: LoadedRun, name: str, observations: Array, tolerance: float = TOLERANCE) -> tuple[bytes, float]:
+def export(run: LoadedRun, name: str, examples: Examples, tolerance: float = TOLERANCE) -> tuple[bytes, float]:
     """Return the file of a run's policy in the format of this name, and how far its actions are from those of the run.
 
-    `observations` (N, ...) are those on which both are compared. Differences are relative to actions larger than 1.
-    Raises `UserError` if the policy cannot be exported, or if one exceeds the `tolerance`.
+    Both are compared on the `examples`. Differences are relative to actions larger than 1, and of rescaled actions to
+    half of their range if that is larger. Raises `UserError` if the policy cannot be exported, or if one exceeds the
+    `tolerance`.
     """
     form, trained = FORMATS[name], run.trained
     if trained.policy.memory_size:
         raise UserError(f"--{name}: policies with a memory cannot be exported")
     try:
         with torch.no_grad(), isolate_globals(0, "export"):
-            data = form.write(Exported(trained).eval(), torch.from_numpy(observations[:2]), describe(run))
+            inputs = to_inputs(run, examples.first(2), torch.from_numpy)
+            data = form.write(Exported(trained).eval(), inputs, describe(run))
             act = form.read(data)
     except UserError:
         raise
     except Exception as error:  # of whatever a policy may compute that the format cannot say
-        reason = str(error).strip().splitlines() or [""]
-        raise UserError(f"--{name}: this policy cannot be exported: {type(error).__name__}: {reason[0]}") from error
-    difference = max(_compare(run.act(rows), act(rows)) for rows in (observations, observations[:1]))
+        cause = error
+        while isinstance(cause.__cause__, Exception):
+            cause = cause.__cause__
+        reason = str(cause).strip().splitlines() or [""]
+        raise UserError(f"--{name}: this policy cannot be exported: {type(cause).__name__}: {reason[0]}") from error
+    controller, (unit, _) = Controller(trained), find_scale(run.action_space, trained.task.rescale_action) or (1, 0)
+    difference = 0.0
+    for some in (examples, examples.first(1)):
+        wanted, _ = controller.act(some.encoded, np.zeros((len(some.encoded), 0), np.float32), None)
+        difference = max(difference, _compare(wanted, act(to_inputs(run, some, np.asarray)), unit))
     if not difference <= tolerance:
         raise UserError(
             f"--{name}: not written, since its actions differ from those of the run by {difference:.2g}, which is more "
@@ -202,37 +157,67 @@ def export(run: LoadedRun, name: str, observations: Array, tolerance: float = TO
     return data, difference
 
 
-def _compare(wanted: Array, found: Array) -> float:
-    """The largest difference between actions, relative where they are larger than 1; infinite for other arrays."""
+def to_inputs(run: LoadedRun, examples: Examples, convert: Callable[[Array], Any]) -> Any:
+    """Return what a network reads: a dictionary of the entries if the environment has several."""
+    converted = {name: convert(batch) for name, batch in examples.entries.items()}
+    return converted if is_composite(run.observation_space) else converted[INPUT]
+
+
+def _compare(wanted: Array, found: Array, unit: Any) -> float:
+    """The largest difference between actions, relative where they, or the `unit`, are larger than 1.
+
+    Infinite for other arrays.
+    """
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         return np.inf
-    scale = np.maximum(1, np.abs(wanted.astype(np.float64)))
+    scale = np.maximum(np.maximum(1, unit), np.abs(wanted.astype(np.float64)))
     return float((np.abs(found.astype(np.float64) - wanted) / scale).max())
 
 
-def collect_observations(run: LoadedRun, count: int = CHECKED) -> Array:
-    """Return observations (N, ...) of the environment: random states, or those of steps with sampled actions.
+def collect_examples(run: LoadedRun, count: int = CHECKED) -> Examples:
+    """Return observations of the environment: random states, or those of steps with sampled actions.
 
     Raises `EnvironmentFault` if it fails.
     """
     space = run.observation_space
-    space.seed(0)
     if isinstance(space, spaces.Discrete):
-        return as_batch(space, [space.sample() for _ in range(count)])[0]
+        space.seed(0)
+        return gather(run, [space.sample() for _ in range(count)], [0] * count)
     found: list[Any] = []
+    begins: list[int] = []  # where the episode of each observation begins
     with isolate_globals(0, "export"), contextlib.closing(run.make_env()) as env:
         try:
-            observation = env.reset(seed=0)[0]
+            observation, begin, memory = env.reset(seed=0)[0], 0, None
             while len(found) < count:
-                found.append(np.array(observation))
-                observation, _, terminated, truncated, _ = env.step(run.act(observation, sample=True))
+                found.append(copy.deepcopy(observation))
+                begins.append(begin)
+                action, memory = run.step(observation, memory, sample=True)
+                observation, _, terminated, truncated, _ = env.step(action)
                 if terminated or truncated:
-                    observation = env.reset()[0]
+                    observation, begin, memory = env.reset()[0], len(found), None
         except UserError:
             raise
         except Exception as error:
             raise EnvironmentFault(f"{run.config['env']['id']} raised {type(error).__name__}: {error}") from error
-    return as_batch(space, found)[0]
+    return gather(run, found, begins)
+
+
+def gather(run: LoadedRun, observations: Sequence[Any], begins: Sequence[int]) -> Examples:
+    """Make examples of single observations in the order of time, of which each one's episode begins at `begins`.
+
+    Raises `UserError` if two inputs have one name.
+    """
+    controller, names = Controller(run.trained), named_entries(run.observation_space)
+    if twice := [name for name, number in Counter(name for name, _ in names).items() if number > 1]:
+        raise UserError(f"two entries of the observations are called '{twice[0]}', so no file can have both as inputs")
+    rows = zip(*(iterate_values(run.observation_space, one) for one in observations), strict=True)
+    entries = {name: np.array(values).astype(space.dtype) for (name, space), values in zip(names, rows, strict=True)}
+    encoded = np.concatenate([controller.encode(controller.as_batch(one)[0]) for one in observations])
+    if controller.stack == 1:
+        return Examples(entries, encoded)
+    back = np.arange(len(observations))[:, None] - np.arange(controller.stack)[::-1]
+    window = np.maximum(back, np.asarray(begins)[:, None])
+    return Examples({name: values[window] for name, values in entries.items()}, encoded[window])
 
 
 def describe(run: LoadedRun) -> dict[str, str]:
@@ -244,18 +229,26 @@ def describe(run: LoadedRun) -> dict[str, str]:
         "env": str(run.config["env"]["id"]),
         "env_steps": str(run.env_steps),
         "observation_space": str(run.observation_space),
+        "stack": str(run.trained.task.stack),
         "action_space": str(run.action_space),
         **{f"version/{name}": version for name, version in made_with["versions"].items()},
         "git_revision": str(made_with["git_revision"]),
     }
 
 
-def _any_batch() -> Any:
-    return ({0: torch.export.Dim("batch")},)
+def _any_batch(example: Inputs) -> Any:
+    size = {0: torch.export.Dim("batch")}
+    return (dict.fromkeys(example, size) if isinstance(example, dict) else size,)
 
 
-def _on_arrays(network: Any) -> Callable[[Array], Array]:
-    return lambda observation: network(torch.from_numpy(observation)).detach().numpy()
+def _on_arrays(network: Any) -> Callable[[Any], Array]:
+    def act(given: Any) -> Array:
+        if not isinstance(given, dict):
+            return network(torch.from_numpy(given)).detach().numpy()  # type: ignore[no-any-return]
+        inputs = {name: torch.from_numpy(batch) for name, batch in given.items()}
+        return network(inputs).detach().numpy()  # type: ignore[no-any-return]
+
+    return act
 
 
 @contextlib.contextmanager
@@ -267,6 +260,7 @@ def _quiet_exporter() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec")
+            warnings.filterwarnings("ignore", category=UserWarning, message=".*shares the same shape constraints")
             yield
     finally:
         talker.setLevel(level)

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from trpo_cli.config.build import check_value
 from trpo_cli.errors import RunDirectoryError, UserError
-from trpo_cli.play.controller import Array, Controller, as_batch
+from trpo_cli.play.controller import Array, Controller
 from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.play.trained import Trained
 from trpo_cli.play.trained import load as load_trained
 from trpo_cli.ranges import Count, NonNegativeInt
-from trpo_cli.run.layout import METRICS, NEWEST, SUMMARY, read_config
+from trpo_cli.run.layout import BEST, METRICS, NEWEST, SUMMARY, read_config
 from trpo_cli.run.rows import read_json, read_rows
 from trpo_cli.seeding import isolate_globals, torch_generator
 from trpo_cli.shell import keep_working_directory, short_path
@@ -35,6 +35,8 @@ def load(run: str | os.PathLike[str], checkpoint: int | str = NEWEST, plugins: S
     `plugins` are packages that it may be built from. Raises `UserError` if there is no such run or checkpoint, or if
     it needs code that `plugins` does not allow.
     """
+    if checkpoint not in (NEWEST, BEST) and not isinstance(checkpoint, int):
+        raise UserError(f"checkpoint: got {checkpoint!r}; it should be '{NEWEST}', '{BEST}', or a number of steps")
     directory = Path(run)
     with keep_working_directory(), isolate_globals(0, "plugins"):  # importing them may draw random numbers
         return LoadedRun(directory.absolute(), load_trained(directory, plugins, checkpoint))
@@ -49,7 +51,7 @@ class LoadedRun:
     env_steps: int
     """Environment steps at the checkpoint."""
     policy: torch.nn.Module
-    """Normalised, encoded observations (N, O) -> parameters of the distribution over actions (N, P)."""
+    """Normalised, encoded observations (N, O), or stacks of them, -> parameters of the action distribution (N, P)."""
     generator: torch.Generator
     """Draws sampled actions; `generator.manual_seed(1)` starts another stream."""
     trained: Trained
@@ -74,29 +76,44 @@ class LoadedRun:
     def act(self, observation: Any, sample: bool = False) -> Any:
         """Return the likeliest action for an observation of the environment, or for a batch of them; or sample one.
 
-        The shape tells which it is: actions of a batch (N, ...) are an array (N, ...). Observations are normalised,
-        actions clipped and converted as in training, so that `env.step` takes them. Raises `UserError` for anything but
-        finite observations of `observation_space`, and if the policy has a memory, for which `step` is.
+        The shape tells which it is: actions of a batch (N, ...) are an array (N, ...). A batch of dictionaries is a
+        dictionary of arrays, and one of tuples a tuple of arrays, as vector environments of Gymnasium give them.
+        Observations are normalised, actions scaled, clipped and converted as in training, so that `env.step` takes
+        them. Raises `UserError` for anything but finite observations of `observation_space`, and if actions depend on
+        earlier observations, for which `step` is.
         """
+        if (stack := self.trained.task.stack) > 1:
+            raise UserError(f"act: this policy sees {stack} observations at once; step(observation, memory) keeps them")
         if self.trained.policy.memory_size:
             raise UserError("act: this policy remembers what it saw; step(observation, memory) passes that on")
         return self.step(observation, sample=sample)[0]
 
-    def step(self, observation: Any, memory: Array | None = None, sample: bool = False) -> tuple[Any, Array]:
-        """Like `act`, for policies with a memory: return the action, and the memory (M,) to pass with the next step.
+    def step(self, observation: Any, memory: Any = None, sample: bool = False) -> tuple[Any, Array]:
+        """Like `act`, for policies with a memory or a stack of observations.
 
-        Episodes begin with None. A batch has memories (N, M).
+        Return the action, and the memory (M,) to pass with the next step. Episodes begin with None. A batch has
+        memories (N, M), in which a row of zeros begins an episode. Raises `UserError` for other memories.
         """
-        batch, is_single = as_batch(self.observation_space, observation)
-        shape = (len(batch), self.trained.policy.memory_size)
-        wanted = shape[1:] if is_single else shape
-        before = np.zeros(wanted, dtype=np.float32) if memory is None else np.array(memory, dtype=np.float32)
-        if before.shape != wanted:
-            raise UserError(f"memory: has shape {before.shape}; for these observations it has {wanted}")
+        controller = self._controller
+        batch, is_single = controller.as_batch(observation)
+        shape = (len(batch), controller.memory_size)
+        before = self._read_memory(memory, shape[1:] if is_single else shape).reshape(shape)
         distribution = self.trained.policy.distribution
         noise = distribution.noise(shape[:1], self.generator).numpy() if sample else None
-        action, after = self._controller(batch, before.reshape(shape), noise)
+        action, after = controller(batch, before, noise)
         return (action[0], after[0]) if is_single else (action, after)
+
+    def _read_memory(self, memory: Any, shape: tuple[int, ...]) -> Array:
+        dtype = self._controller.memory_dtype
+        try:
+            before = np.zeros(shape, dtype=dtype) if memory is None else np.array(memory, dtype=dtype)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"memory: should be what the last step returned, or None: {error}") from error
+        if before.shape != shape:
+            raise UserError(f"memory: has shape {before.shape}; for these observations it has {shape}")
+        if not np.isfinite(before).all():
+            raise UserError("memory: is not finite")
+        return before
 
     def evaluate(self, episodes: int = 10, seed: int = 0, sample: bool = False, max_steps: int = 10_000) -> Evaluation:
         """Play whole episodes in new environments, and return what `trpo-eval` prints for the same arguments.
