@@ -17,7 +17,7 @@ def record_episodes(
     """Write the episodes of a policy with these overrides to `directory`, and return their returns and lengths."""
     parts = built(*overrides)
     parts.environments.close()
-    trained = Trained(parts.task, parts.policy, parts.normalizer, 0)
+    trained = Trained(parts.task, parts.policy, parts.normalizer, 0, parts.environments.spaces)
     with record(trained, directory, {"seed": 0}) as audience:
         plan = Episodes(episodes, longest)
         return evaluate(parts.task, parts.policy, parts.normalizer, plan, 0, sample, audience=audience)

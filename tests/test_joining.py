@@ -54,6 +54,9 @@ def test_joined_observations_are_gymnasiums_flat_ones(space: Any, seed: int) -> 
     vector = Contract(joined, 0).check_reset((sample, {}))
     assert joined.contains(vector)
     np.testing.assert_array_equal(vector, spaces.flatten(space, sample))
+    apart = spaces.unflatten(space, vector)  # as records hold it
+    assert space.contains(apart)
+    np.testing.assert_array_equal(spaces.flatten(space, apart), vector)
     ends = [entry.place.stop for entry in joined.entries]
     assert [entry.start for entry in joined.entries] == [0, *ends[:-1]]
     assert ends[-1] == len(vector)

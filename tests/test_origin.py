@@ -17,7 +17,8 @@ from comparison import assert_same_run
 from conftest import TESTS, Command, after_rows, built, trained
 from torch import Tensor
 
-from trpo_cli.config.settings import LATER
+from trpo_cli.config.settings import LATER, flatten
+from trpo_cli.errors import ConfigError
 from trpo_cli.models.adam import Adam
 from trpo_cli.run import checkpoint
 from trpo_cli.run.layout import read_config
@@ -112,6 +113,34 @@ def test_a_part_that_does_not_fit_is_named_in_the_log(trpo_train: Command, tmp_p
     assert f"the statistics of rewards {of} is not taken: env.normalize_reward: true there, false here" in log
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("env.observe=[2,1,0]", "init.statistics=false"), "env.observe: null there, [2, 1, 0] here"),
+        (("env.observe=[2,1,0]", "env.kwargs={g:5}"), "env.observe: null there, [2, 1, 0] here"),
+        (("env.rescale_action=true", "env.kwargs={g:5}"), "env.rescale_action: auto there, true here"),
+        (("env.rescale_action=false",), None),
+        (("init.policy=false", "env.rescale_action=true"), None),
+    ],
+)
+def test_what_a_policy_saw_or_did_otherwise_is_told(words: tuple[str, ...], said: str | None) -> None:
+    origin = built(*SMALL, "init_from=source", *words).origin
+    assert origin is not None
+    assert origin["differs"] == ([said] if said else [])
+    assert origin["not_taken"].get("critic") == (said if "init.statistics=false" in words else None)
+
+
+def test_actions_of_another_kind_are_refused(source: Path, tmp_path: Path) -> None:
+    state = saved(source)
+    assert state["actions"] == "DiagonalGaussian(1)"
+    (tmp_path / "other" / "checkpoints").mkdir(parents=True)
+    shutil.copy(source / "config.yaml", tmp_path / "other")
+    path = tmp_path / "other" / "checkpoints" / "step_9.safetensors"
+    checkpoint.save(path, {**state, "actions": "Categorical([2, 2])"})
+    with pytest.raises(ConfigError, match=r"the actions are Categorical\(\[2, 2\]\) there, DiagonalGaussian\(1\) here"):
+        built(*SMALL, "init_from=other")
+
+
 MISTAKES = {
     (
         "policy.hidden_sizes=[8]",
@@ -125,6 +154,9 @@ MISTAKES = {
         "env.normalize_observation=true",
     ): "the observations or actions are others: log_std has the shape",
     ("env.normalize_observation=false",): "env.normalize_observation: true there, false here, so the policy would see",
+    ("env.observe=[2,1,0]",): "env.observe: null there, [2, 1, 0] here, so the policy would see",
+    ("env.stack=2",): "the observations or actions are others (env.stack: 1 there, 2 here): ",
+    ("env.rescale_action=true",): "env.rescale_action: auto there, true here, so its actions would mean something else",
     ("init.checkpoint=7",): "init_from: source/checkpoints: holds no checkpoint of step 7; available steps: ",
     ("init.checkpoint=last",): "init.checkpoint: got 'last'; it should be 'newest' or 'best' or a valid integer",
     ("init.policy=maybe",): "init.policy: got 'maybe'; it should be 'auto' or a valid boolean",
@@ -214,11 +246,22 @@ def test_sweeps_over_sources_and_from_one(trpo_train: Command, tmp_path: Path) -
     assert trpo_train(*sweep[:-1], "total_steps=128", "sweep.resume=sweep").status == 0
 
 
-def test_what_earlier_versions_did_not_save_has_the_defaults_of_the_yaml(
+def test_a_run_without_what_earlier_versions_did_not_save_goes_on_as_it_is(
     trpo_train: Command, source: Path, tmp_path: Path
 ) -> None:
-    root = yaml.safe_load((TESTS.parent / "conf" / "train.yaml").read_text())
-    assert {key: root[key] for key in LATER} == LATER
-    config = yaml.safe_load((source / "config.yaml").read_text())
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({key: config[key] for key in config.keys() - LATER.keys()}))
-    assert read_config(tmp_path) == {**config, "resume": None}
+    conf = TESTS.parent / "conf"
+    root, env = (yaml.safe_load((conf / name).read_text()) for name in ("train.yaml", "env/gym.yaml"))
+    known = dict(flatten({**root, "env": env}))
+    assert {key: known[key] for key in LATER} == LATER
+    shutil.copytree(source, tmp_path / "old")
+    config = read_config(source)
+    older = {key: value for key, value in config.items() if key not in ("stop", "init", "init_from")}
+    older["env"] = {key: value for key, value in config["env"].items() if f"env.{key}" not in LATER}
+    (tmp_path / "old" / "config.yaml").write_text(yaml.safe_dump(older))
+    words = (*SOURCE, "checkpoint.every=1", "checkpoint.best=train", "hydra.run.dir=old", "resume=auto")
+    assert "init.policy: saved null, given False" in trpo_train(*words, "total_steps=384", "init.policy=false").err
+    done = trpo_train(*words, "total_steps=384", "stop.at_return=1e9")
+    assert done.status == 0, done.err
+    assert "changed: stop.at_return: saved null, given 1000000000.0" in done.err
+    kept = read_config(tmp_path / "old")
+    assert (kept.keys() - older.keys(), kept["stop"], kept["env"]) == ({"stop"}, {"at_return": 1e9}, older["env"])

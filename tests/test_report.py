@@ -359,6 +359,36 @@ def test_published_numbers_stand_beside_ours(trpo_tables: Command, tmp_path: Pat
     assert "leave out --metric" in trpo_tables("runs", "--out", "out", "--compare", "--metric", "env_steps").err
 
 
+def test_runs_of_an_altered_task_are_not_held_against_published_numbers(trpo_tables: Command, tmp_path: Path) -> None:
+    made = {"whole": "kwargs: {}", "blind": "kwargs: {}, hide: ['5:']", "light": "kwargs: {xml_file: light.xml}"}
+    for name, env in made.items():
+        written(tmp_path / name, "Hopper-v4", "trpo", 0, ["1.0", "3000.0"], last=1_003_520)
+        config = (tmp_path / name / "config.yaml").read_text()
+        (tmp_path / name / "config.yaml").write_text(config.replace("Hopper-v4", f"Hopper-v4, {env}"))
+    assert trpo_tables(*made, "--out", "out", "--compare").status == 0
+    (beside,) = [row for row in rows_of(tmp_path / "out" / "comparison.csv") if row["source"] == "these runs"]
+    (against,) = rows_of(tmp_path / "out" / "published.csv")
+    assert beside["algorithm"] == against["algorithm"] == "trpo"
+    light = "trpo env.kwargs.xml_file=light.xml (env.kwargs.xml_file)"
+    assert f"left out: Hopper-v4 trpo env.hide=['5:'] (env.hide); Hopper-v4 {light}." in results(tmp_path)
+    assert trpo_tables("blind", "--out", "alone", "--compare").status == 0
+    assert "best published" not in (tmp_path / "alone" / "results.md").read_text()
+
+
+def test_a_group_is_named_after_the_run_it_began_from(trpo_tables: Command, tmp_path: Path) -> None:
+    other = f"init_from: {tmp_path}/b\ninit: {{critic: false}}\n"
+    for name, more in {"fresh": "", "tuned": "init_from: runs/a\n", "other": other}.items():
+        written(tmp_path / "runs" / name, "Hopper-v4", "trpo", 0, ["1.0", "2.0"])
+        with (tmp_path / "runs" / name / "config.yaml").open("a") as file:
+            file.write(more)
+    assert trpo_tables("runs", "--out", "out").status == 0
+    labels = {"trpo", "trpo init_from=runs/a", "trpo init.critic=False init_from=b"}
+    assert {row["algorithm"] for row in rows_of(tmp_path / "out" / "results.csv")} == labels
+    assert trpo_tables("runs", "--out", "out", "--by", "init_from").status == 0
+    labels = {"no init_from", "init_from=runs/a", "init_from=b"}
+    assert {row["algorithm"] for row in rows_of(tmp_path / "out" / "results.csv")} == labels
+
+
 def test_published_numbers_are_found_whatever_the_version_of_a_task() -> None:
     assert find_published("Hopper-v5") == find_published("Hopper-v4")
     assert {number.algo for number in find_published("Ant-v4")} == {"trpo", "npg", "ppo"}

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from trpo_cli.config.settings import LATER
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.run.directory import Run, git_revision
 from trpo_cli.run.layout import read_config
@@ -76,7 +75,7 @@ def test_a_place_that_cannot_be_written_is_said_to_be_so(tmp_path: Path) -> None
 def test_the_configuration_reads_back(tmp_path: Path) -> None:
     with Run(tmp_path / "run") as run:
         run.begin(CONFIG)
-    assert read_config(tmp_path / "run") == {**LATER, **CONFIG}
+    assert read_config(tmp_path / "run") == CONFIG
 
 
 @pytest.mark.parametrize(
@@ -115,7 +114,7 @@ def test_pipes_and_links_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match=r"step_1.safetensors is a link"):
         Run(tmp_path)
     (tmp_path / "checkpoints" / "step_1.safetensors").unlink()
-    assert read_config(tmp_path) == {**LATER, **CONFIG}
+    assert read_config(tmp_path) == CONFIG
 
 
 def test_the_log_closes_with_the_run(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from conftest import Command, composed, quiet_make, thinned
 from gymnasium import spaces
 
 from trpo_cli.config.groups import CONF, find_options
-from trpo_cli.envs.spaces import action_decoder, describe_scale, observation_encoder
+from trpo_cli.envs.spaces import action_decoder, describe_scale, encode_actions, observation_encoder
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.distributions import DiagonalGaussian
 
@@ -108,6 +108,7 @@ def test_actions_are_rescaled_to_bounds_that_are_far(low: Any, high: Any, rescal
     found = decode(actions)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, np.array(decoded, np.float32))
+    np.testing.assert_allclose(decode(encode_actions(space, found, rescale)), found, rtol=1e-6)
 
 
 @pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.Box(-np.inf, np.inf, (2,)), spaces.Box(0, np.inf, (2,))])

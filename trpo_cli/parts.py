@@ -86,7 +86,9 @@ class Parts:
         except NoSnapshot as obstacle:  # it may arise during training
             self.obstacle = str(obstacle)
             log.warning(INEXACT, obstacle)
-        return {name: getattr(self, name).state_dict() for name in LEARNING} | {"environments": environments}
+        actions = repr(self.policy.distribution)  # for runs that begin from this one
+        learning = {name: getattr(self, name).state_dict() for name in LEARNING}
+        return {**learning, "environments": environments, "actions": actions}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
@@ -184,7 +186,7 @@ def _build_others(envs: Environments, node: dict[str, Any], settings: Settings, 
     shape = {"observation": envs.spec}
     policy = part(Policy, "policy", **shape, distribution=envs.distribution).to(device)
     critic = part(Critic, "critic", **shape, policy=policy, generator=torch_generator(seed, "critic")).to(device)
-    origin = source.lend(node, policy, critic, normalizer, reward_scaler) if source else None
+    origin = source.lend(node, envs.spaces[1], policy, critic, normalizer, reward_scaler) if source else None
     core = {"sampler": sampler, "policy": policy, "critic": critic}
     algorithm = part(Algorithm, "algo", **core, generator=torch_generator(seed, "algorithm"))
     schedules = Schedules(find_schedules(node["algo"], "algo", algorithm))

@@ -41,6 +41,8 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
         log.info("begins with the %s of %s", ", the ".join(taken), source)
         for name, problem in parts.origin["not_taken"].items():
             log.warning("the %s of %s is not taken: %s", name, source, problem)
+        for difference in parts.origin["differs"]:
+            log.warning("the policy of %s was trained otherwise: %s", source, difference)
     for warning in run.warnings:
         log.warning("%s", warning)
     for change in plan.changes:

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from trpo_cli.cli.command_line import OPEN, OPEN_SCHEDULES
 from trpo_cli.config.composed import Node
 from trpo_cli.config.scheduling import list_scheduled_keys
-from trpo_cli.config.settings import ADDED, MAY_CHANGE, flatten
+from trpo_cli.config.settings import LATER, MAY_CHANGE, flatten
 from trpo_cli.errors import ConfigError, RunDirectoryError, did_you_mean
 from trpo_cli.run.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, read_config, suggest_run
 from trpo_cli.shell import shell_argument, short_path, start_directory
@@ -187,7 +187,7 @@ def _plan_resume(directory: Path, given: Node, overrides: Sequence[str] | None) 
             f"plugins=[{','.join(plugins)}]"
         )
     wanted = {**(given if overrides is None else override_saved(saved, overrides)), "plugins": plugins}
-    found = find_differences(saved, wanted := with_logger(without_added(wanted, saved), given))
+    found = find_differences(saved, wanted := with_logger(without_later(wanted, dict(flatten(saved))), given))
     if wrong := [text for key, text in _drop_consequences(found).items() if not key.startswith(MAY_CHANGE)]:
         raise _describe_contradiction(directory, wrong)
     rescheduled = list_scheduled_keys(wanted) if "total_steps" in found else []
@@ -197,13 +197,14 @@ def _plan_resume(directory: Path, given: Node, overrides: Sequence[str] | None) 
     return Plan(wanted, True, changes, rescheduled, saved.get("total_steps", 0))
 
 
-def without_added(node: Node, saved: Node) -> Node:
-    """Return `node` without keys that the version of the `saved` run did not have, where they have their defaults."""
-    had, kept = dict(flatten(saved)), copy.deepcopy(node)
-    for name, default in ADDED.items():
-        group, _, key = name.partition(".")
-        if name not in had and key in kept[group] and kept[group][key] == default:
-            del kept[group][key]
+def without_later(node: Node, had: Collection[str], above: str = "") -> Node:
+    """Return `node` without the keys of `LATER` that have their defaults, unless the saved run `had` them."""
+    kept: Node = {}
+    for name, value in node.items():
+        key = f"{above}{name}"
+        inner = without_later(value, had, f"{key}.") if isinstance(value, dict) and value else value
+        if (inner != {} or value == {}) and (key in had or key not in LATER or value != LATER[key]):
+            kept[name] = inner
     return kept
 
 
@@ -244,7 +245,7 @@ def override_saved(saved: Node, overrides: Sequence[str]) -> Node:
 
 def _refuse_unknown(saved: Node, key: str) -> None:
     """Raise `ConfigError` for a key that the saved run does not have, suggesting the nearest one."""
-    if key.startswith((*MAY_CHANGE, *ADDED, f"{OPEN}.")) or OPEN_SCHEDULES.match(
+    if key.startswith((*MAY_CHANGE, *LATER, f"{OPEN}.")) or OPEN_SCHEDULES.match(
         key
     ):  # earlier versions may not have saved it, or it is an argument of the environment
         return
@@ -269,6 +270,7 @@ def _update(node: Node, key: str, override: Override) -> Node:
 
 def find_differences(saved: Any, given: Any, key: str = "") -> dict[str, str]:
     """Describe every leaf that differs, by key: `algo.delta: saved 0.01, given 0.02`."""
+    saved = {} if saved is None and isinstance(given, Mapping) else saved  # a section that earlier versions lack
     if isinstance(saved, Mapping) and isinstance(given, Mapping):
         names = [*saved, *(name for name in given if name not in saved)]
         above = f"{key}." if key else ""

@@ -136,23 +136,6 @@ MAY_CHANGE = tuple(name for name, meaning in MEANINGS.items() if meaning["may_ch
 INDIFFERENT = tuple(name for name, meaning in MEANINGS.items() if not meaning["decides"])
 NAMELESS = tuple(name for name, meaning in MEANINGS.items() if not meaning["names"])
 """Prefixes of the keys that may change, that do not decide what is learned, and that name no job."""
-ADDED: dict[str, Any] = {
-    "env.wrappers": [],
-    "env.rescale_action": "auto",
-    "env.observe": None,
-    "env.hide": None,
-    "env.stack": 1,
-    "env.log_info": [],
-}
-"""Keys that runs of earlier versions lack, with the values by which such a run is compared with others."""
-
-
-LATER: dict[str, Any] = {
-    one.name: asdict(one.default) if is_dataclass(one.default) else one.default  # type: ignore[arg-type]
-    for one in fields(Settings)
-    if one.default is not MISSING
-}
-"""Keys at the root that earlier versions did not save with a run, and the values that mean what those versions did."""
 
 
 def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -162,6 +145,28 @@ def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(value, f"{path}.{name}" if path else str(name))
     else:
         yield path, node
+
+
+def _list_later_settings() -> Iterator[tuple[str, Any]]:
+    """Yield keys at the root that earlier versions did not have, with their defaults."""
+    for one in fields(Settings):
+        if one.default is not MISSING:
+            yield from flatten(asdict(one.default) if is_dataclass(one.default) else one.default, one.name)  # type: ignore[arg-type]
+
+
+LATER: dict[str, Any] = {
+    "env.wrappers": [],
+    "env.rescale_action": "auto",
+    "env.observe": None,
+    "env.hide": None,
+    "env.stack": 1,
+    "env.log_info": [],
+    **dict(_list_later_settings()),
+}
+"""Keys that runs of earlier versions lack, with the defaults of `conf/`, by which such a run is compared with others.
+
+What it does follows from the defaults of the classes, which mean what those versions did.
+"""
 
 
 def select_decisive(config: Mapping[str, Any]) -> dict[str, Any]:

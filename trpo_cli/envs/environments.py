@@ -7,16 +7,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.vector.utils import iterate
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
 from trpo_cli.envs.backend import Backend
+from trpo_cli.envs.contract import Contract
 from trpo_cli.envs.failure import Failure, describe_error
 from trpo_cli.envs.infos import Infos, gather
+from trpo_cli.envs.joining import Joined, own_space
 from trpo_cli.envs.make import FASTEST, Parallelism, Task
 from trpo_cli.envs.snapshot_check import has_layout_of, mismatch
 from trpo_cli.envs.spaces import describe_scale, encode_actions
-from trpo_cli.envs.view import begin_stack, push_on_stack, stack_spec
+from trpo_cli.envs.view import begin_stack, push_on_stack, stack_episode, stack_spec
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
 
 Array = NDArray[Any]
@@ -100,17 +103,34 @@ class Environments:
         """The spaces of one environment: of what it gives, and of what it receives."""
         return self._envs.single_observation_space, self._envs.single_action_space
 
+    @property
+    def raw_spaces(self) -> tuple[Any, Any]:
+        """The same, where composite observations are not joined."""
+        space, received = self.spaces
+        return own_space(space), received
+
     def raw_observations(self) -> list[Any]:
         """Copies (N) of the present observations, as the environments gave them."""
-        return copy.deepcopy(list(iterate(self._envs.observation_space, self._raw[0])))
+        space, shown = self._envs.single_observation_space, iterate(self._envs.observation_space, self._raw[0])
+        if isinstance(space, Joined):
+            return [spaces.unflatten(space.source, vector) for vector in shown]
+        return copy.deepcopy(list(shown))
 
     def raw_actions(self) -> list[Any]:
         """Copies (N) of the actions of the last step, as the environments received them."""
         return copy.deepcopy(list(iterate(self._envs.action_space, self._raw[1])))
 
     def encode(self, observations: Any, actions: Any) -> tuple[Array, NDArray[Any]]:
-        """What a policy reads and writes, (T, O) and (T, A), where a batch of raw observations and actions is given."""
-        return self._encode(observations), encode_actions(self._envs.single_action_space, actions)
+        """Return what a policy sees and does, (T + 1, O) and (T, A), in an episode of raw observations and actions.
+
+        Raises `ContractViolation` for a state, or an entry of a composite observation, that is not in its space.
+        """
+        space, received = self.spaces
+        if type(space) is not spaces.Box:
+            check, rows = Contract(space, 0).check_reset, batch_space(own_space(space), len(actions) + 1)
+            observations = np.stack([check((one, {})) for one in iterate(rows, observations)])
+        encoded = stack_episode(self._encode(observations), self.task.stack)
+        return encoded, encode_actions(received, actions, self.task.rescale_action)
 
     def read_infos(self, ended: Flags) -> Infos:
         """Return the numbers of `env.log_info` in the last step, where episodes have `ended` (N,); nothing if none has.

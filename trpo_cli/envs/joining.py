@@ -106,6 +106,11 @@ class Joining:
         return fill
 
 
+def own_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """Return the space of what the environment itself gives, where composite observations are joined in `space`."""
+    return space.source if isinstance(space, Joined) else space
+
+
 def join(space: Any) -> spaces.Box | spaces.Discrete:
     """Return a Box or Discrete space as it is, and for any other the `Joined` space.
 

@@ -79,10 +79,13 @@ def action_decoder(space: spaces.Space[Any], env_id: str, rescale: Rescale = Fal
             )
 
 
-def encode_actions(space: spaces.Space[Any], actions: NDArray[Any]) -> NDArray[Any]:
+def encode_actions(space: spaces.Space[Any], actions: NDArray[Any], rescale: Rescale = False) -> NDArray[Any]:
     """Return the actions (N, A) of a policy that become `actions` of this space; those of a Box are not clipped."""
     flat = np.asarray(actions).reshape(len(actions), -1)
     if isinstance(space, spaces.Box):
+        if scale := find_scale(space, rescale):
+            half, middle = (values.flatten() for values in scale)
+            flat = (flat - middle) / np.where(half, half, 1)  # an action that has only one value is 0
         return flat.astype(np.float32)
     first: NDArray[Any] = np.asarray(getattr(space, "start", 0)).flatten()
     return np.asarray(flat - first, dtype=np.int64)

@@ -121,3 +121,12 @@ def begin_stack(observation: Array, count: int) -> Array:
 def push_on_stack(stack: Array, observation: Array) -> Array:
     """Return the stacks (N, K, O) with the newest observations (N, O) at the end, without the oldest."""
     return np.concatenate([stack[:, 1:], observation[:, None]], axis=1)
+
+
+def stack_episode(observations: Array, count: int) -> Array:
+    """Return the stacks (T, count, O) of an episode's observations (T, O), or these themselves if `count` is 1."""
+    if count == 1:
+        return observations
+    newest = np.arange(len(observations))[:, None]
+    stacks: Array = observations[np.maximum(newest + np.arange(1 - count, 1), 0)]
+    return stacks

@@ -54,6 +54,9 @@ class DiagonalGaussian:
     def __init__(self, size: int) -> None:
         self.network_size = size
 
+    def __repr__(self) -> str:
+        return f"DiagonalGaussian({self.network_size})"
+
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = parameters.split(self.network_size, dim=-1)
         return mean, log_std
@@ -105,6 +108,9 @@ class Categorical:
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = tuple(int(size) for size in sizes)
         self.network_size = sum(self.sizes)
+
+    def __repr__(self) -> str:
+        return f"Categorical({list(self.sizes)})"
 
     def _log_probs(self, parameters: Tensor) -> list[Tensor]:
         """Normalised log-probabilities of each factor: a list of (B, size)."""

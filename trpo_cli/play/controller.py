@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_cli.envs.environments import LARGEST
+from trpo_cli.envs.joining import own_space
 from trpo_cli.envs.view import begin_stack, push_on_stack, stack_spec
 from trpo_cli.errors import UserError
-from trpo_cli.play.given import Given, own_space
+from trpo_cli.play.given import Given
 from trpo_cli.play.trained import Trained
 
 Array = NDArray[Any]

@@ -10,16 +10,11 @@ from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
 from trpo_cli.envs.failure import ContractViolation
-from trpo_cli.envs.joining import Joined, Joining, iterate_leaves, iterate_values
+from trpo_cli.envs.joining import Joined, Joining, iterate_leaves, iterate_values, own_space
 from trpo_cli.envs.leaf import misfit
 from trpo_cli.errors import UserError
 
 Array = NDArray[Any]
-
-
-def own_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """Return the space of what the environment itself gives, where composite observations are joined in `space`."""
-    return space.source if isinstance(space, Joined) else space
 
 
 class Given:

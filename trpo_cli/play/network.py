@@ -10,11 +10,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from trpo_cli.envs.joining import iterate_leaves, join
+from trpo_cli.envs.joining import iterate_leaves, join, own_space
 from trpo_cli.envs.normalize import EPSILON
 from trpo_cli.envs.spaces import find_scale, observation_encoder
 from trpo_cli.envs.view import find_shown
-from trpo_cli.play.given import own_space
 from trpo_cli.play.trained import Trained
 
 INPUT = "observation"

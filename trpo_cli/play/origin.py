@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trpo_cli.config.settings import InitSettings
+from trpo_cli.config.settings import LATER, InitSettings
 from trpo_cli.errors import CheckpointError, ConfigError, RunDirectoryError
 from trpo_cli.play.trained import with_own_scales
 from trpo_cli.run.layout import CHECKPOINTS, read_config, report_mismatch
 from trpo_cli.shell import start_directory
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` does not need it
+    from gymnasium import Space
     from torch import Tensor
 
     from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and `--help` does not need 
 
 log = logging.getLogger("trpo_cli")
 ORIGIN = "init_from"  # where a checkpoint and a summary say what the run began with
+OTHERWISE = ", so its actions would mean something else"
 PARTS = ("policy", "critic", "statistics")
 
 
@@ -66,6 +68,7 @@ class Source:
     def lend(
         self,
         node: Mapping[str, Any],
+        action_space: Space[Any],
         policy: Policy,
         critic: Critic,
         normalizer: ObservationNormalizer,
@@ -73,18 +76,20 @@ class Source:
     ) -> dict[str, Any]:
         """Copy what is wanted into the parts that `node` describes, and return a record of it for the checkpoint.
 
-        Raises `ConfigError` if something does not fit that is required.
+        `action_space` is that of this run's environment. Raises `ConfigError` if something does not fit that is
+        required.
         """
         with report_mismatch(start_directory() / self.directory):
+            differs = self._compare_views(node["env"]), self._compare_scales(node["env"], action_space)
+            # Of another task, only the user knows whether these make its observations and actions alike.
+            view, scale = differs if self._is_of_task(node["env"]) else ("", "")
+            unlike = self._compare_kinds(policy) or (scale and f"{scale}{OTHERWISE}")
+            moments = self.state["normalizer"], self._reward_scale(reward_scaler)
             found = {
-                "policy": self._lend_module("policy", policy, node),
-                "critic": self._lend_module("critic", critic, node),
-                "statistics of observations": self._lend_statistics(
-                    "observation", normalizer, self.state["normalizer"]
-                ),
-                "statistics of rewards": self._lend_statistics(
-                    "reward", reward_scaler, self._reward_scale(reward_scaler)
-                ),
+                "policy": self._lend_module("policy", policy, node, differs[0], unlike),
+                "critic": self._lend_module("critic", critic, node, differs[0], view),
+                "statistics of observations": self._lend_statistics("observation", normalizer, moments[0], view),
+                "statistics of rewards": self._lend_statistics("reward", reward_scaler, moments[1]),
             }
         taken = [name for name, problem in found.items() if problem == ""]
         for name in PARTS:
@@ -101,25 +106,53 @@ class Source:
             "git_revision": self.state.get("git_revision"),
             "taken": taken,
             "not_taken": {name: problem for name, problem in found.items() if problem},
+            "differs": [problem for problem in differs if problem and "policy" in taken],
         }
 
-    def _lend_module(self, name: str, module: Policy | Critic, node: Mapping[str, Any]) -> str | None:
+    def _is_of_task(self, env: Mapping[str, Any]) -> bool:
+        return all(_get(self.config["env"], key) == _get(env, key) for key in ("id", "kwargs", "wrappers"))
+
+    def _compare_views(self, env: Mapping[str, Any]) -> str:
+        """How what a policy sees of an observation differs; empty if it does not."""
+        pairs = [(key, _get(self.config["env"], key), _get(env, key)) for key in ("observe", "hide", "stack")]
+        differing = [(key, _shown(there), _shown(here)) for key, there, here in pairs if there != here]
+        return ", ".join(f"env.{key}: {there} there, {here} here" for key, there, here in differing)
+
+    def _compare_scales(self, env: Mapping[str, Any], space: Space[Any]) -> str:
+        """How the meaning of a policy's actions in this space differs; empty if it does not."""
+        from trpo_cli.envs.spaces import is_rescaled
+
+        there, here = (one.get("rescale_action", False) for one in (self.config["env"], env))
+        differs = is_rescaled(space, there) != is_rescaled(space, here)
+        return f"env.rescale_action: {_shown(there)} there, {_shown(here)} here" if differs else ""
+
+    def _compare_kinds(self, policy: Policy) -> str:
+        """How the distributions of actions differ; empty if they do not, or an earlier version did not save them."""
+        there, here = self.state.get("actions"), repr(policy.distribution)
+        return f"the actions are {there} there, {here} here" if there not in (None, here) else ""
+
+    def _lend_module(
+        self, name: str, module: Policy | Critic, node: Mapping[str, Any], view: str, obstacle: str
+    ) -> str | None:
         """Copy parameters and buffers in place, for whoever holds them already. Returns what `_settle` returns."""
         from trpo_cli.models.adam import Adam
 
         own, given = module.state_dict(), self.state[name]
         fresh = tuple(f"{path}." for path, inner in module.named_modules() if isinstance(inner, Adam))
         mine, theirs = (_select_numbers(state, fresh) for state in (own, given))
-        problem = self._compare_nodes(name, module.architecture, node) or _compare_shapes(mine, theirs)
-        settled = self._settle(name, problem, exists=bool(mine))
+        unlike = self._compare_nodes(name, module.architecture, node) or _compare_shapes(mine, theirs, view)
+        settled = self._settle(name, unlike or obstacle, exists=bool(mine))
         if settled == "":
             module.load_state_dict({**own, **theirs})
         return settled
 
-    def _lend_statistics(self, kind: str, mine: ObservationNormalizer | RewardScaler, given: Any) -> str | None:
+    def _lend_statistics(
+        self, kind: str, mine: ObservationNormalizer | RewardScaler, given: Any, obstacle: str = ""
+    ) -> str | None:
         """Copy running moments. Returns what `_settle` returns."""
         here, there = mine.enabled, self.config["env"].get(f"normalize_{kind}") is True
-        problem = "" if here == there else f"env.normalize_{kind}: {_shown(there)} there, {_shown(here)} here"
+        unlike = f"env.normalize_{kind}: {_shown(there)} there, {_shown(here)} here"
+        problem = obstacle if here == there else unlike
         if problem and kind == "observation" and self.wanted.policy and self.wanted.statistics:
             raise ConfigError(
                 f"init_from: {problem}, so the policy would see other numbers than it was trained with; "
@@ -170,12 +203,13 @@ def _select_numbers(state: Mapping[str, Any], fresh: tuple[str, ...]) -> dict[st
     return {key: value for key, value in state.items() if hasattr(value, "shape") and not key.startswith(fresh)}
 
 
-def _compare_shapes(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
-    """The first tensor in which two modules differ; their configurations agree, so the environments do not."""
+def _compare_shapes(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], view: str) -> str:
+    """The first tensor in which two modules differ; their configurations agree, so the environments or views do not."""
+    because = f" ({view})" if view else ""
     for key in sorted(mine.keys() | theirs.keys()):
         there, here = (_shape(state.get(key)) for state in (theirs, mine))
         if there != here:
-            return f"the observations or actions are others: {key} has the shape {there} there, {here} here"
+            return f"the observations or actions are others{because}: {key} has the shape {there} there, {here} here"
     return ""
 
 
@@ -188,6 +222,11 @@ def _outline(state: Any) -> Any:
     if isinstance(state, dict):
         return {key: _outline(value) for key, value in state.items()}
     return len(state) if isinstance(state, list) else None
+
+
+def _get(env: Mapping[str, Any], key: str) -> Any:
+    """A setting of the environment, which earlier versions may not have had."""
+    return env.get(key, LATER.get(f"env.{key}"))
 
 
 def _shown(value: Any) -> str:

@@ -54,7 +54,7 @@ class Recorder(Audience):
 
     def _episode(self, track: _Track, terminated: bool) -> Episode:
         """Whatever else ended it has cut it off, even if the environment did not know."""
-        observation_space, action_space = self._envs.spaces
+        observation_space, action_space = self._envs.raw_spaces
         last = np.arange(len(track.rewards)) == len(track.rewards) - 1
         return Episode(
             observations=stack(observation_space, track.observations),

@@ -42,7 +42,7 @@ def comparison(
     """Make the table of these runs and the published numbers; numbers: task -> its published numbers."""
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
-        if not numbers[group.task]:
+        if not numbers[group.task] or group.alterations:
             continue
         steps = int(common_step(group, metric))
         for how, values in _measure(group, metric).items():

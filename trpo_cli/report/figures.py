@@ -142,7 +142,7 @@ def mark_published(
     axes: Any, references: Sequence[Published], end: float, groups: Sequence[Group], styles: Styles
 ) -> None:
     """Put a diamond at each published number of these algorithms whose steps are shown, hollow if of a single run."""
-    colours = {group.runs[0].algo: styles(group.label)["color"] for group in reversed(groups)}
+    colours = {group.runs[0].algo: styles(group.label)["color"] for group in reversed(groups) if not group.alterations}
     for number in references:
         if number.algo in colours and number.steps is not None and number.steps <= NEAR * end:
             fill = "none" if number.seeds == 1 else "full"

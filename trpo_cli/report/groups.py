@@ -6,14 +6,18 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from trpo_cli.config.scheduling import list_scheduled_keys
-from trpo_cli.config.settings import INDIFFERENT, MAY_CHANGE
+from trpo_cli.config.settings import INDIFFERENT, LATER, MAY_CHANGE
 from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.report.runs import RunRecord
+from trpo_cli.shell import short_path
 
 PRESET = "experiment"  # the group whose options only set keys of others
+ALTERING = ("env.kwargs", "env.max_episode_steps", "env.wrappers", "env.observe", "env.hide")
+"""Keys that make another task of a registered one, whose published returns do not compare with it."""
 NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 
 
@@ -29,6 +33,12 @@ class Group:
     def algo(self) -> str:
         """The algorithm of its runs; several are separated by commas."""
         return ", ".join(sorted({record.algo for record in self.runs}))
+
+    @property
+    def alterations(self) -> list[str]:
+        """The settings by which its runs have another task than the registered one."""
+        settings = [setting for record in self.runs for setting in record.settings.items()]
+        return sorted({key for key, value in settings if key.startswith(ALTERING) and value not in (None, [], {})})
 
 
 def natural_key(text: str) -> list[Any]:
@@ -100,8 +110,19 @@ def list_grouping_keys(record: RunRecord) -> dict[str, Any]:
 def make_label(record: RunRecord, by: Sequence[str]) -> str:
     """Make a label from the values of the keys; those of `algo` and `env` need no name."""
     values = list_grouping_keys(record)
-    parts = [str(values[key]) if key in ("algo", "env") else f"{key}={values[key]}" for key in by if key in values]
+    parts = [_name(key, values[key]) for key in by if key in values and (key, values[key]) != ("init_from", None)]
     return " ".join(parts) or f"no {by[0]}"
+
+
+def _name(key: str, value: Any) -> str:
+    if key in ("algo", "env"):
+        return str(value)
+    return f"{key}={short_path(Path(value)) if key == 'init_from' else value}"
+
+
+def _is_said(key: str, value: Any) -> bool:
+    """Whether a value belongs in a label: not the usual one of a key that most runs leave alone."""
+    return value != {} and (key not in LATER or value != LATER[key])
 
 
 def make_default_labels(records: Sequence[RunRecord]) -> list[str]:
@@ -112,7 +133,8 @@ def make_default_labels(records: Sequence[RunRecord]) -> list[str]:
     labels: dict[int, str] = {}
     for family in alike.values():
         for record, named in zip(family, distinguish(family), strict=True):
-            labels[id(record)] = " ".join([record.algo, *(f"{key}={value}" for key, value in named.items())])
+            parts = [_name(key, value) for key, value in named.items() if _is_said(key, value)]
+            labels[id(record)] = " ".join([record.algo, *parts])
     return [labels[id(record)] for record in records]
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from trpo_cli.config.settings import ADDED, LATER, flatten
+from trpo_cli.config.settings import LATER
 from trpo_cli.report.groups import PRESET, Group, find_differing_keys, list_grouping_keys, select_deciding_settings
 from trpo_cli.report.runs import RunRecord
 from trpo_cli.report.table import Table
@@ -63,7 +63,7 @@ def _write(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-USUAL = {key: _write(value) for key, value in (*ADDED.items(), *flatten(LATER))}
+USUAL = {key: _write(value) for key, value in LATER.items()}
 """What most runs leave as it is, which need not be said."""
 
 

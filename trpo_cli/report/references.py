@@ -30,9 +30,8 @@ class Scale:
 
 def find_best_published(groups: Sequence[Group], numbers: Sequence[Published], metric: str) -> Published | None:
     """Return the highest published number that is comparable to any of the groups, all of one task."""
-    fitting = [
-        number for number in numbers if any(number.matches(group.algo, common_step(group, metric)) for group in groups)
-    ]
+    own = [(group.algo, common_step(group, metric)) for group in groups if not group.alterations]
+    fitting = [number for number in numbers if any(number.matches(*one) for one in own)]
     return max(fitting, key=lambda number: number.value, default=None)
 
 

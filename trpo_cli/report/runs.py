@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trpo_cli.config.settings import ADDED, INDIFFERENT, flatten
+from trpo_cli.config.settings import INDIFFERENT, LATER, flatten
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.run.layout import (
     ALL_ROWS,
@@ -217,7 +217,7 @@ def explain_unreadable(record: RunRecord, error: Exception, running: bool) -> Ru
 
 def with_configuration(record: RunRecord, config: dict[str, Any]) -> RunRecord:
     """The record with the task, algorithm, seed and settings of the configuration."""
-    settings = {**ADDED, **dict(flatten({"total_steps": 0, **config}))}
+    settings = {**LATER, **dict(flatten({"total_steps": 0, **config}))}
     chosen = {str(group): str(option) for group, option in config["choices"].items()}
     choices = {group: option for group, option in chosen.items() if not group.startswith(INDIFFERENT)}
     return replace(

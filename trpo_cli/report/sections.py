@@ -128,6 +128,8 @@ def compare_with_published(
         "Numbers are what each source measured, on the version of the task that it names: see the column 'measured' "
         "before comparing."
     )
+    if altered := [f"{g.task} {g.label} ({', '.join(g.alterations)})" for g in groups if g.alterations]:
+        beside += f" Runs that make another task of it are left out: {'; '.join(altered)}."
     against = (
         "The mean of each group, against the highest published number of the same algorithm, of as many steps, that "
         "several seeds stand behind. Welch's test; where no deviation was published, as if that number were exact. "

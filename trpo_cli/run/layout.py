@@ -12,7 +12,6 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from trpo_cli.config.moved import update
-from trpo_cli.config.settings import LATER
 from trpo_cli.config.yaml_files import SLIPPED, decode, describe_slip, parse
 from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.shell import short_path
@@ -31,7 +30,7 @@ DEEPEST = 50  # levels of nesting in a configuration
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The configuration of a run, made of plain values; keys that earlier versions did not save have their defaults.
+    """The configuration of a run, made of plain values. Those of earlier versions lack keys: see `settings.LATER`.
 
     Raises `RunDirectoryError` if it is missing, unreadable, or holds anything but plain values.
     """
@@ -56,7 +55,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     ):
         raise RunDirectoryError(f"{path} is not the configuration of a run")
     current: dict[str, Any] = update(node)
-    return {**LATER, **current}
+    return current
 
 
 def _refuse_unknown_values(node: Any, depth: int = 0) -> None:

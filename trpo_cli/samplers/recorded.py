@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trpo_cli.data import Tensors
 from trpo_cli.envs.environments import Environments
+from trpo_cli.envs.failure import ContractViolation
 from trpo_cli.envs.normalize import ObservationNormalizer
 from trpo_cli.envs.recorded import Episode, Record, RecordError, read_record, require_minari
 from trpo_cli.errors import CheckpointError, ConfigError
@@ -130,17 +131,27 @@ def _read(path: str, environments: Environments) -> Record:
     if not record.episodes:
         raise ConfigError(f"sampler.path: {path} holds no episodes")
     recorded = record.observation_space, record.action_space
-    for what, theirs, ours in zip(("observations", "actions"), recorded, environments.spaces, strict=True):
+    for what, theirs, ours in zip(("observations", "actions"), recorded, environments.raw_spaces, strict=True):
         if theirs != ours:
             raise ConfigError(f"sampler.path: the {what} in {path} are {theirs}, and those of {env_id} are {ours}")
     return record
 
 
 def _transitions(episodes: list[Episode], environments: Environments) -> tuple[Array, Array]:
-    """All observations (M, O) but the last of each episode, and actions (M, A). Raises `ConfigError` if not finite."""
-    pairs = [environments.encode(episode.observations, episode.actions) for episode in episodes]
+    """Return all observations (M, O) but the last of each episode, and actions (M, A).
+
+    Raises `ConfigError` for any that no policy can see or choose.
+    """
+    try:
+        pairs = [environments.encode(episode.observations, episode.actions) for episode in episodes]
+    except ContractViolation as violation:
+        what, why = violation.summary.removeprefix(": "), violation.details.partition(": ")[2]
+        raise ConfigError(f"sampler.path: the record is damaged: {what}: {why}") from violation
     observation = np.concatenate([observation[:-1] for observation, _ in pairs])
     action = np.concatenate([action for _, action in pairs])
     if not (np.isfinite(observation).all() and np.isfinite(action).all()):
         raise ConfigError("sampler.path: the record holds numbers that are not finite")
+    sizes = getattr(environments.distribution, "sizes", None)  # of a choice
+    if sizes and not ((action >= 0) & (action < sizes)).all():
+        raise ConfigError("sampler.path: the record holds actions that are not in their space")
     return observation, action
