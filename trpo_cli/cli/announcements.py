@@ -52,7 +52,7 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
             "%s: its schedule ends at the new total_steps, so it resumes from another value than it had reached", key
         )
     if parts.environments.scale_notice and not plan.continues:
-        log.warning(parts.environments.scale_notice)
+        log.log(logging.INFO if parts.task.rescale_action is True else logging.WARNING, parts.environments.scale_notice)
     if any(part.is_image for part in spec.parts) and not plan.continues:
         log.warning(FLAT_IMAGES)
     if parts.obstacle:

@@ -19,9 +19,10 @@ FAMILIES = {
     "rwr": "#000000",
     "cem": "#56B4E9",
     "cma_es": "#882255",
-    "cpi": "#E69F00",
-    "monotone_pi": "#56B4E9",
-    "random_search": "#E69F00",
+    "cpi": "#999933",
+    "monotone_pi": "#44AA99",
+    "random_search": "#661100",
+    "bc": "#7F7F7F",
 }
 """An algorithm has the colour of its family, as `trpo_max_kl` has TRPO's; that of others follows from their names."""
 LINES = ("-", "--", ":", "-.")
