@@ -18,14 +18,13 @@ from trpo_cli.envs.infos import Infos, gather
 from trpo_cli.envs.joining import Joined, own_space
 from trpo_cli.envs.make import FASTEST, Parallelism, Task
 from trpo_cli.envs.snapshot_check import has_layout_of, mismatch
-from trpo_cli.envs.spaces import describe_scale, encode_actions
+from trpo_cli.envs.spaces import describe_scale, encode_actions, find_unreadable
 from trpo_cli.envs.view import begin_stack, push_on_stack, stack_episode, stack_spec
 from trpo_cli.errors import ConfigError, EnvironmentFault, UserError
 
 Array = NDArray[Any]
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.int64]
-LARGEST = float(np.finfo(np.float32).max)  # the largest number that a network can read
 
 
 class Saved(NamedTuple):
@@ -249,9 +248,7 @@ class Environments:
         return error.as_user_error(self.task.id, self.steps)
 
     def _check_finite(self, name: str, value: NDArray[Any]) -> None:
-        if value.dtype.kind != "f" or (finite := np.abs(value) <= LARGEST).all():
-            return
-        index = int(np.flatnonzero(~finite.reshape(self.num_envs, -1).all(1))[0])
-        raise EnvironmentFault(
-            f"{self.task.id}: {name} is not finite at step {self.steps} of environment {index}: {value[index]}"
-        )
+        if (index := find_unreadable(value)) is not None:
+            raise EnvironmentFault(
+                f"{self.task.id}: {name} is not finite at step {self.steps} of environment {index}: {value[index]}"
+            )

@@ -21,7 +21,14 @@ Rescale = Literal["auto"] | bool
 """Whether a policy acts between -1 and 1 in place of the bounds; auto: where some are far from these."""
 FAR = 5.0  # the factor by which bounds of actions may differ from 1 and be left as they are
 SHOWN = 3  # ranges of actions in a message
-UNBOUNDED = float(np.finfo(np.float32).max)  # a bound as large as this stands for none
+LARGEST = float(np.finfo(np.float32).max)  # that a network can read; as a bound of actions it stands for none
+
+
+def find_unreadable(batch: NDArray[Any]) -> int | None:
+    """Return the first row of a batch (N, ...) with a number that no network can read, or None."""
+    if batch.dtype.kind != "f" or (readable := np.abs(batch) <= LARGEST).all():
+        return None
+    return int(np.argwhere(~readable)[0, 0])
 
 
 def observation_encoder(space: spaces.Space[Any]) -> tuple[ObservationSpec, Encoder]:
@@ -150,7 +157,7 @@ def _are_far(space: spaces.Box) -> NDArray[np.bool_]:
 
 def _have_bounds(space: spaces.Box) -> NDArray[np.bool_]:
     """Where both bounds are finite."""
-    return _reach(space) < UNBOUNDED
+    return _reach(space) < LARGEST
 
 
 def _name(space: spaces.Space[Any]) -> str:

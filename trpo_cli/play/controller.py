@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trpo_cli.envs.environments import LARGEST
 from trpo_cli.envs.joining import own_space
+from trpo_cli.envs.spaces import find_unreadable
 from trpo_cli.envs.view import begin_stack, push_on_stack, stack_spec
 from trpo_cli.errors import UserError
 from trpo_cli.play.given import Given
@@ -39,12 +39,12 @@ class Controller:
     def encode(self, observation: Array) -> Array:
         """Encode raw observations (N, ...) as (N, O). Raises `UserError` if one is not finite."""
         encoded = self._encode(observation)
-        if encoded.dtype.kind == "f" and not (finite := np.abs(encoded) <= LARGEST).all():
-            row, *place = np.argwhere(~finite)[0].tolist()
-            at = next((entry for entry in self.spec.entries if entry.name and place[0] < entry.place.stop), None)
-            if at is None:
-                raise UserError(f"observation: is not finite: {observation[row]}")
-            raise UserError(f"entry '{at.name}' of the observation is not finite: {encoded[row, at.place]}")
+        if (row := find_unreadable(encoded)) is not None:
+            named = {entry.name: encoded[row, entry.place] for entry in self.spec.entries if entry.name}
+            for name, numbers in named.items():
+                if find_unreadable(numbers) is not None:
+                    raise UserError(f"entry '{name}' of the observation is not finite: {numbers}")
+            raise UserError(f"observation: is not finite: {observation[row]}")
         return encoded
 
     def __call__(self, observation: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:

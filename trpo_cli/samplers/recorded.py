@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.failure import ContractViolation
 from trpo_cli.envs.normalize import ObservationNormalizer
 from trpo_cli.envs.recorded import Episode, Record, RecordError, read_record, require_minari
+from trpo_cli.envs.spaces import find_unreadable
 from trpo_cli.errors import CheckpointError, ConfigError
 from trpo_cli.ranges import Count
 from trpo_cli.samplers import Sampler
@@ -107,14 +109,15 @@ class Recorded(Sampler):
         return self.env_steps / len(self.action)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"env_steps": self.env_steps, "record": self._digest()}
+        return {"env_steps": self.env_steps, "record": self._digest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises `CheckpointError` if the record is not the one that was learnt from before."""
-        if state["record"] != self._digest():
+        if state["record"] != self._digest:
             raise CheckpointError("sampler.path: the record has changed since the checkpoint")
         self.env_steps = state["env_steps"]
 
+    @functools.cached_property
     def _digest(self) -> str:
         digest = hashlib.sha256(self.observation.tobytes())
         digest.update(self.action.tobytes())
@@ -149,7 +152,7 @@ def _transitions(episodes: list[Episode], environments: Environments) -> tuple[A
         raise ConfigError(f"sampler.path: the record is damaged: {what}: {why}") from violation
     observation = np.concatenate([observation[:-1] for observation, _ in pairs])
     action = np.concatenate([action for _, action in pairs])
-    if not (np.isfinite(observation).all() and np.isfinite(action).all()):
+    if find_unreadable(observation) is not None or find_unreadable(action) is not None:
         raise ConfigError("sampler.path: the record holds numbers that are not finite")
     sizes = getattr(environments.distribution, "sizes", None)  # of a choice
     if sizes and not ((action >= 0) & (action < sizes)).all():
