@@ -37,6 +37,13 @@ EARLY = ("env=CartPole-v1", "total_steps=120_000", "checkpoint.best=eval", "stop
 TUNED = ("env=Hopper-v4", "algo=ppo", "total_steps=30_000", f"init_from={TESTS / 'old_runs' / 'trpo'}")
 TUNED = (*TUNED, "policy.hidden_sizes=[4]", "critic.hidden_sizes=[4]", "checkpoint.best=train")
 RECORDED = "sampler.path=record"  # in the folder of the case
+BEGUN = "init_from=origin"  # a run of the first rows of the case itself, in its folder
+ALL = ("plugins=[probes]", "env=Probe/Several-v0", "policy=multi_input", "critic=multi_input", "algo.max_rejected=1000")
+ALL = (*ALL, "env.normalize_observation=true", "env.normalize_reward=true", "env.stack=2", "env.log_info=[agreed]")
+ALL = (*ALL, "env.wrappers=[{probes.Remembering:{k:3}},{StickyAction:{repeat_action_probability:0.2}}]", BEGUN)
+ALL = (*ALL, "algo.schedule.delta=[step,[0.3,0.02],[0.6,0.005]]", "checkpoint.best=eval", "total_steps=20_000", *TRPO)
+MOVING = ("algo=ppo", "algo.schedule.gamma=[linear,0.9]", "algo.surrogate.schedule.clip=[step,[0.5,0.1]]")
+MOVING = ("env=Hopper-v4", *MOVING, "critic.schedule.learning_rate=cosine", "total_steps=30_000", *TRPO)
 CASES: dict[str, tuple[str, ...]] = {
     "Hopper-v4 trpo": ("env=Hopper-v4", "algo=trpo", "total_steps=60_000", *TRPO),
     "Walker2d-v4 npg": ("env=Walker2d-v4", "algo=npg", "total_steps=50_000", *TRPO),
@@ -88,6 +95,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "FrozenLake-v1 trpo": ("env=FrozenLake-v1", "total_steps=150_000", "algo.max_rejected=1000", *TRPO),  # it converges
     "CartPole-v1 trpo, the best and an early end": (*EARLY, *TRPO, "eval.every=1024", "eval.episodes=2"),
     "Hopper-v4 ppo that begins from another run": (*TUNED, *TRPO),
+    "several entries and all that may be added to them": (*ALL, "eval.every=1024", "eval.episodes=2"),
+    "Hopper-v4 ppo, schedules": MOVING,
     "CartPole-v1 vine": ("env=CartPole-v1", "sampler=vine", "total_steps=300_000", *VINE),
     "Walker2d-v4 vine": ("env=Walker2d-v4", "sampler=vine", "total_steps=200_000", *VINE),
     "CartPole-v1 bc": ("algo=bc", "env=CartPole-v1", "total_steps=200_000", RECORDED, "checkpoint.every=2"),
@@ -204,7 +213,7 @@ def newest(directory: Path) -> str:
 
 def case(name: str, kills: int, folder: Path, seed: int) -> Outcome:
     """One case: a whole run, a killed one, and the comparison. Raises `AssertionError` if they differ."""
-    overrides = tuple(prepared(override, folder) for override in CASES[name])
+    overrides = prepared(CASES[name], folder)
     whole, killed = folder / "whole", folder / "killed"
     status, errors = ended(command(*overrides, f"hydra.run.dir={whole}"))
     assert status == 0, errors
@@ -218,14 +227,18 @@ def case(name: str, kills: int, folder: Path, seed: int) -> Outcome:
     return outcome
 
 
-def prepared(override: str, folder: Path) -> str:
-    """The override, with the record that it names in the folder."""
-    if override != RECORDED:
-        return override
-    code = "import sys, demonstrations as made; made.record_episodes(made.Path(sys.argv[1]), 'env=CartPole-v1')"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code, str(folder / "record")], env=environment, check=True)
-    return f"sampler.path={folder / 'record'}"
+def prepared(overrides: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    """The overrides, with what they name made in the folder: a record, or a run to begin from."""
+    if RECORDED in overrides:
+        code = "import sys, demonstrations as made; made.record_episodes(made.Path(sys.argv[1]), 'env=CartPole-v1')"
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run([sys.executable, "-c", code, str(folder / "record")], env=environment, check=True)
+    if BEGUN in overrides:
+        first = (*(one for one in overrides if one != BEGUN), "total_steps=2048", "seed=1")
+        status, errors = ended(command(*first, f"hydra.run.dir={folder / 'origin'}"))
+        assert status == 0, errors
+    there = {RECORDED: f"sampler.path={folder / 'record'}", BEGUN: f"init_from={folder / 'origin'}"}
+    return tuple(there.get(override, override) for override in overrides)
 
 
 def table(

@@ -157,7 +157,11 @@ def _transplant(source: Any, target: Any) -> None:
             old.__code__ = new.__code__
         elif inspect.isclass(new) and new.__module__ == old.__module__ and new is not old:
             _transplant(vars(new), vars(old))
-        elif isinstance(new, float):
+        elif isinstance(new, dict) and new is not old:
+            _transplant(new, old)
+        elif type(new) is not type(old) and type(new).__qualname__ == type(old).__qualname__:
+            _transplant(vars(new), vars(old))  # of a class that is in the file
+        elif isinstance(new, int | float):
             target[name] = new
 
 

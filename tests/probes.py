@@ -161,7 +161,7 @@ class Several(Probe):
 
     observation_space = spaces.Dict(
         {
-            "number": spaces.Box(-100.0, 100.0, (1,), np.float32),
+            "number": spaces.Box(-100.0, 100.0, (1,), np.float64),
             "choice": spaces.Discrete(2, start=3),
             "inner": spaces.Tuple((spaces.MultiBinary([2, 1]), spaces.MultiDiscrete([2, 3], start=[1, 0]))),
             "image": spaces.Box(0, 255, (2, 2, 1), np.uint8),
@@ -171,7 +171,7 @@ class Several(Probe):
     def observe(self) -> Any:
         self.signs = self.np_random.integers(2, size=2)
         return {
-            "number": np.array([50.0 * (2 * self.signs[0] - 1)], dtype=np.float32),
+            "number": np.array([50.0 * (2 * self.signs[0] - 1)]),
             "choice": 3 + self.signs[1],
             "inner": (self.np_random.integers(2, size=(2, 1), dtype=np.int8), np.array([1, self.time % 3])),
             "image": self.np_random.integers(256, size=(2, 2, 1), dtype=np.uint8),
@@ -182,6 +182,10 @@ class Several(Probe):
 
     def ends(self) -> tuple[bool, bool]:
         return False, self.time == 5
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        *others, _ = super().step(action)
+        return (*others, {"agreed": others[1]})  # type: ignore[return-value]
 
 
 class Swapped(Probe):

@@ -408,8 +408,10 @@ MOVING = [
     for base, knob in KNOBS
     if knob.startswith(("algo.", "critic."))
     and type(functools.reduce(dict.__getitem__, knob.split("."), composed(*BASES[base]))) in (int, float)
+    and (base, knob) != (4, "algo.step.shrink")  # where only the first step is too long
 ]
 STILL = ("elite_fraction", "initial_std", "largest_full", "population_size")  # of searches, only when they begin
+STILL_HERE = {(6, "algo.kl_penalty")}  # it is adapted
 
 
 @pytest.mark.slow
@@ -421,8 +423,8 @@ def test_every_number_can_follow_a_schedule(base: int, knob: str) -> None:
     holder = functools.reduce(dict.__getitem__, path, moved)
     value = CHANGES[key] if key in CHANGES else another(holder[key])
     holder.setdefault("schedule", {})[key] = ["step", [0.25, value]]
-    if key in STILL:
-        with pytest.raises(ConfigError, match=f"{key} follows no schedule"):
+    if key in STILL or (base, knob) in STILL_HERE:
+        with pytest.raises(ConfigError, match=f"{key} can follow no schedule"):
             outcome(moved)
     else:
         assert outcome(moved) != outcome(node)

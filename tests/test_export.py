@@ -139,7 +139,7 @@ def test_a_file_has_an_input_for_each_entry(trpo_train: Command, trpo_export: Co
         "image": ("tensor(uint8)", [2, 2, 2, 1]),
         "inner.0": ("tensor(int8)", [2, 2, 1]),
         "inner.1": ("tensor(int64)", [2, 2]),
-        "number": ("tensor(float)", [2, 1]),
+        "number": ("tensor(double)", [2, 1]),
     }
     assert session.run(["action"], examples.entries)[0].tolist() == actions.tolist()
     tensors = {name: torch.from_numpy(batch) for name, batch in examples.entries.items()}

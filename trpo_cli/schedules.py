@@ -14,25 +14,28 @@ A shape is a name, or a list of a name and what belongs to it. Fractions are tho
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 Curve = Callable[[float], float]
 """The fraction of training done, in [0, 1] -> the value."""
-CONSTANT = "constant"
+CONSTANT, STEP = "constant", "step"
 FALLS: dict[str, Curve] = {  # from 1 at the beginning of training to 0 at its end
     "linear": lambda progress: 1.0 - progress,
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
     "late": lambda progress: min(1.0, 2 * (1.0 - progress)),
 }
-THROUGH_POINTS = ("step", "piecewise")
+THROUGH_POINTS = (STEP, "piecewise")
 SHAPES = (CONSTANT, *FALLS, *THROUGH_POINTS)
 FITS = {
     CONSTANT: CONSTANT,
     **{name: f"{name}, or [{name},END]" for name in FALLS},
-    **{name: f"[{name},[FRACTION,VALUE],...] with fractions above 0 and at most 1" for name in THROUGH_POINTS},
+    STEP: "[step,[FRACTION,VALUE],...] with ascending fractions between 0 and 1",
+    "piecewise": "[piecewise,[FRACTION,VALUE],...] with ascending fractions above 0 and at most 1",
 }
 ALMOST_DONE = 1 - 1e-6  # iterations begin before this fraction, so a value may be 0 at the end
 
@@ -50,16 +53,16 @@ def make_schedule(start: float, shape: Any) -> Schedule | None:
     Raises `ValueError`, which says what fits, if `shape` is none.
     """
     name, *given = shape if isinstance(shape, list) and shape else [shape]
-    if not isinstance(name, str) or name not in SHAPES:
+    if name not in SHAPES:
         raise ValueError(f"it should be {', '.join(SHAPES[:-1])} or {SHAPES[-1]}")
     if name == CONSTANT and not given:
         return None
     if name in FALLS and (not given or (len(given) == 1 and _is_number(given[0]))):
         end, fall = float(given[0]) if given else 0.0, FALLS[name]
         return Schedule(lambda progress: end + (start - end) * fall(min(progress, 1.0)), (0.0, ALMOST_DONE))
-    if name in THROUGH_POINTS and given and all(map(_is_point, given)):
-        times, values = zip(*sorted(given), strict=True)
-        curve = _stairs(start, times, values) if name == "step" else _polygon(start, times, values)
+    if name in THROUGH_POINTS and given and all(map(_is_point, given)) and _are_ordered(name, given):
+        times, values = zip(*given, strict=True)
+        curve = _stairs(start, times, values) if name == STEP else _polygon(start, times, values)
         return Schedule(curve, (0.0, *(min(time, ALMOST_DONE) for time in times), ALMOST_DONE))
     raise ValueError(f"it should be {FITS[name]}")
 
@@ -83,8 +86,14 @@ def _is_point(given: Any) -> bool:
     return isinstance(given, list) and len(given) == 2 and all(map(_is_number, given)) and 0 < given[0] <= 1
 
 
+def _are_ordered(name: str, points: list[Any]) -> bool:
+    """Whether the fractions ascend, and a step leaves something of training."""
+    times = [time for time, _ in points]
+    return all(before < after for before, after in pairwise(times)) and (name != STEP or times[-1] < 1)
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, ClassVar
+from typing import Any
 
 from trpo_cli.errors import TrainingError
 from trpo_cli.samplers import Sampler
@@ -44,12 +44,16 @@ class Algorithm(ABC):
     """Anything that gets better by iterating."""
 
     sampler: Sampler
-    only_at_first: ClassVar[tuple[str, ...]] = ()  # settings that no schedule can move, as they are not read again
 
     @property
     def headline(self) -> str:
         """The metric that says how good the policy is; it is shown first, summarised and compared."""
         return self.sampler.headline
+
+    @property
+    def only_at_first(self) -> tuple[str, ...]:
+        """The settings that no schedule can move, as they are read when training begins and never again."""
+        return ()
 
     def require_headline(self, metrics: Metrics) -> None:
         """Raise `TrainingError` unless the headline is one of the metrics of an iteration."""

@@ -107,7 +107,6 @@ class CrossEntropy(BlackBox):
     Independent normal parameters are fitted to the elite; variance is added, ever less, against converging too early.
     """
 
-    only_at_first = ("population_size", "elite_fraction", "initial_std")
     population_size: Count
     elite_fraction: Fraction
     initial_std: Positive
@@ -124,6 +123,10 @@ class CrossEntropy(BlackBox):
                 f"algo.elite_fraction: {self.elite_fraction} of {self.population_size} candidates is not even 2"
             )
         self.std = torch.full_like(self.mean, self.initial_std)
+
+    @property
+    def only_at_first(self) -> tuple[str, ...]:
+        return ("population_size", "elite_fraction", "initial_std")
 
     def ask(self) -> Tensor:
         return self.mean + self.std * self._normal(self.population_size)
@@ -149,7 +152,6 @@ class CMAES(BlackBox):
     The latter is of Ros & Hansen 2008. Both are those of the library `cmaes`, which minimises.
     """
 
-    only_at_first = ("population_size", "initial_std", "largest_full")
     population_size: Annotated[int, Ge(4)]  # with fewer, a single one is recombined, and the learning rates divide by 0
     initial_std: Positive
     largest_full: NonNegativeInt  # parameters: with more, the covariance is diagonal
@@ -157,6 +159,10 @@ class CMAES(BlackBox):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.optimizer = self._new_optimizer(seed=int(torch.randint(2**32, (), generator=self.generator)))
+
+    @property
+    def only_at_first(self) -> tuple[str, ...]:
+        return ("population_size", "initial_std", "largest_full")
 
     def _new_optimizer(self, seed: int | None = None) -> CMA | SepCMA:
         kind = CMA if len(self.mean) <= self.largest_full else SepCMA

@@ -54,6 +54,10 @@ class FirstOrder(PolicyGradient):
         self.optimizer = Adam(len(self.theta)).to(self.theta.device, self.theta.dtype)
         self.penalty = self.kl_penalty  # C as it is now
 
+    @property
+    def only_at_first(self) -> tuple[str, ...]:
+        return () if self.kl_penalty_target is None else ("kl_penalty",)
+
     def update(self, batch: Batch) -> tuple[Outcome, Metrics]:
         if self.kl_penalty_target is None:
             self.penalty = self.kl_penalty

@@ -49,7 +49,7 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
         log.warning("changed: %s", change)
     for key in plan.rescheduled:
         log.warning(
-            "%s: its schedule ends at the new total_steps, so it resumes from another value than it had reached", key
+            "%s: its schedule ends at the new total_steps, so it may resume from another value than it had reached", key
         )
     if parts.environments.scale_notice and not plan.continues:
         log.log(logging.INFO if parts.task.rescale_action is True else logging.WARNING, parts.environments.scale_notice)

@@ -191,9 +191,8 @@ def _plan_resume(directory: Path, given: Node, overrides: Sequence[str] | None) 
     if wrong := [text for key, text in _drop_consequences(found).items() if not key.startswith(MAY_CHANGE)]:
         raise _describe_contradiction(directory, wrong)
     rescheduled = list_scheduled_keys(wanted) if "total_steps" in found else []
-    changes = [
-        text for key, text in found.items() if key.partition(".")[0] != "logger"
-    ]  # changes of the option are listed already
+    # Changes of the logger's option are listed already.
+    changes = [text for key, text in found.items() if key.partition(".")[0] != "logger"]
     return Plan(wanted, True, changes, rescheduled, saved.get("total_steps", 0))
 
 
@@ -245,9 +244,8 @@ def override_saved(saved: Node, overrides: Sequence[str]) -> Node:
 
 def _refuse_unknown(saved: Node, key: str) -> None:
     """Raise `ConfigError` for a key that the saved run does not have, suggesting the nearest one."""
-    if key.startswith((*MAY_CHANGE, *LATER, f"{OPEN}.")) or OPEN_SCHEDULES.match(
-        key
-    ):  # earlier versions may not have saved it, or it is an argument of the environment
+    # Earlier versions may not have saved it, or it is an argument of the environment.
+    if key.startswith((*MAY_CHANGE, *LATER, f"{OPEN}.")) or OPEN_SCHEDULES.match(key):
         return
     node: Any = saved
     above = ""

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from trpo_cli.config.build import SCHEDULE, SCHEDULED_GROUPS, check_value, get_hints
+from trpo_cli.config.build import SCHEDULE, SCHEDULED_GROUPS, check_value, get_hints, is_whole
 from trpo_cli.config.settings import flatten
 from trpo_cli.errors import ConfigError, UnknownNameError, suggest_name
-from trpo_cli.schedules import CONSTANT, Curve, Scheduled, make_schedule
+from trpo_cli.schedules import CONSTANT, FITS, STEP, Curve, Scheduled, make_schedule
 
 
 def find_schedules(node: Mapping[str, Any], path: str, part: Any) -> list[Scheduled]:
@@ -41,9 +41,10 @@ def _read_curves(node: Mapping[str, Any], path: str, live: Sequence[str], hints:
     for name, shape in given.items():
         key = f"{path}.{SCHEDULE}.{name}"
         if name in node and name not in numbers:
-            raise ConfigError(f"{key}: {path}.{name} follows no schedule; {', '.join(numbers) or 'nothing'} here does")
+            others = f"; of its neighbours, {', '.join(numbers)} can" if numbers else ""
+            raise ConfigError(f"{key}: {path}.{name} can follow no schedule{others}")
         if name not in numbers:
-            raise UnknownNameError(f"{key}: no such key{suggest_name(str(name), numbers)}")
+            raise UnknownNameError(f"{key}: no such key{suggest_name(str(name), numbers) if numbers else ''}")
         try:
             schedule = make_schedule(node[name] or 0, shape)
         except ValueError as error:
@@ -52,10 +53,19 @@ def _read_curves(node: Mapping[str, Any], path: str, live: Sequence[str], hints:
             continue
         if node[name] is None:
             raise ConfigError(f"{key}: {path}.{name} is null, and a schedule begins at a number")
+        hint = hints.get(name, Any)
+        if is_whole(hint) and shape[0] != STEP:
+            raise ConfigError(f"{key}: got {shape!r}; {path}.{name} is a whole number, so it should be {FITS[STEP]}")
         for time in schedule.turns:
-            check_value(schedule.curve(time), hints.get(name, Any), f"{key}, after {100 * time:.3g} % of training")
-        curves[name] = schedule.curve
+            value = float(f"{schedule.curve(time):.5g}")  # just before its end, a curve is not at a round number
+            check_value(value, hint, f"{key}, after {100 * time:.3g} % of training")
+        curves[name] = _with_whole_values(schedule.curve) if is_whole(hint) else schedule.curve
     return curves
+
+
+def _with_whole_values(curve: Curve) -> Curve:
+    """Return a curve whose values are integers, even if they were written as 5.0."""
+    return lambda progress: int(curve(progress))
 
 
 def list_scheduled_keys(node: Mapping[str, Any]) -> list[str]:

@@ -112,7 +112,7 @@ class Environments:
         """Copies (N) of the present observations, as the environments gave them."""
         space, shown = self._envs.single_observation_space, iterate(self._envs.observation_space, self._raw[0])
         if isinstance(space, Joined):
-            return [spaces.unflatten(space.source, vector) for vector in shown]
+            return [spaces.unflatten(space.source, vector.copy()) for vector in shown]  # it makes views where it can
         return copy.deepcopy(list(shown))
 
     def raw_actions(self) -> list[Any]:
