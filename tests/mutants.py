@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import importlib
 import inspect
 import os
@@ -153,15 +154,19 @@ def _transplant(source: Any, target: Any) -> None:
         old = target.get(name)
         if isinstance(new, staticmethod | classmethod):
             new, old = new.__func__, old.__func__
+        elif isinstance(new, property):
+            new, old = new.fget, old.fget
+        elif isinstance(new, functools.cached_property):
+            new, old = new.func, old.func
         if inspect.isfunction(new) and inspect.isfunction(old):
-            old.__code__ = new.__code__
+            inspect.unwrap(old).__code__ = inspect.unwrap(new).__code__
         elif inspect.isclass(new) and new.__module__ == old.__module__ and new is not old:
             _transplant(vars(new), vars(old))
         elif isinstance(new, dict) and new is not old:
             _transplant(new, old)
         elif type(new) is not type(old) and type(new).__qualname__ == type(old).__qualname__:
             _transplant(vars(new), vars(old))  # of a class that is in the file
-        elif isinstance(new, int | float):
+        elif isinstance(new, int | float) and isinstance(target, dict):
             target[name] = new
 
 

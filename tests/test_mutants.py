@@ -19,12 +19,20 @@ TESTED_BY = {  # and how many processes share its mutants
     "trust_region/step.py": ("test_trust_region.py", 1),
     "trust_region/update.py": ("test_trust_region.py", 1),
     "returns.py": ("test_returns.py", 2),
+    "schedules.py": ("test_schedules.py", 4),
     "surrogates.py": ("test_surrogates.py", 2),
     "models/distributions.py": ("test_distributions.py", 3),
+    "models/encoders.py": ("test_networks.py", 1),
+    "models/passes.py": ("test_networks.py", 2),
     "exact/finite_mdp.py": ("test_finite_mdp.py", 3),
     "exact/kl_ball.py": ("test_kl_ball.py", 4),
 }
 EQUIVALENT = {
+    "both tanh are the same but for rounding, and differ in speed": [
+        "models/passes.py: _tanh: z.mul_(2).sigmoid_().mul_(2).sub_(1) if z.device.type == 'cpu' else z.tanh_() -> "
+        "z.tanh_() if z.device.type == 'cpu' else z.mul_(2).sigmoid_().mul_(2).sub_(1)",
+    ],
+    "any fraction just below one does": ["schedules.py: module: 1e-06 -> 2e-06"],
     "the sum of the probabilities is one but for rounding": [
         "models/distributions.py: sample: uniform * cumulative[..., -1:] -> uniform / cumulative[..., -1:]",
     ],
