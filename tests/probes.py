@@ -321,6 +321,14 @@ class Careless(Probe):
         return self.returns.get("step", tuple(self.returns.get(name, value) for name, value in should.items()))
 
 
+class Disconnected(Probe):
+    """Cannot tell what it shows."""
+
+    @property
+    def observation_space(self) -> Any:  # type: ignore[override]
+        raise ValueError("not connected")
+
+
 class Leaving(Probe):
     """Goes away for good: `how` and `when`, in which of its methods."""
 
@@ -511,6 +519,13 @@ class Remembering(gymnasium.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = self.env.step(action)
         self.last.append(float(reward))
         return observation, float(reward) + self.scale * sum(self.last), terminated, truncated, info
+
+
+class Nothing(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Makes no environment."""
+
+    def __new__(cls, env: Env[Any, Any]) -> Any:
+        return 5
 
 
 class Told(Probe):

@@ -58,7 +58,7 @@ VALUES = [
     (MLP, r"x._target_: 'trpo_cli.models.policies.mlp.MLPPolicy' is no Critic"),
     ({"_target_": "trpo_cli.models.critics.explained_variance"}, r"x._target_: .* is no Critic"),
     ({"_target_": "trpo_cli.models.critics.Nothing"}, r"x._target_: .* cannot be found"),
-    ({"_target_": 5}, r"x._target_: '5' is not in a package that parts are built from"),
+    ({"_target_": 5}, r"x._target_: '5' is no name of a class or function with its package"),
 ]
 
 

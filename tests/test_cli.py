@@ -345,6 +345,10 @@ MISTAKES = {
     ("run.dir=x",): "run: no such key; did you mean 'hydra.run.dir' or 'hydra.sweep.dir'?",
     ("metric=identity",): "metric: no such key; did you mean 'algo/metric'?",
     ("algo/metric.damping=1",): "'algo/metric.damping=1': a slash is for groups; write algo.metric.damping=1",
+    ("env.log_info=[ü,b]",): "are quoted twice; write \"env.log_info=['ü','b']\"",
+    (
+        "env=my_package:Mine-v0",
+    ): "env: no option 'my_package:Mine-v0'; no package is named in an id: plugins=[my_package]",
     ("env=größe",): "are quoted twice; write \"env='größe'\"",
     ("-m", "seed=rang(2)"): "'seed=rang(2)': there is no rang(); did you mean 'range'?",
     ("-m", "seed=,0"): "'seed=,0': nothing precedes its first comma; write seed=0",

@@ -299,9 +299,31 @@ def test_mistakes_are_exceptions(
     assert capfd.readouterr() == ("", "")
 
 
-def test_text_is_no_list_of_arguments() -> None:
-    with pytest.raises(trpo_cli.UserError, match="arguments: got 'algo=trpo'; it should be a list of overrides"):
-        trpo_cli.train("algo=trpo")
+def test_what_is_no_list_of_arguments_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in ("algo=trpo", None, 5, ["algo=trpo", 5]):
+        with pytest.raises(trpo_cli.UserError, match=r"arguments: got .*; it should be a list of overrides"):
+            trpo_cli.train(given)  # type: ignore[arg-type]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(trpo_cli.UserError, match="--config-dir: there is no directory env=CartPole-v1"):
+        trpo_cli.train(["--config-dir", "env=CartPole-v1"])
+    with pytest.raises(trpo_cli.UserError, match="algo: no option 'trop'"):
+        trpo_cli.train(word for word in ["algo=trop"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"run": None}, "run: got None; it should be the path of a run directory"),
+        ({"checkpoint": []}, "checkpoint: got []; it should be 'newest', 'best', or a number"),
+        ({"checkpoint": True}, "checkpoint: got True"),
+        ({"plugins": None}, "plugins: got None; it should be a list of modules: ['my_package']"),
+        ({"plugins": [5]}, "plugins: got [5]; it should be a list of modules"),
+        ({"plugins": "probes"}, "plugins: got 'probes'; it should be a list of modules"),
+    ],
+)
+def test_what_names_no_run_is_refused(pendulum: Path, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(trpo_cli.UserError, match=re.escape(said)):
+        trpo_cli.load(**{"run": pendulum, **given})
 
 
 @pytest.mark.parametrize("mistake", [(), ("algo.delta=-1",)])

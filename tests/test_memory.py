@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import probes  # noqa: F401  registers the probe environments
 import pytest
 import torch
 from conftest import Command, built
+from gymnasium import spaces
 
 from trpo_cli import memory
 from trpo_cli.algos.trust_region import TrustRegion
+from trpo_cli.envs.make import Task
 from trpo_cli.errors import ConfigError, TrainingError
 from trpo_cli.memory import explain_out_of_memory, refuse_oversized_batch, total_memory
 
@@ -37,6 +42,38 @@ def test_what_is_refused_takes_more_than_there_is(monkeypatch: pytest.MonkeyPatc
     refuse_oversized_batch(5 * 2**20, 1024)
     with pytest.raises(ConfigError, match=r"6,291,456 steps takes at least 6 GiB, .* has 5\.0 GiB; 1,000,000 or fewer"):
         refuse_oversized_batch(6 * 2**20, 1024)
+
+
+LARGE = 10**9
+NESTED: Any = functools.reduce(lambda inner, _: spaces.Dict(a=inner), range(500), spaces.Discrete(2))
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        (
+            spaces.Discrete(LARGE),
+            f"env.id: the observations have {LARGE:,} numbers; a layer of 64 units that reads them",
+        ),
+        (spaces.Dict(a=spaces.Discrete(3), b=spaces.Discrete(LARGE)), "env.id: with entry 'b' the observations have "),
+        (spaces.MultiDiscrete([2**62] * 4), f"the observations have {2**64:,} numbers"),
+        (spaces.Dict(a=spaces.MultiDiscrete([2**62] * 4)), f"with entry 'a' the observations have {2**64:,} numbers"),
+        (NESTED, "env.id: the observations are nested more than 50 levels deep"),
+    ],
+)
+def test_observations_that_no_network_can_hold_are_refused(
+    space: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "total_memory", lambda: 20.0 * 2**30)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        Task("Probe/Careless-v0", {"space": space}, None, False, False, 10.0, 10.0).make([0])
+
+
+def test_so_is_a_stack_of_them() -> None:
+    with pytest.raises(
+        ConfigError, match=r"env\.stack: the stacked observations have 4,0.* numbers; a layer of 64 units"
+    ):
+        built(*CARTPOLE, "env.stack=1e30")
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,21 @@ def test_a_run_on_several_entries_goes_on_bit_for_bit(
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.parametrize(
+    ("saved", "edited", "said"),
+    [("stack: 1", "stack: 2", "normalizer"), ("log_info: []", "log_info: [nope]", "sampler")],
+)
+def test_a_checkpoint_that_an_edited_configuration_does_not_fit(
+    saved: str, edited: str, said: str, trpo_train: Command, whole: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(saved, edited))
+    refused = trpo_train("resume=run", "total_steps=1280")
+    assert refused.status == 1
+    assert f"run: the {said} of the checkpoint does not match config.yaml: " in refused.err
+
+
 def test_auto_begins_and_continues_one_directory(
     trpo_train: Command, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

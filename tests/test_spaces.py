@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import probes  # noqa: F401  registers the probe environments
 import pytest
 import torch
 from comparison import rows
@@ -14,6 +15,7 @@ from conftest import Command, composed, quiet_make, thinned
 from gymnasium import spaces
 
 from trpo_cli.config.groups import CONF, find_options
+from trpo_cli.envs.make import Task
 from trpo_cli.envs.spaces import action_decoder, describe_scale, encode_actions, observation_encoder
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.distributions import DiagonalGaussian
@@ -82,6 +84,14 @@ def test_no_task_of_ours_is_rescaled_or_warned_of(env: str) -> None:
     made = quiet_make(composed(f"env={env}")["env"]["id"])
     assert describe_scale(made.action_space, env) is describe_scale(made.action_space, env, "auto") is None
     made.close()
+
+
+def test_spaces_that_raise_are_told() -> None:
+    task = Task("Probe/Disconnected-v0", {}, None, False, False, 10.0, 10.0)
+    with pytest.raises(
+        ConfigError, match=r"env.id: the spaces of Probe/Disconnected-v0 raise ValueError: not connected"
+    ):
+        task.make([0])
 
 
 LARGE = float(np.finfo(np.float32).max)

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import old_pictures  # noqa: F401  registers an environment
 import pytest
-from conftest import built
+from conftest import Command, built
 from exactness import exactly
+from gymnasium import spaces
 
 from trpo_cli.data import Entry, ObservationSpec
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task
-from trpo_cli.envs.view import select_entries, stack_spec
+from trpo_cli.envs.spaces import observation_encoder
+from trpo_cli.envs.view import find_entries, select_entries, stack_spec
 from trpo_cli.errors import ConfigError
 from trpo_cli.parts import LEARNING
 
@@ -73,7 +75,23 @@ def test_entries_of_a_joined_vector_have_names(observe: Any, hide: Any, seen: li
     ]
 
 
-PIXELS, STATES = ObservationSpec((5,), np.dtype(np.uint8)), ObservationSpec((5,), np.dtype(np.float64), 5)
+def test_entries_of_bytes_may_be_hidden() -> None:
+    image, flag = spaces.Box(0, 255, (2, 2), np.uint8), spaces.MultiBinary(1)
+    spec, encode = observation_encoder(spaces.Dict(flag=flag, image=image))
+    spec, encode = select_entries(spec, encode, None, ["flag"], "Some-v0")
+    assert (spec.shape, spec.dtype) == ((4,), np.uint8)
+    assert encode(np.array([[1, 2, 3, 4, 5]], np.uint8)).tolist() == [[2, 3, 4, 5]]
+
+
+def test_names_that_are_alike_are_told_apart() -> None:
+    one = spaces.Discrete(2)
+    spec, _ = observation_encoder(spaces.Dict({"a.b": one, "a": spaces.Dict(b=one), "c.d": one, "\x1b[31m": one}))
+    assert [entry.name for entry in spec.entries] == ["'\\x1b[31m'", "a.b", "'a.b'", "'c.d'"]
+    for name, start in (("a.b", 2), ("'a.b'", 4), ("c.d", 6), ("'c.d'", 6), ("\x1b[31m", 0)):
+        assert find_entries(spec, [name], "env.hide", "Some-v0").tolist() == [start, start + 1]
+
+
+PIXELS, STATES = ObservationSpec((5, 5), np.dtype(np.uint8)), ObservationSpec((5,), np.dtype(np.float64), 5)
 SIZE = "but an observation of Some-v0 has 5 numbers; it should be an index from -5 to 4, or a range such as '0:5'"
 
 
@@ -95,7 +113,7 @@ SIZE = "but an observation of Some-v0 has 5 numbers; it should be an index from 
         (VECTOR, None, [4, -1], "env.hide[1]: -1 names entry 4 a second time"),
         (VECTOR, [], None, "env.observe: got [], which leaves nothing of the 5 entries of Some-v0 to see"),
         (VECTOR, None, ["0:5"], "env.hide: got ['0:5'], which leaves nothing of the 5 entries"),
-        (PIXELS, [0], None, "the observations of Some-v0 are arrays of uint8, shape (5,)"),
+        (PIXELS, [0], None, "the observations of Some-v0 are arrays of uint8, shape (5, 5)"),
         (replace(VECTOR, shape=(5, 1)), [0], None, "the observations of Some-v0 are arrays of float64, shape (5, 1)"),
         (STATES, None, [0], "env.hide: names entries of a vector, and the observations of Some-v0 are one state of a"),
     ],
@@ -104,6 +122,21 @@ def test_entries_that_are_not_there_are_refused(spec: ObservationSpec, observe: 
     with pytest.raises(ConfigError) as refused:
         select_entries(spec, lambda batch: batch, observe, hide, "Some-v0")
     assert said in str(refused.value)
+
+
+def test_what_is_seen_and_that_no_episode_ended_is_told(trpo_train: Command) -> None:
+    words = (
+        "env=Pendulum-v1",
+        "eval.every=0",
+        "sampler.num_envs=2",
+        "sampler.steps_per_iteration=64",
+        "total_steps=64",
+    )
+    done = trpo_train(*words, "env.hide=[0]", "env.stack=3")
+    assert "the policy sees 2 of the 3 numbers of an observation and the last 3 observations at once" in done.err
+    assert (
+        "Pendulum-v1: no episode ended after 64 steps\neach of 2 environments side by side took 32 of them" in done.out
+    )
 
 
 def made(task: Task, vectorization: Any, seed: int = 0) -> Environments:

@@ -72,6 +72,7 @@ MISTAKES: list[tuple[Any, str]] = [
     ("probes.deque", "'probes.deque' is not a public class or function of its package"),
     ("probes.Wide", "env.wrappers[0]: 'probes.Wide' is no gymnasium.Wrapper"),
     ("probes.Absent", "'probes.Absent' cannot be found"),
+    (".Remembering", "env.wrappers[0]: '.Remembering' is no name of a class or function with its package: PACKAGE."),
     (3, "env.wrappers[0]: got 3; it should be NAME or {NAME: {ARGUMENT: VALUE}}"),
     (["ClipAction"], "env.wrappers[0]: got ['ClipAction']; it should be NAME or {NAME: {ARGUMENT: VALUE}}"),
     ({"ClipAction": {}, "RescaleAction": {}}, "it should be NAME or {NAME: {ARGUMENT: VALUE}}"),
@@ -107,6 +108,17 @@ def test_a_wrapper_that_does_not_fit_is_told_and_closes_the_environment(monkeypa
     with pytest.raises(ConfigError, match=r"^env.wrappers\[1\]: FilterObservation with .* does not fit: ValueError: "):
         task("TimeAwareObservation", {"FilterObservation": {"filter_keys": [0]}}).make_one()
     assert closed
+
+
+def test_a_wrapper_that_makes_no_environment_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"Nothing does not fit: TypeError: it makes no environment but 5 \(int\)"):
+        task("probes.Nothing").make_one()
+
+
+@pytest.mark.parametrize("hint", ["np.nothing", "1+", "np.ndarray|None[3]", "Absent", [int]])
+def test_an_annotation_that_means_nothing_checks_nothing(hint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Remembering.__init__.__annotations__, "k", hint)
+    assert read({"probes.Remembering": {"k": 3}}).layers[0].arguments == {"k": 3}
 
 
 def test_every_wrapper_of_gymnasium_is_known_or_refused() -> None:

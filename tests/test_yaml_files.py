@@ -90,6 +90,7 @@ OPTIONS = {
     "- gym\n- /algo/metric@x: nothing": "line 3, column 19: algo/metric: no option 'nothing'; there are: empirical,",
     "- gym\n- _self_\nid: ${nowhere}": "line 4, column 5: '${nowhere}' refers to no key",
     "- gym\n- _self_\nid: ${nowhere": "line 4, column 5: id: '${' begins a reference, and '}' ends it",
+    "- gym\n- _self_\nid: A\nkwargs: [1]": "error: In 'env/Mine': a list stands where a mapping belongs, {NAME: VALUE}",
     "- Mine": "the defaults of an option lead back to that option",
     "- gym\n- _self_\nid: CartPole-v1\nstep_timeout: a": "env.step_timeout: got 'a'; it should be a valid number\n"
     "it is set in mine/env/Mine.yaml, line 5, column 1",

@@ -6,7 +6,7 @@ From Python, `load(run)` gives a trained run, and `train(["algo=trpo", ...])` tr
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # these import torch and Hydra, which takes a second
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # these import torch and Hydra, which takes a second
     from trpo_cli.play.episodes import Evaluation
     from trpo_cli.play.loaded import LoadedRun, load
 
-    def train(arguments: Sequence[str] = ()) -> LoadedRun:
+    def train(arguments: Iterable[str] = ()) -> LoadedRun:
         """Train in this process as `trpo-train ARGUMENTS` does, and return the run.
 
         Raises `UserError` for a mistake in the arguments and for whatever else ends a run, and `KeyboardInterrupt`,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 INHERIT_HINT = "'defaults: [OPTION, _self_]' inherits it from another option"
 """The hint for a YAML file that lacks keys."""
@@ -49,9 +50,25 @@ class RunDirectoryError(UserError):
     """A run directory cannot be used in the requested way."""
 
 
+def check_names(given: Any, path: str, what: str) -> list[str]:
+    """Return the strings that a caller gave as a list, a tuple or a generator. Raises `ConfigError` for anything else.
+
+    `what` says of what the list should be, with an example.
+    """
+    names = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: got {(given if names is None else names)!r}; it should be a list of {what}")
+    return names
+
+
 def counted(number: int, noun: str) -> str:
     """`1 run`, `2 runs`, `3 worker processes`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def enumerated(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def did_you_mean(given: str, known: Iterable[str], above: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Refuses batches that cannot fit into memory, and explains errors when memory runs out."""
+"""Refuses observations and batches that cannot fit into memory, and explains errors when memory runs out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from trpo_cli.errors import ConfigError, TrainingError
 
 MACHINE_FILE = Path("/proc/meminfo")
 CONTAINER_FOLDER = Path("/sys/fs/cgroup")
+UNITS = 64  # of a small layer that reads observations
 OUT_OF_MEMORY = re.compile(r"(?:DefaultCPUAllocator: can't allocate|CUDA out of) memory[^\n]*")  # messages of torch
 
 
@@ -39,6 +40,16 @@ def refuse_oversized_batch(steps: int, bytes_a_step: int) -> None:
         raise ConfigError(
             f"sampler.steps_per_iteration: a batch of {steps:,} steps takes at least {needed / 2**30:,.0f} GiB, and "
             f"this machine has {there / 2**30:,.1f} GiB; {most:,} or fewer may fit"
+        )
+
+
+def refuse_oversized_observation(what: str, size: int) -> None:
+    """Raise `ConfigError`, beginning with `what` has so many numbers, if no network could read them in this memory."""
+    needed, there = size * UNITS * 4, total_memory()
+    if needed > there:
+        raise ConfigError(
+            f"{what} {size:,} numbers; a layer of {UNITS} units that reads them takes {needed / 2**30:,.0f} GiB, and "
+            f"this machine has {there / 2**30:,.1f} GiB"
         )
 
 

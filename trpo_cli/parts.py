@@ -13,6 +13,7 @@ from trpo_cli.errors import ConfigError, EnvironmentFault, NoSnapshot
 from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.play.origin import Source
 from trpo_cli.play.trained import with_own_scales
+from trpo_cli.run.layout import name_part
 from trpo_cli.schedules import Schedules
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` does not need it
@@ -95,7 +96,9 @@ class Parts:
         state = with_own_scales(state)
         for name in LEARNING:
             if name in state or name != "reward_scaler":  # earlier versions had one only where a sampler used it
-                getattr(self, name).load_state_dict(state[name])
+                own = state[name]
+                with name_part(name.replace("_", " ")):
+                    getattr(self, name).load_state_dict(own)
         if state["environments"] is not None:
             self.environments.load_state_dict(state["environments"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trpo_cli.cli.resume import Plan
 from trpo_cli.config.settings import EVAL, TRAIN, Settings
+from trpo_cli.errors import counted, enumerated
 from trpo_cli.parts import INEXACT, Parts
 from trpo_cli.run.progress import Progress, describe_end
 from trpo_cli.run.signals import Stopped
@@ -19,6 +21,10 @@ from trpo_cli.run.state import RETURN
 from trpo_cli.shell import shell_argument, shell_command, short_path
 
 if TYPE_CHECKING:
+    from gymnasium import Space
+
+    from trpo_cli.data import ObservationSpec
+    from trpo_cli.envs.make import Task
     from trpo_cli.run.directory import Run
 
 log = logging.getLogger("trpo_cli")
@@ -29,16 +35,18 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
     """Log how a run starts or resumes."""
     log.info("training on %s, writing to %s", parts.task.id, run.directory)
     if parts.sampler.random:
-        log.info("%s environments, %s", parts.environments.num_envs, parts.environments.how)
+        log.info("%s, %s", counted(parts.environments.num_envs, "environment"), parts.environments.how)
     spec = parts.environments.spec
     if len(spec.entries) > 1:
         sizes = ", ".join(f"{entry.name} {entry.size}" for entry in spec.entries)
         log.info("the entries of observations are joined to %s numbers: %s", spec.size, sizes)
+    if seen := _describe_view(parts.task, parts.environments.spaces[0], spec):
+        log.info("the policy sees %s", seen)
     if plan.continues:
         log.info("resuming after %s steps", f"{progress.env_steps:,}")
     elif parts.origin:
         source, taken = "{run} ({algo} on {task}, {env_steps:,} steps)".format(**parts.origin), parts.origin["taken"]
-        log.info("begins with the %s of %s", ", the ".join(taken), source)
+        log.info("begins with %s of %s", enumerated([f"the {name}" for name in taken]), source)
         for name, problem in parts.origin["not_taken"].items():
             log.warning("the %s of %s is not taken: %s", name, source, problem)
         for difference in parts.origin["differs"]:
@@ -98,9 +106,13 @@ def print_results(
         if value is not None
     ]
     if progress.final_training_return is None:
-        nothing = f"no episode ended in {parts.environments.num_envs} environments side by side"
-        reached.insert(0, nothing if headline == RETURN else f"no {headline}")
+        where = " in the last iteration" if progress.best_training_return is not None else ""
+        reached.insert(0, f"no episode ended{where}" if headline == RETURN else f"no {headline}")
     print(f"{parts.task.id}: {', '.join(reached)} after {progress.env_steps:,} steps")
+    count = parts.environments.num_envs
+    if headline == RETURN and progress.best_training_return is None and count > 1:
+        each = f"each of {count} environments side by side took {progress.env_steps // count:,} of them"
+        print(f"{each}; with a smaller sampler.num_envs each takes more, and episodes end sooner")
     if stopped:
         print(f"ended early by {describe_end(stopped)}")
     if progress.best.value is not None:
@@ -113,3 +125,11 @@ def print_results(
     print(f"look at it:  {shell_command('tensorboard')} --logdir {place}")
     allowed = f" --plugins {' '.join(plugins)}" if plugins else ""
     print(f"play it:     {shell_command('trpo-eval', plugins)} {place}{allowed}")
+
+
+def _describe_view(task: Task, space: Space[Any], seen: ObservationSpec) -> str:
+    """Say what a policy sees of an observation in this space, which becomes what is `seen`; empty if it sees all."""
+    numbers, whole = seen.size // task.stack, math.prod(space.shape or ())
+    some = f"{numbers} of the {counted(whole, 'number')} of an observation" if (task.observe or task.hide) else ""
+    last = f"the last {task.stack} observations at once" if task.stack > 1 else ""
+    return " and ".join(filter(None, [some, last]))

@@ -155,6 +155,8 @@ def checkpoint(text: str) -> int | str:
 
 def check_overrides(overrides: Sequence[str], config_dir: str | None = None) -> None:
     """Raise `ConfigError` for malformed overrides, and for options outside the configuration directories."""
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir: there is no directory {config_dir}")
     for i, text in enumerate(overrides):
         key, equals, value = text.partition("=")
         if not equals and not text.startswith("~"):

@@ -39,7 +39,8 @@ def is_over(run: Run, plan: Plan, settings: Settings, progress: Progress) -> boo
         return False
     for warning in run.warnings:
         log.warning("%s", warning)
-    further = f"{stopped['by']}=null" if stopped else f"total_steps={2 * plan.planned}"
+    typed = f"total_steps={settings.total_steps:_} " if settings.total_steps != plan.planned else ""
+    further = f"{typed}{stopped['by']}=null" if stopped else f"total_steps={2 * plan.planned}"
     print(f"{place} is finished, after {steps}{f'; {describe_end(stopped)}' if stopped else ''}")
     print(f"extend it:   {format_resume_command(run.directory, settings.plugins)} {further}")
     return True

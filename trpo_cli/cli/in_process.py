@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ from trpo_cli.cli.resume import expand_resume
 from trpo_cli.cli.search_path import search_everywhere
 from trpo_cli.cli.whole_numbers import write_whole_numbers
 from trpo_cli.config.groups import CONF
-from trpo_cli.errors import ConfigError, UserError
+from trpo_cli.errors import ConfigError, UserError, check_names
 from trpo_cli.run.signals import Stopped
 from trpo_cli.shell import started_in
 
@@ -51,13 +51,13 @@ def make_callable(module: ModuleType, run_alone: RunAlone) -> None:
     """Let a module be called as `train_here(arguments)`: a package has one attribute for a module and a function."""
 
     class CallableModule(ModuleType):
-        def __call__(self, arguments: Sequence[str] = ()) -> LoadedRun:
+        def __call__(self, arguments: Iterable[str] = ()) -> LoadedRun:
             return train_here(arguments, run_alone)
 
     module.__class__ = CallableModule
 
 
-def train_here(arguments: Sequence[str], run_alone: RunAlone) -> LoadedRun:
+def train_here(arguments: Iterable[str], run_alone: RunAlone) -> LoadedRun:
     """Train as `trpo-train ARGUMENTS` would, and return the run.
 
     Raises `UserError` for a mistake in the arguments and for whatever else ends a run, and `KeyboardInterrupt`, after a
@@ -65,7 +65,7 @@ def train_here(arguments: Sequence[str], run_alone: RunAlone) -> LoadedRun:
     """
     from trpo_cli.play.loaded import load
 
-    with _in_process(arguments) as config:
+    with _in_process(check_names(arguments, "arguments", "overrides: ['algo=trpo', 'env=Hopper-v4']")) as config:
         run_alone(config, config.hydra, False)
         return load(config.hydra.runtime.output_dir, plugins=config.plugins)
 
@@ -79,10 +79,6 @@ def _in_process(arguments: Sequence[str]) -> Iterator[DictConfig]:
     from trpo_cli.seeding import isolate_globals
     from trpo_cli.threads import limited_threads
 
-    if isinstance(arguments, str) or not all(isinstance(text, str) for text in arguments):
-        raise ConfigError(
-            f"arguments: got {arguments!r}; it should be a list of overrides: ['algo=trpo', 'env=Hopper-v4']"
-        )
     if not _training.acquire(blocking=False):
         raise UserError("a run is being trained in this process; wait for its end, or start trpo-train beside it")
     argv, level = sys.argv, log.level

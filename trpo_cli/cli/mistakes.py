@@ -89,21 +89,22 @@ def explain(error: Exception) -> ConfigError:
             key = whole if (whole := str(error.full_key)).endswith(f".{key}") else key
             return ConfigError(f"{key}: has no default; give it with {key}=VALUE")
         case MissingConfigException(missing_cfg_file=str(missing)):
-            return _locate_in_file(
-                str(error), missing.rpartition("/")[2], _explain_unknown_option(missing, error.options or [])
-            )
+            unknown = _explain_unknown_option(missing, error.options or [])
+            return _locate_in_file(str(error), missing.rpartition("/")[2], unknown)
         case RecursionError():
             return ConfigError("the defaults of an option lead back to that option")
         case InterpolationResolutionError():
             return _explain_reference(str(error).splitlines()[0])
         case GrammarParseError():
-            return _locate_in_file(
-                "", "${", ConfigError(f"{error.full_key}: '${{' begins a reference, and '}}' ends it")
-            )
+            begun = ConfigError(f"{error.full_key}: '${{' begins a reference, and '}}' ends it")
+            return _locate_in_file("", "${", begun)
         case OverrideParseException():
             return ConfigError(_describe_unreadable(str(error.override)))
         case ConfigCompositionException(__cause__=OmegaConfBaseException() as cause) if cause.full_key:
             return explain(cause)
+        case ConfigCompositionException() if "\nCannot merge" in str(error):
+            where = str(error).partition(": ")[0]
+            return ConfigError(f"{where}: a list stands where a mapping belongs, {{NAME: VALUE}}, or the reverse")
         case ConfigTypeError(full_key=str(key), parent_node=node) if "Cannot merge" in str(error):
             return _explain_other_kind(key, node)
         case OmegaConfBaseException(full_key=str(group)) if "/" in group:
@@ -123,9 +124,8 @@ def _explain_unknown_key(key: str, siblings: Sequence[str]) -> ConfigError:
     typed = next((text.lstrip("+").partition("=")[0] for text in _read_typed().overrides if key in text), key)
     above, _, name = key.rpartition(".")
     if key in OPTIONAL:
-        return ConfigError(
-            f"{key}: has no keys before an option is chosen: {key}={'|'.join(list_choices(key, _list_places()))}"
-        )
+        options = "|".join(list_choices(key, _list_places()))
+        return ConfigError(f"{key}: has no keys before an option is chosen: {key}={options}")
     if name in DECAYS:
         return UnknownNameError(f"{key}: no such key{explain_move(name, f'{above}.')}")
     if not siblings:
@@ -174,10 +174,11 @@ def _describe_unreadable(text: str) -> str:
         return f"'{text}': lists have square brackets; write {key}=[{value[1:-1]}]"
     if (called := re.match(r"(\w+)\(", value)) and called[1] not in SWEEPS:
         return f"'{text}': there is no {called[1]}(){suggest_name(called[1], SWEEPS)}"
-    if not re.search(r"[][{}()'\"$]", value):
-        return f"'{text}' cannot be read: special characters and non-English letters are quoted twice; write " + (
-            f"\"{key}{equals}'{value}'\""
-        )
+    listed = re.fullmatch(r"(\[)?([^][{}()'\"$]*)(?(1)\])", value)
+    if listed and (not listed[1] or re.search(r"[^\w\s.,:/-]", listed[2], re.ASCII)):
+        quoted = "[" + ",".join(f"'{word}'" for word in listed[2].split(",")) + "]" if listed[1] else f"'{value}'"
+        told = "cannot be read: special characters and non-English letters are quoted twice"
+        return f"'{text}' {told}; write \"{key}{equals}{quoted}\""
     return (
         f"'{text}' cannot be read: brackets and quotes come in pairs, "
         "and a value that contains them is quoted twice: \"KEY='VALUE'\""
@@ -220,8 +221,6 @@ def _explain_message(text: str) -> ConfigError:
         return ConfigError(f"{found[1]}: is chosen twice; leave out the +")
     if (found := re.search(r"Could not load '([^']+)'", text)) and found[1] in EXTRAS:
         return _explain_missing_package(found[1])
-    if found := re.search(r"directory '([^']+)' not found", text):
-        return ConfigError(f"--config-dir: there is no directory {found[1]}")
     return ConfigError(text)
 
 
@@ -267,6 +266,9 @@ def _explain_missing_package(option: str) -> ConfigError:
 def _suggest_environments(name: str, known: Sequence[str]) -> str:
     from trpo_cli.envs.registered import versions  # Gymnasium is slow to import
 
+    if ":" in name:
+        module, _, id = name.partition(":")
+        return f"; no package is named in an id: plugins=[{module}] env={id}"
     if others := versions(name, known):
         return f"; there are {', '.join(others)}" if len(others) > 1 else f"; did you mean '{others[0]}'?"
     more = "any id that is registered with Gymnasium will do; plugins=[PACKAGE] imports a package that registers some"

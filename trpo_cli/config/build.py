@@ -247,6 +247,8 @@ def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]
     """Import the class or function `target`. Raises `ConfigError` unless it is in a package that may define parts."""
     module_name, _, name = update_target(str(target)).rpartition(".")
     package = module_name.partition(".")[0]
+    if not all(part.isidentifier() for part in (*module_name.split("."), name)):
+        raise ConfigError(f"{path}: '{target}' is no name of a class or function with its package: PACKAGE.NAME")
     if not _is_trusted(module_name, plugins):
         allowed = f"plugins=[{package}] allows it, or --plugins {package} of trpo-eval and trpo-export"
         hint = "" if package == "trpo_cli" else f"\nif you trust that package, {allowed}"

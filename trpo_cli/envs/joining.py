@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from trpo_cli.data import Entry
 from trpo_cli.envs.leaf import Leaf, misfit
 from trpo_cli.errors import ConfigError
+from trpo_cli.memory import refuse_oversized_observation
 
+DEEPEST = 50  # levels of Dict and Tuple
 Vector = NDArray[Any]
 Fill = Callable[[Any, Vector], None]
 """Checks an entry, and writes it into its stretch of a vector of zeros."""
@@ -124,20 +126,26 @@ def join(space: Any) -> spaces.Box | spaces.Discrete:
             case spaces.Discrete():
                 entry = Entry(name, (int(leaf.n),), start, np.dtype(leaf.dtype), is_numeric=False)
             case spaces.MultiDiscrete():
-                entry = Entry(name, (int(leaf.nvec.sum()),), start, np.dtype(leaf.dtype), is_numeric=False)
+                entry = Entry(name, (sum(leaf.nvec.flatten().tolist()),), start, np.dtype(leaf.dtype), is_numeric=False)
             case spaces.MultiBinary():
                 entry = Entry(name, leaf.shape, start, np.dtype(leaf.dtype), is_numeric=False)
             case _:
                 raise _refusal(leaf, name)
         entries.append(entry)
         start += entry.size
+        refuse_oversized_observation(f"env.id: {f'with entry {name!r} ' if name else ''}the observations have", start)
     if not entries:
         raise _refusal(space, "")
     return space if isinstance(space, spaces.Box | spaces.Discrete) else Joined(space, tuple(entries))
 
 
-def iterate_leaves(space: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the name and the space of each entry, in the order in which they are joined."""
+def iterate_leaves(space: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the space of each entry, in the order in which they are joined.
+
+    Raises `ConfigError` if they are nested too deeply.
+    """
+    if depth > DEEPEST:
+        raise ConfigError(f"env.id: the observations are nested more than {DEEPEST} levels deep")
     match space:
         case spaces.Dict():
             parts: Any = space.items()
@@ -147,7 +155,7 @@ def iterate_leaves(space: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield name, space
             return
     for key, part in parts:
-        yield from iterate_leaves(part, _below(name, key))
+        yield from iterate_leaves(part, _below(name, key), depth + 1)
 
 
 def iterate_values(space: Any, given: Any, name: str = "") -> Iterator[Any]:
@@ -179,7 +187,13 @@ def _check_tuple(space: spaces.Tuple[Any], index: int | None, name: str, given: 
 
 
 def _below(name: str, key: Any) -> str:
-    return f"{name}.{key}" if name else str(key)
+    return f"{name}.{_quote(key)}" if name else _quote(key)
+
+
+def _quote(key: Any) -> str:
+    """A key as it is, or in quotes if it has a dot, which separates keys, quotes, or what a terminal may not show."""
+    text = str(key)
+    return text if text and text.isprintable() and not {*text} & {*".'\""} else repr(text)
 
 
 def _is_sequence(given: Any) -> bool:
@@ -187,8 +201,8 @@ def _is_sequence(given: Any) -> bool:
 
 
 def _compare_keys(given: Mapping[Any, Any], space: spaces.Dict) -> str:
-    missing = [str(key) for key in space if key not in given]
-    unknown = [str(key) for key in given if key not in space.spaces]
+    missing = [_quote(key) for key in space if key not in given]
+    unknown = [_quote(key) for key in given if key not in space.spaces]
     said = (f"it has no {', '.join(missing)}" if missing else "", f"it has {', '.join(unknown)} too" if unknown else "")
     return ", and ".join(filter(None, said))
 

@@ -30,6 +30,7 @@ from trpo_cli.envs.watched import Watched
 from trpo_cli.envs.workers import Spaces, Workers
 from trpo_cli.envs.wrappers import Wrappers
 from trpo_cli.errors import ConfigError, counted, did_you_mean
+from trpo_cli.memory import refuse_oversized_observation
 from trpo_cli.models.distributions import Distribution
 from trpo_cli.ranges import Count, Positive
 from trpo_cli.seeding import isolate_globals
@@ -118,8 +119,9 @@ class Task:
     def _plan(self, num_envs: int, parallelism: Parallelism) -> tuple[str, Maker]:
         """Make one environment to find out how all should run. Raises as `make` does."""
         with self.probe() as env:
-            spaces: Any = join(getattr(env, "observation_space", None)), getattr(env, "action_space", None)
-            self.make_encoder(spaces[0])  # raises for a space that no policy can read
+            spaces = self._read_spaces(env)
+            spec, _ = self.make_encoder(spaces[0])  # raises for a space that no policy can read
+            refuse_oversized_observation("env.stack: the stacked observations have", spec.size * self.stack)
             self.make_decoder(spaces[1])
             vectorization, reason = self._choose(env, num_envs, parallelism)
         if vectorization == "native":
@@ -181,11 +183,21 @@ class Task:
     def _make_alike(self, spaces: Spaces, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
         """Make one environment. Raises `ConfigError` if its spaces differ: one policy acts in all environments."""
         env = self.make_one(spec)
-        for space, other in zip(spaces, (join(env.observation_space), env.action_space), strict=True):
+        for space, other in zip(spaces, self._read_spaces(env), strict=True):
             if space != other:
                 self.close_safely(env.close)
                 raise ConfigError(f"env.id: {self.id} has other spaces each time it is made: {space}, then {other}")
         return env
+
+    def _read_spaces(self, env: gymnasium.Env[Any, Any]) -> Any:
+        """Return the space of the observations, joined, and that of the actions. Raises `ConfigError` if one raises."""
+        try:
+            given = getattr(env, "observation_space", None), getattr(env, "action_space", None)
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
+            raise ConfigError(f"env.id: the spaces of {self.id} raise {describe_error(error)}") from error
+        return join(given[0]), given[1]
 
     def make_one(self, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
         """Make one environment with its wrappers. Raises `ConfigError` if it is unknown or cannot be made."""

@@ -39,8 +39,12 @@ class RunningMoments:
         return {"count": self.count, "mean": self.mean.tolist(), "variance": self.variance.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned. Raises `ValueError` for what no stream of numbers has."""
         self.count = int(state["count"])
         self.mean, self.variance = (np.array(state[name], float).reshape(self.shape) for name in ("mean", "variance"))
+        is_possible = np.isfinite([self.mean, self.variance]).all() and (self.variance >= 0).all() and self.count >= 0
+        if not is_possible:
+            raise ValueError("its running statistics are not finite, or have a negative variance or count")
 
 
 class ObservationNormalizer:

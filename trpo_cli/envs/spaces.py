@@ -43,8 +43,14 @@ def observation_encoder(space: spaces.Space[Any]) -> tuple[ObservationSpec, Enco
             spec = ObservationSpec(box.shape or (1,), dtype, entries=getattr(box, "entries", ()))
             return spec, lambda batch: batch.reshape(-1, *spec.shape).astype(dtype, copy=False)
         case spaces.Discrete() as states:
-            one_hot, start = np.eye(int(states.n)), int(states.start)
-            return ObservationSpec((int(states.n),), one_hot.dtype, int(states.n)), lambda batch: one_hot[batch - start]
+            count, start = int(states.n), int(states.start)
+
+            def encode(batch: NDArray[Any]) -> NDArray[Any]:
+                one_hot = np.zeros((len(batch), count))
+                one_hot[np.arange(len(batch)), batch - start] = 1
+                return one_hot
+
+            return ObservationSpec((count,), np.dtype(np.float64), count), encode
 
 
 def action_decoder(space: spaces.Space[Any], env_id: str, rescale: Rescale = False) -> tuple[Distribution, Decoder]:

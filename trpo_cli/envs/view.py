@@ -47,7 +47,7 @@ def find_shown(
     if observe is None and hide is None:
         return None
     key, listed = ("env.observe", observe) if observe is not None else ("env.hide", hide or [])
-    if len(spec.shape) != 1 or spec.num_states is not None or not spec.is_vector:
+    if len(spec.shape) != 1 or spec.num_states is not None:
         given = "one state of a finite set" if spec.num_states else f"arrays of {spec.dtype}, shape {spec.shape}"
         raise ConfigError(f"{key}: names entries of a vector, and the observations of {env_id} are {given}")
     found = find_entries(spec, listed, key, env_id)
@@ -85,8 +85,10 @@ def find_entries(spec: ObservationSpec, listed: Entries, key: str, env_id: str) 
 
 
 def _find_entry(entries: Sequence[Entry], name: str) -> list[int]:
-    """Return the indices of the entry of that name, or of those below it."""
-    found = [entry for entry in entries if entry.name == name or entry.name.startswith(f"{name}.")]
+    """Return the indices of the entry of that name, or of those below it; a name that has quotes may lack them."""
+    for one in (name, repr(name)):
+        if found := [entry for entry in entries if entry.name == one or entry.name.startswith(f"{one}.")]:
+            break
     return [index for entry in found for index in range(entry.place.start, entry.place.stop)]
 
 

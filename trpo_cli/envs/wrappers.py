@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
@@ -16,6 +16,7 @@ from pydantic import PydanticSchemaGenerationError
 from trpo_cli.config.build import as_whole, check_value, locate
 from trpo_cli.envs.closing import close_safely
 from trpo_cli.envs.failure import INTERRUPTS, describe_error
+from trpo_cli.envs.leaf import describe_value
 from trpo_cli.errors import ConfigError, suggest_name
 
 Env = gymnasium.Env[Any, Any]
@@ -71,13 +72,16 @@ class Wrappers:
             try:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", message=".*precision lowered by casting")  # of a plain number
-                    env = kind(env, **arguments)
+                    wrapped = kind(env, **arguments)
+                if not isinstance(wrapped, gymnasium.Env):
+                    raise TypeError(f"it makes no environment but {describe_value(wrapped)}")
             except INTERRUPTS:
                 raise
             except BaseException as error:
                 close_safely(env.close, path, set())
                 given = f" with {arguments}" if arguments else ""
                 raise ConfigError(f"{path}: {kind.__name__}{given} does not fit: {describe_error(error)}") from error
+            env = wrapped
         return env
 
 
@@ -121,14 +125,20 @@ def _read_arguments(kind: Any, given: Mapping[str, Any], path: str, plugins: Seq
     for name, one in named.items():
         if one.default is one.empty and name not in given:
             raise ConfigError(f"{path}: {kind.__name__} needs {name}: {{{kind.__name__}: {{{name}: VALUE}}}}")
-    try:
-        hints = get_type_hints(kind.__init__)
-    except NameError:  # of a type that is imported only where types are checked
-        hints = {}
+    hints = _read_hints(kind)
     return {
         str(name): _read_argument(value, hints.get(name, Any), f"{path}.{name}", plugins)
         for name, value in given.items()
     }
+
+
+def _read_hints(kind: Any) -> dict[str, Any]:
+    """Return the type hints of the constructor; none if one cannot be evaluated."""
+    try:
+        hints = get_type_hints(kind.__init__)
+    except Exception:  # an annotation may be any expression
+        return {}
+    return {name: hint for name, hint in hints.items() if isinstance(hint, Hashable)}
 
 
 def _read_argument(value: Any, annotation: Any, path: str, plugins: Sequence[str]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from trpo_cli.config.build import check_value
-from trpo_cli.errors import RunDirectoryError, UserError
+from trpo_cli.errors import RunDirectoryError, UserError, check_names
 from trpo_cli.play.controller import Array, Controller
 from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
 from trpo_cli.play.trained import Trained
@@ -29,15 +29,17 @@ from trpo_cli.shell import keep_working_directory, short_path
 from trpo_cli.threads import limited_threads
 
 
-def load(run: str | os.PathLike[str], checkpoint: int | str = NEWEST, plugins: Sequence[str] = ()) -> LoadedRun:
+def load(run: str | os.PathLike[str], checkpoint: int | str = NEWEST, plugins: Iterable[str] = ()) -> LoadedRun:
     """Load a run with a checkpoint: `newest`, `best`, or the steps of another.
 
     `plugins` are packages that it may be built from. Raises `UserError` if there is no such run or checkpoint, or if
     it needs code that `plugins` does not allow.
     """
-    if checkpoint not in (NEWEST, BEST) and not isinstance(checkpoint, int):
+    if not isinstance(run, str | os.PathLike):
+        raise UserError(f"run: got {run!r}; it should be the path of a run directory")
+    if checkpoint not in (NEWEST, BEST) and (isinstance(checkpoint, bool) or not isinstance(checkpoint, int)):
         raise UserError(f"checkpoint: got {checkpoint!r}; it should be '{NEWEST}', '{BEST}', or a number of steps")
-    directory = Path(run)
+    directory, plugins = Path(run), check_names(plugins, "plugins", "modules: ['my_package']")
     with keep_working_directory(), isolate_globals(0, "plugins"):  # importing them may draw random numbers
         return LoadedRun(directory.absolute(), load_trained(directory, plugins, checkpoint))
 

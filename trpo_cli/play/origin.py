@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from trpo_cli.config.settings import LATER, InitSettings
-from trpo_cli.errors import CheckpointError, ConfigError, RunDirectoryError
-from trpo_cli.play.trained import with_own_scales
+from trpo_cli.errors import CheckpointError, ConfigError, RunDirectoryError, counted
+from trpo_cli.play.trained import refuse_infinite, with_own_scales
 from trpo_cli.run.layout import CHECKPOINTS, read_config, report_mismatch
 from trpo_cli.shell import start_directory
 
@@ -62,7 +66,7 @@ class Source:
             raise type(error)(f"init_from: {str(error).replace(f'{start_directory()}/', '')}") from error
         for damage in found.damaged.values():
             log.warning("init_from: skipped a damaged checkpoint: %s", damage)
-        with report_mismatch(place):
+        with report_mismatch(place, ORIGIN):
             return cls(directory, sha256, config, with_own_scales(found.state), wanted)
 
     def lend(
@@ -79,35 +83,36 @@ class Source:
         `action_space` is that of this run's environment. Raises `ConfigError` if something does not fit that is
         required.
         """
-        with report_mismatch(start_directory() / self.directory):
+        with report_mismatch(start_directory() / self.directory, ORIGIN):
             differs = self._compare_views(node["env"]), self._compare_scales(node["env"], action_space)
             # Of another task, only the user knows whether these make its observations and actions alike.
             view, scale = differs if self._is_of_task(node["env"]) else ("", "")
+            size = self._compare_sizes(normalizer, differs[0])
             unlike = self._compare_kinds(policy) or (scale and f"{scale}{OTHERWISE}")
             moments = self.state["normalizer"], self._reward_scale(reward_scaler)
             found = {
-                "policy": self._lend_module("policy", policy, node, differs[0], unlike),
-                "critic": self._lend_module("critic", critic, node, differs[0], view),
+                "policy": self._lend_module("policy", policy, node, size or unlike),
+                "critic": self._lend_module("critic", critic, node, size or view),
                 "statistics of observations": self._lend_statistics("observation", normalizer, moments[0], view),
                 "statistics of rewards": self._lend_statistics("reward", reward_scaler, moments[1]),
             }
-        taken = [name for name, problem in found.items() if problem == ""]
-        for name in PARTS:
-            if getattr(self.wanted, name) is True and not any(one.startswith(name) for one in taken):
-                raise self._refuse(name, "this run has none")
-        if not taken:
-            raise ConfigError(f"init_from: nothing of {self.directory} is taken")
-        return {
-            "run": self.directory,
-            "task": str(self.config["env"]["id"]),
-            "algo": str(self.config["choices"]["algo"]),
-            "env_steps": int(self.state["sampler"]["env_steps"]),
-            "sha256": self.sha256,
-            "git_revision": self.state.get("git_revision"),
-            "taken": taken,
-            "not_taken": {name: problem for name, problem in found.items() if problem},
-            "differs": [problem for problem in differs if problem and "policy" in taken],
-        }
+            taken = [name for name, problem in found.items() if problem == ""]
+            for name in PARTS:
+                if getattr(self.wanted, name) is True and not any(one.startswith(name) for one in taken):
+                    raise self._refuse(name, "this run has none")
+            if not taken:
+                raise ConfigError(f"init_from: nothing of {self.directory} is taken")
+            return {
+                "run": self.directory,
+                "task": str(self.config["env"]["id"]),
+                "algo": str(self.config["choices"]["algo"]),
+                "env_steps": int(self.state["sampler"]["env_steps"]),
+                "sha256": self.sha256,
+                "git_revision": self.state.get("git_revision"),
+                "taken": taken,
+                "not_taken": {name: problem for name, problem in found.items() if problem},
+                "differs": [problem for problem in differs if problem and "policy" in taken],
+            }
 
     def _is_of_task(self, env: Mapping[str, Any]) -> bool:
         return all(_get(self.config["env"], key) == _get(env, key) for key in ("id", "kwargs", "wrappers"))
@@ -129,20 +134,29 @@ class Source:
     def _compare_kinds(self, policy: Policy) -> str:
         """How the distributions of actions differ; empty if they do not, or an earlier version did not save them."""
         there, here = self.state.get("actions"), repr(policy.distribution)
-        return f"the actions are {there} there, {here} here" if there not in (None, here) else ""
+        if there in (None, here):
+            return ""
+        return f"an action is {_describe_actions(there)} there, {_describe_actions(here)} here"
 
-    def _lend_module(
-        self, name: str, module: Policy | Critic, node: Mapping[str, Any], view: str, obstacle: str
-    ) -> str | None:
+    def _compare_sizes(self, normalizer: ObservationNormalizer, view: str) -> str:
+        """How the numbers of observations differ; empty if they do not."""
+        there, here = (
+            math.prod(shape) for shape in (np.shape(self.state["normalizer"]["mean"]), normalizer.moments.shape)
+        )
+        because = f" ({view})" if view else ""
+        return f"an observation has {counted(there, 'number')} there, {here} here{because}" if there != here else ""
+
+    def _lend_module(self, name: str, module: Policy | Critic, node: Mapping[str, Any], obstacle: str) -> str | None:
         """Copy parameters and buffers in place, for whoever holds them already. Returns what `_settle` returns."""
         from trpo_cli.models.adam import Adam
 
         own, given = module.state_dict(), self.state[name]
         fresh = tuple(f"{path}." for path, inner in module.named_modules() if isinstance(inner, Adam))
         mine, theirs = (_select_numbers(state, fresh) for state in (own, given))
-        unlike = self._compare_nodes(name, module.architecture, node) or _compare_shapes(mine, theirs, view)
-        settled = self._settle(name, unlike or obstacle, exists=bool(mine))
+        unlike = self._compare_nodes(name, module.architecture, node) or obstacle or _compare_shapes(mine, theirs)
+        settled = self._settle(name, unlike, exists=bool(mine))
         if settled == "":
+            refuse_infinite(name, theirs)
             module.load_state_dict({**own, **theirs})
         return settled
 
@@ -203,14 +217,21 @@ def _select_numbers(state: Mapping[str, Any], fresh: tuple[str, ...]) -> dict[st
     return {key: value for key, value in state.items() if hasattr(value, "shape") and not key.startswith(fresh)}
 
 
-def _compare_shapes(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], view: str) -> str:
-    """The first tensor in which two modules differ; their configurations agree, so the environments or views do not."""
-    because = f" ({view})" if view else ""
+def _compare_shapes(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+    """The first tensor in which two modules differ that are configured alike; empty if there is none."""
     for key in sorted(mine.keys() | theirs.keys()):
         there, here = (_shape(state.get(key)) for state in (theirs, mine))
         if there != here:
-            return f"the observations or actions are others{because}: {key} has the shape {there} there, {here} here"
+            return f"{key} has the shape {there} there, {here} here"
     return ""
+
+
+def _describe_actions(kind: str) -> str:
+    """Describe the actions of a distribution by its `repr`."""
+    sizes = re.findall(r"\d+", kind)
+    if kind.startswith("Categorical") and sizes:
+        return " and ".join(f"one of {size}" for size in sizes)
+    return counted(int(sizes[0]), "number") if kind.startswith("DiagonalGaussian") and sizes else kind
 
 
 def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -79,9 +79,17 @@ def load(directory: Path, plugins: Sequence[str], checkpoint: int | str = NEWEST
         log.warning("skipped a damaged checkpoint: %s", error)
     state = found.state
     with report_mismatch(directory):
+        refuse_infinite("policy", state["policy"])
         policy.load_state_dict(state["policy"])
         normalizer.load_state_dict(with_own_scales(state)["normalizer"])
         return Trained(task, policy, normalizer, int(state["sampler"]["env_steps"]), spaces)
+
+
+def refuse_infinite(name: str, state: Mapping[str, Any]) -> None:
+    """Raise `ValueError` if a parameter of the part called `name` is not finite; the environment would be blamed."""
+    for key, value in state.items():
+        if hasattr(value, "isfinite") and not value.isfinite().all():
+            raise ValueError(f"{name}.{key} is not finite")
 
 
 def with_own_scales(state: dict[str, Any]) -> dict[str, Any]:

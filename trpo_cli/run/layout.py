@@ -26,6 +26,7 @@ SWEEP = "sweep.status.json"  # in the directory of a sweep
 ENDED_EARLY = "the run ended early"  # prefix of the last record in the log of a failed run
 KINDS = {"env": dict, "policy": dict, "seed": int, "total_steps": int, "choices": dict, "plugins": list}
 LARGEST_CONFIG = 1_000_000  # bytes
+MISMATCHES = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError)
 DEEPEST = 50  # levels of nesting in a configuration
 
 
@@ -99,14 +100,28 @@ def refuse_links(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def report_mismatch(directory: Path) -> Iterator[None]:
-    """Raise `RunDirectoryError` for any error of a checkpoint that does not match the configuration next to it."""
+def report_mismatch(directory: Path, key: str = "") -> Iterator[None]:
+    """Raise `RunDirectoryError` for any error of a checkpoint that does not match the configuration next to it.
+
+    The message begins with the `key` that names the run, if one does.
+    """
     try:
         yield
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise RunDirectoryError(
-            f"{short_path(directory)}: the checkpoint does not match {CONFIG}: {type(error).__name__}: {error}"
-        ) from error
+    except MISMATCHES as error:
+        part = "".join(f"the {name} of " for name in getattr(error, "__notes__", ()))
+        where = f"{key and f'{key}: '}{short_path(directory)}"
+        reason = f"{type(error).__name__}: {error}"
+        raise RunDirectoryError(f"{where}: {part}the checkpoint does not match {CONFIG}: {reason}") from error
+
+
+@contextlib.contextmanager
+def name_part(name: str) -> Iterator[None]:
+    """Have `report_mismatch`, further out, tell of which part of the checkpoint the state does not match."""
+    try:
+        yield
+    except MISMATCHES as error:
+        error.add_note(name)
+        raise
 
 
 def _entries(folder: Path) -> list[Path]:
