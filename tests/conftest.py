@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
 import os
+import resource
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,6 +177,17 @@ def quiet_make(env_id: str, **kwargs: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+
+
+@contextlib.contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """A disk on which no file grows beyond so many bytes; Python ignores the signal that says so."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def after_rows(monkeypatch: pytest.MonkeyPatch, count: int, happens: Callable[[], object]) -> None:

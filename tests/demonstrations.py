@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conftest import built
 
-from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
+from trpo_cli.play.episodes import Episodes, Evaluation
 from trpo_cli.play.recorder import record
 from trpo_cli.play.trained import Trained
 
@@ -19,5 +19,4 @@ def record_episodes(
     parts.environments.close()
     trained = Trained(parts.task, parts.policy, parts.normalizer, 0, parts.environments.spaces)
     with record(trained, directory, {"seed": 0}) as audience:
-        plan = Episodes(episodes, longest)
-        return evaluate(parts.task, parts.policy, parts.normalizer, plan, 0, sample, audience=audience)
+        return trained.evaluate(Episodes(episodes, longest), 0, sample, audience)

@@ -242,7 +242,11 @@ MISTAKES = {
     ("policy.activation=tahn",): "policy.activation: got 'tahn'; it should be 'tanh', 'relu', 'elu' or 'silu'",
     ("critic=shared",): "critic=shared goes with algo=ppo",
     ("env=gym",): "env.id: has no default; give it with env.id=VALUE",
-    ("env=gym", "env.id=Hoper-v4"): "env.id: no environment is registered as 'Hoper-v4'; did you mean 'Hopper-v4'?",
+    (
+        "env=gym",
+        "env.id=Hoper-v4",
+    ): "env.id: no environment is registered as 'Hoper-v4'; did you mean 'Hopper-v4'?\nOne of your own is "
+    "registered by its package: plugins=[PACKAGE] of trpo-train, or --plugins PACKAGE of other commands",
     ("env=gym", "env.id=nowhere:Thing-v0"): "write plugins=[nowhere] env.id=Thing-v0",
     ("env.kwargs={wings: 2}",): "env.kwargs.wings: no such argument of Hopper-v4; there are: forward_reward_weight, ",
     (
@@ -376,7 +380,9 @@ MISTAKES = {
     ("plugins=mine",): "plugins: got 'mine'; it should be a valid list, [mine]",
     ("algo=cem", "sampler=single_path"): "sampler=single_path does not go with algo=cem: sampler=whole_episodes does",
     ("algo=cpi", "env=FrozenLake-v1", "critic=mlp"): "critic=mlp does not go with algo=cpi: critic=zero does",
-    ("policy._target_=my_package.Mine",): "plugins=[my_package] allows it, or --plugins my_package of trpo-eval",
+    (
+        "policy._target_=my_package.Mine",
+    ): "plugins=[my_package] of trpo-train allows it, or --plugins my_package of other commands",
 }
 
 A_NAME = re.compile(r"no such (key|group|part)|no option|is not an override|unrecognized|invalid choice")

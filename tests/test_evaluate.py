@@ -46,7 +46,7 @@ def test_one_broken_run_does_not_lose_the_others(trpo_eval: Command, sweep: Path
     assert first["returns"] == first["lengths"]  # of a pole, a step pays 1
     assert f"{np.mean(second['returns']):.2f} |" in lines[3]
     assert trpo_eval("sweep/run0", "--json", "made/results.json").err == (
-        "error: --json: made/results.json exists already, and is not overwritten"
+        "error: --json: made/results.json already exists and is not overwritten"
     )
 
 

@@ -187,7 +187,7 @@ def test_the_command_writes_what_others_run(pendulum: Path, trpo_export: Command
 
     for option in ("--onnx", "--torchscript", "--pt2"):
         assert trpo_export(str(pendulum), option, "a.pt").err == (
-            f"error: {option}: a.pt exists already, and is not overwritten"
+            f"error: {option}: a.pt already exists and is not overwritten"
         )
 
 
@@ -244,8 +244,7 @@ def test_a_missing_package_is_named(pendulum: Path, trpo_export: Command, monkey
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, name, None)
             done = trpo_export("nowhere", "--onnx", "a.onnx")
-        assert done.err.startswith(f"error: --onnx: {name} cannot be imported (")
-        assert done.err.endswith("): pip install 'trpo-cli[export]'")
+        assert done.err == f"error: --onnx: {name} is not installed: pip install 'trpo-cli[export]'"
 
 
 def test_a_mistake_is_told_before_any_work(pendulum: Path, trpo_export: Command) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from conftest import Command
+from conftest import Command, small_disk
 
-from trpo_cli.play.film import can_draw
+from trpo_cli.errors import UserError
+from trpo_cli.play.film import can_draw, open_film
 
 SMALL = ("total_steps=64", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "eval.every=0", "hydra.run.dir=run")
 PAINTED = ("plugins=[probes]", "env=gym", "env.id=Probe/Painted-v0", *SMALL)
@@ -51,7 +52,7 @@ def test_what_cannot_be_filmed_is_said(trpo_train: Command, trpo_eval: Command, 
     (tmp_path / "old.mp4").write_bytes(b"mine")
     for video, said in (
         ("old.mp4", "old.mp4 already exists"),
-        ("film.gif", "film.gif, but the name of a film ends in .mp4"),
+        ("film.gif", "film.gif, but its name has to end in .mp4"),
     ):
         done = trpo_eval(*PLAYED, "--video", video)
         assert said in done.err
@@ -62,6 +63,22 @@ def test_what_cannot_be_filmed_is_said(trpo_train: Command, trpo_eval: Command, 
     assert "Probe/Constant-v0 cannot be filmed: it needs render mode rgb_array, but offers none" in done.err
     assert "films one run, but 2 were given" in trpo_eval("run", "blind", "--video", "new.mp4").err
     assert not list(tmp_path.glob("*new*"))
+
+
+def shoot(path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (9, 32, 32, 3), np.uint8)
+    with open_film(path, images[0], 10.0) as write_frame:
+        for image in images[1:]:
+            write_frame(image)
+
+
+@pytest.mark.parametrize("size", [0, 1000, 4000])
+def test_a_film_is_complete_or_absent(size: int, tmp_path: Path) -> None:
+    with small_disk(size), pytest.raises(UserError, match=r"film.mp4 cannot be written"):
+        shoot(tmp_path / "film.mp4")
+    assert list(tmp_path.iterdir()) == []
+    shoot(tmp_path / "film.mp4")
+    assert len(frames(tmp_path / "film.mp4")[0]) == 9
 
 
 def test_without_a_display(

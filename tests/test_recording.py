@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import probes  # noqa: F401  registers the probe environments
 import pytest
@@ -16,11 +19,11 @@ from comparison import rows
 from conftest import Command, built, quiet_make, thinned
 from demonstrations import record_episodes
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector.utils import batch_space, iterate
 
-from trpo_cli.envs import recorded
 from trpo_cli.envs.environments import Environments
-from trpo_cli.envs.recorded import RecordError, read_record
+from trpo_cli.envs.recorded import RecordError, new_record, read_record
 from trpo_cli.errors import ConfigError, EnvironmentFault
 from trpo_cli.play.episodes import STREAM
 from trpo_cli.play.recorder import Recorder
@@ -120,7 +123,7 @@ def test_a_record_has_the_space_and_the_types_of_the_environment(tmp_path: Path)
     record_episodes(tmp_path / "record", "env=Probe/Several-v0")
     record, space = read_record(tmp_path / "record"), quiet_make("Probe/Several-v0").observation_space
     assert record.observation_space == space
-    for episode in record.episodes:
+    for episode in record.read_episodes():
         assert all(map(space.contains, rows_of(space, episode)))
         assert episode.observations["image"].dtype == np.uint8
 
@@ -133,9 +136,9 @@ def test_trpo_eval_records_what_it_reports(trpo_train: Command, trpo_eval: Comma
     assert (done.status, done.out.splitlines()[-1]) == (0, "recorded in records/poles: 3 episodes")
     assert [path.name for path in (tmp_path / "records").iterdir()] == ["poles"]
     (told,) = json.loads((tmp_path / "played.json").read_text())
-    record = read_record(tmp_path / "records" / "poles")
-    assert told["returns"] == [episode.rewards.sum() for episode in record.episodes]
-    assert all(episode.truncations[-1] for episode in record.episodes)
+    recorded = read_record(tmp_path / "records" / "poles").read_episodes()
+    assert told["returns"] == [episode.rewards.sum() for episode in recorded]
+    assert all(episode.truncations[-1] for episode in recorded)
     about = json.loads((tmp_path / "records" / "poles" / "data" / "metadata.json").read_text())
     assert about["dataset_id"] == "poles-v0"
     assert about["trpo_cli"]["env"] == {"id": "CartPole-v1", "kwargs": {}, "max_episode_steps": None}
@@ -147,12 +150,23 @@ def test_trpo_eval_records_what_it_reports(trpo_train: Command, trpo_eval: Comma
 
 
 def test_what_is_missing_is_said_before_any_work(trpo_eval: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorded.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert trpo_eval("run", "--record", "new").err == (
         "error: --record: minari is not installed: pip install 'trpo-cli[record]'"
     )
-    with pytest.raises(RecordError, match=r"^sampler.path: minari is not installed"):
+    with pytest.raises(ConfigError, match=r"^sampler.path: minari is not installed"):
         built("env=CartPole-v1", *BC)
+
+
+def test_what_a_class_costs_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    named, held = (EnvSpec("Own-v0", entry_point=entry) for entry in ("own:Own", gymnasium.Env))
+    for name, spec in (("named", named), ("held", held)):
+        with new_record(tmp_path / name, (spaces.Discrete(2), spaces.Discrete(2)), spec, {}):
+            pass
+    about = [json.loads((tmp_path / name / "data" / "metadata.json").read_text()) for name in ("named", "held")]
+    assert ["env_spec" in each for each in about] == [True, False]
+    (said,) = caplog.messages
+    assert said.startswith("Minari's recover_environment will not work with this record, since Own-v0 is registered ")
 
 
 def test_a_spoiled_record_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +225,7 @@ def test_every_transition_is_seen_once_before_any_is_seen_again(tmp_path: Path) 
     record_episodes(tmp_path / "record", "env=CartPole-v1", episodes=10)
     parts = built("env=CartPole-v1", *BC, "sampler.transitions_per_iteration=1", "sampler.held_out=0.3")
     sampler: Any = parts.sampler
-    total = sum(len(episode.rewards) for episode in read_record(tmp_path / "record").episodes)
+    total = sum(len(episode.rewards) for episode in read_record(tmp_path / "record").read_episodes())
     assert len(sampler.action) + len(sampler._held[1]) == total
     for _ in range(2):
         seen = [sampler.collect().observation for _ in range(len(sampler.action))]
@@ -267,42 +281,138 @@ def test_a_record_that_does_not_fit_is_refused(mistake: str, tmp_path: Path) -> 
         built(f"env={env}", *BC)
 
 
-def test_a_damaged_record_is_refused_and_none_is_run(tmp_path: Path) -> None:
+BOMB = '{"type": "Tuple", "subspaces": [' * 500 + '{"type": "Discrete", "n": 2, "start": 0}' + "]}" * 500
+SPOILED: dict[str, tuple[Any, str]] = {
+    "no spaces": (
+        {"observation_space": ..., "env_spec": '{"id": "A-v0", "entry_point": "no_such_module:Env"}'},
+        "metadata.json cannot be read: the dataset does not keep its spaces and its episodes in HDF5$",
+    ),
+    "endlessly many": (
+        {"total_episodes": float("inf")},
+        "metadata.json cannot be read: total_episodes is inf, which is no number of episodes$",
+    ),
+    "one too many": ({"total_episodes": 5}, "main_data.hdf5 cannot be read: episode_4 is missing$"),
+    "a deep space": ({"action_space": BOMB}, "metadata.json: action_space cannot be read: it is nested too deeply$"),
+    "no space": ({"action_space": "[1]"}, "metadata.json: action_space cannot be read: it is not what Minari writes$"),
+    "deep text": (b"[" * 100_000, "metadata.json cannot be read: it is nested too deeply$"),
+    "no text": (b"\xff", "metadata.json cannot be read: .*can't decode byte"),
+}
+
+
+@pytest.mark.parametrize("spoiled", SPOILED)
+def test_metadata_of_strangers_are_refused_with_a_reason(spoiled: str, tmp_path: Path) -> None:
+    changes, said = SPOILED[spoiled]
     record_episodes(tmp_path / "record", "env=CartPole-v1")
-    data = tmp_path / "record" / "data"
-    about = json.loads((data / "metadata.json").read_text())
-    spec = {**json.loads(about["env_spec"]), "entry_point": "no_such_module:Env"}
-    without = {key: value for key, value in about.items() if not key.endswith("_space")}
-    (data / "metadata.json").write_text(json.dumps({**without, "env_spec": json.dumps(spec)}))
-    with pytest.raises(RecordError, match="it does not keep its spaces and its episodes in HDF5"):
-        read_record(tmp_path / "record")
-    (data / "metadata.json").write_text(json.dumps({**about, "total_episodes": 5}))
-    with pytest.raises(RecordError, match="the record cannot be read"):
-        read_record(tmp_path / "record")
-    (data / "metadata.json").write_text(json.dumps(about))
-    file = data / "main_data.hdf5"
+    file = tmp_path / "record" / "data" / "metadata.json"
+    if isinstance(changes, dict):
+        about = {**json.loads(file.read_text()), **changes}
+        changes = json.dumps({key: value for key, value in about.items() if value is not ...}).encode()
+    file.write_bytes(changes)
+    with pytest.raises(ConfigError, match=f"^sampler.path: record/data/{said}"):
+        built("env=CartPole-v1", *BC)
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "main_data.hdf5"])
+def test_only_regular_files_are_opened(name: str, tmp_path: Path) -> None:
+    record_episodes(tmp_path / "record", "env=CartPole-v1")
+    file = tmp_path / "record" / "data" / name
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ConfigError, match=f"^sampler.path: .*/{name} cannot be read: it is not a regular file"):
+        built("env=CartPole-v1", *BC)
+
+
+def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    record_episodes(tmp_path / "record", "env=CartPole-v1")
+    file = tmp_path / "record" / "data" / "main_data.hdf5"
     file.write_bytes(file.read_bytes()[:3000])
-    with pytest.raises(RecordError, match="the record cannot be read"):
-        read_record(tmp_path / "record")
+    with pytest.raises(RecordError, match=r"main_data.hdf5 cannot be read: OSError: .*truncated"):
+        read_record(tmp_path / "record").read_episodes()
 
 
-@pytest.mark.parametrize(
-    ("env", "of", "said"),
-    [
-        (
-            "FrozenLake-v1",
-            "observations",
-            "the record is damaged: observation does not match its space: it is not in the range from 0 to 15",
-        ),
-        ("CartPole-v1", "actions", "the record holds actions that are not in their space"),
-    ],
-)
-def test_numbers_outside_their_space_are_refused(env: str, of: str, said: str, tmp_path: Path) -> None:
+def lies_outside(group: Any, name: str) -> None:
+    group.create_dataset(name, (len(group["rewards"]),), "i8", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+
+
+def is_virtual(group: Any, name: str) -> None:
+    layout = h5py.VirtualLayout((len(group["rewards"]),), "i8")
+    layout[:] = h5py.VirtualSource("other.hdf5", "actions", (len(group["rewards"]),))
+    group.create_virtual_dataset(name, layout)
+
+
+ELSEWHERE: dict[str, tuple[Any, str]] = {
+    "external storage": (lies_outside, "lies outside the file"),
+    "a virtual dataset": (is_virtual, "lies outside the file"),
+    "an external link": (h5py.ExternalLink("other.hdf5", "/actions"), "is a link"),
+    "a soft link": (h5py.SoftLink("/episode_0/actions"), "is a link"),
+    "a group": (lambda group, name: group.create_group(name), "is a Group in place of an array"),
+    "nothing": (lambda group, name: None, "is missing"),
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_nothing_is_read_from_outside_a_record(where: str, tmp_path: Path) -> None:
+    make, said = ELSEWHERE[where]
+    record_episodes(tmp_path / "record", "env=CartPole-v1")
+    with h5py.File(tmp_path / "record" / "data" / "main_data.hdf5", "r+") as file:
+        del file["episode_1/actions"]
+        if callable(make):
+            make(file["episode_1"], "actions")
+        else:
+            file["episode_1/actions"] = make
+    with pytest.raises(ConfigError, match=f"^sampler.path: .*/main_data.hdf5 cannot be read: episode_1/actions {said}"):
+        built("env=CartPole-v1", *BC)
+
+
+TEXT = h5py.string_dtype()
+MISFITS: dict[str, tuple[str, str, Any, str]] = {
+    "a state": ("FrozenLake-v1", "observations", lambda a: a - 5, "it holds numbers outside their ranges, such as -5"),
+    "a half": ("CartPole-v1", "actions", lambda a: a + 0.5, "it holds numbers that int64 cannot represent"),
+    "a choice": ("CartPole-v1", "actions", lambda a: a + 7, "it holds numbers outside their ranges, such as (7|8)"),
+    "a bound": ("Pendulum-v1", "actions", lambda a: a + 9, "it holds numbers outside their bounds, such as "),
+    "a column": ("CartPole-v1", "observations", lambda a: np.hstack([a, a[:, :1]]), r"its shape is \(\d+, 5\) instead"),
+    "a row": ("CartPole-v1", "observations", lambda a: a[1:], r"its shape is \(\d+, 4\) instead of \(\d+, 4\)"),
+    "an axis": ("CartPole-v1", "actions", lambda a: np.stack([a] * 3, 1), r"its shape is \(\d+, 3\) instead"),
+    "text": ("CartPole-v1", "observations", lambda a: a.astype("S"), "it holds something other than numbers"),
+    "texts": ("CartPole-v1", "actions", lambda a: a.astype("S").astype(TEXT), "it holds something other than numbers"),
+    "an entry": ("Probe/Several-v0", "observations/inner/_index_1", lambda a: a + 9, "it holds numbers outside"),
+    "a flag": ("CartPole-v1", "truncations", lambda a: a + 2, "it holds numbers outside their ranges"),
+    "no steps": (
+        "CartPole-v1",
+        "rewards",
+        lambda a: a[:0],
+        r"its shape is \(0,\), but an episode has one step or more",
+    ),
+    "no number": ("Pendulum-v1", "observations", lambda a: a + np.nan, "it holds numbers that are not finite"),
+}
+
+
+@pytest.mark.parametrize("what", MISFITS)
+def test_values_outside_their_space_are_refused(what: str, tmp_path: Path) -> None:
+    env, name, change, said = MISFITS[what]
     record_episodes(tmp_path / "record", f"env={env}")
     with h5py.File(tmp_path / "record" / "data" / "main_data.hdf5", "r+") as file:
-        file["episode_1"][of][1] = -1
-    with pytest.raises(ConfigError, match=f"^sampler.path: {said}"):
+        changed = change(file["episode_1"][name][()])
+        del file["episode_1"][name]
+        file["episode_1"][name] = changed
+    with pytest.raises(ConfigError, match=f"^sampler.path: record.*: episode_1/{name}: {said}"):
         built(f"env={env}", *BC)
+
+
+def test_images_of_minari_are_read(tmp_path: Path) -> None:
+    """It compresses them, and we do not."""
+    space = spaces.Box(0, 255, (40, 32, 3), np.uint8)
+    image = np.full(space.shape, 90, np.uint8)
+    image[20:] = 200
+    storage = minari.dataset.minari_storage.MinariStorage.new(tmp_path / "data", space, spaces.Discrete(2))
+    flags, steps = np.zeros(2, bool), {"actions": np.zeros(2, int), "rewards": np.zeros(2)}
+    episode = minari.data_collector.EpisodeBuffer(
+        observations=np.stack([image, image, image]), **steps, terminations=flags, truncations=flags
+    )
+    storage.update_episodes([episode])
+    (found,) = read_record(tmp_path).read_episodes()
+    assert found.observations.shape == (3, *space.shape)
+    assert np.abs(found.observations.astype(int) - image).max() < 12
 
 
 def test_other_methods_refuse_a_record(tmp_path: Path) -> None:

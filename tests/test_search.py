@@ -142,7 +142,10 @@ def test_mistakes_are_said_before_any_work(
 def test_without_optuna_the_extra_is_named(trpo_train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "optuna" else found(name))
-    assert "hydra/sweeper=optuna needs Optuna: pip install 'trpo-cli[optuna]'" in trpo_train(*SEARCH, DELTA).err
+    assert (
+        "hydra/sweeper=optuna: optuna is not installed: pip install 'trpo-cli[optuna]'"
+        in trpo_train(*SEARCH, DELTA).err
+    )
 
 
 def test_an_interval_is_for_a_search(trpo_train: Command) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -59,6 +60,14 @@ def check_names(given: Any, path: str, what: str) -> list[str]:
     if names is None or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{path}: got {(given if names is None else names)!r}; it should be a list of {what}")
     return names
+
+
+def require_packages(option: str, extra: str, *names: str) -> None:
+    """Raise `ConfigError` for an `option` that needs packages, unless all are installed, as our `extra` does it."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            package = name.replace("_", "-")
+            raise ConfigError(f"{option}: {package} is not installed: pip install 'trpo-cli[{extra}]'")
 
 
 def counted(number: int, noun: str) -> str:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trpo_cli.cli.command_line import Parser, at_least, checkpoint, path
+from trpo_cli.cli.command_line import Parser, at_least, path
 from trpo_cli.cli.failures import report_errors
-from trpo_cli.errors import UserError
-from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
+from trpo_cli.cli.targets import check_targets, write_new
+from trpo_cli.errors import UserError, require_packages
+from trpo_cli.play.episodes import Episodes, Evaluation
 from trpo_cli.play.film import film, prepare
 from trpo_cli.play.trained import Trained, load, run_directories
-from trpo_cli.run.layout import NEWEST
 from trpo_cli.shell import keep_working_directory, short_path
 
 HEADER = """\
@@ -95,12 +95,12 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
 def play_run(directory: Path, trained: Trained, plan: Episodes, arguments: argparse.Namespace) -> Evaluation:
     """Play the episodes of one run, and record them if asked to."""
     if not arguments.record:
-        return evaluate(*trained[:3], plan, arguments.seed, arguments.sample)
+        return trained.evaluate(plan, arguments.seed, arguments.sample)
     from trpo_cli.play.recorder import record
 
     about = {"run": str(directory), "seed": arguments.seed, "sampled_actions": arguments.sample}
     with record(trained, arguments.record.absolute(), about) as audience:
-        return evaluate(*trained[:3], plan, arguments.seed, arguments.sample, audience=audience)
+        return trained.evaluate(plan, arguments.seed, arguments.sample, audience)
 
 
 def format_header(arguments: argparse.Namespace) -> str:
@@ -125,22 +125,7 @@ def main() -> None:
     """Run the command `trpo-eval`."""
     arguments = make_parser().parse_args()
     directories = list(run_directories(arguments.runs))
-    if arguments.json:
-        if arguments.json.exists():
-            raise UserError(f"--json: {arguments.json} exists already, and is not overwritten")
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.video_episodes > 1 and not arguments.video:
-        raise UserError("--video-episodes: takes effect only with --video FILE.mp4")
-    if arguments.record:
-        from trpo_cli.play.recorder import prepare as prepare_record
-
-        if len(directories) > 1:
-            raise UserError(f"--record: records one run, but {len(directories)} were given")
-        prepare_record(arguments.record)
-    if arguments.video:
-        if len(directories) > 1:
-            raise UserError(f"--video: films one run, but {len(directories)} were given")
-        prepare(arguments.video)
+    check(arguments, directories)
 
     from trpo_cli.seeding import seed_globals
     from trpo_cli.threads import limit_threads
@@ -149,13 +134,31 @@ def main() -> None:
     seed_globals(arguments.seed, "plugins")  # importing them may draw random numbers
     played = evaluate_all(directories, arguments)
     if arguments.json:
-        arguments.json.write_text(json.dumps([one.as_record() for one in played], indent=1) + "\n", encoding="utf-8")
+        text = json.dumps([one.as_record() for one in played], indent=1) + "\n"
+        write_new("--json", arguments.json, text.encode())
     if arguments.record:
         print(f"recorded in {short_path(arguments.record)}: {arguments.episodes} episodes")
     if arguments.video and played:
         film_run(played[0].trained, arguments)
     if failed := len(directories) - len(played):
         sys.exit(f"error: {failed} of {len(directories)} could not be evaluated; the table says why")
+
+
+def check(arguments: argparse.Namespace, directories: Sequence[Path]) -> None:
+    """Raise `UserError`, before any work, if what is to be written cannot be."""
+    if arguments.video_episodes > 1 and not arguments.video:
+        raise UserError("--video-episodes: takes effect only with --video FILE.mp4")
+    for option, what in (("record", "records"), ("video", "films")):
+        if getattr(arguments, option) and len(directories) > 1:
+            raise UserError(f"--{option}: {what} one run, but {len(directories)} were given")
+    targets = {f"--{name}": getattr(arguments, name) for name in ("json", "record", "video")}
+    check_targets({option: target for option, target in targets.items() if target})
+    if arguments.record:
+        from trpo_cli.envs.recorded import PACKAGES
+
+        require_packages("--record", "record", *PACKAGES)
+    if arguments.video:
+        prepare()
 
 
 def make_parser() -> Parser:
@@ -172,14 +175,12 @@ def make_parser() -> Parser:
     add("--episodes", type=at_least(1), default=10, help="number to play for each run (default: %(default)s)")
     add("--seed", type=at_least(0), default=0, help="for environments and sampled actions (default: %(default)s)")
     add("--sample", action="store_true", help="sample actions instead of taking the likeliest")
-    which = "newest, best (of a run with checkpoint.best), or the steps of another (default: %(default)s)"
-    add("--checkpoint", type=checkpoint, default=NEWEST, metavar="newest|best|STEP", help=which)
     add("--max-steps", type=at_least(1), default=10_000, help="cut off longer episodes (default: %(default)s)")
     add("--json", type=path, metavar="FILE", help="write the results, with every episode, to a new file")
     add("--record", type=path, metavar="DIR", help="write the episodes of one run to a new Minari dataset")
     add("--video", type=path, metavar="FILE.mp4", help="film the first episodes of one run, in a new file")
     add("--video-episodes", type=at_least(1), default=1, metavar="N", help="number to film (default: %(default)s)")
-    add("--plugins", nargs="*", default=[], metavar="PACKAGE", help="packages that runs may be built from; after RUN")
+    parser.add_run_options()
     return parser
 
 

@@ -6,10 +6,10 @@ import argparse
 import math
 from pathlib import Path
 
-from trpo_cli.cli.command_line import Parser, checkpoint, path
+from trpo_cli.cli.command_line import Parser, path
 from trpo_cli.cli.failures import report_errors
-from trpo_cli.errors import UserError
-from trpo_cli.run.layout import NEWEST
+from trpo_cli.cli.targets import check_targets, write_new
+from trpo_cli.errors import UserError, require_packages
 from trpo_cli.shell import short_path
 
 KINDS = {"onnx": "FILE.onnx", "torchscript": "FILE.pt", "pt2": "FILE.pt2"}
@@ -22,29 +22,25 @@ def main() -> None:
     files: dict[str, Path] = {name: file for name in KINDS if (file := getattr(arguments, name))}
     if not files:
         raise UserError(f"nothing to write: name a file, {' or '.join(f'--{name} {KINDS[name]}' for name in KINDS)}")
-    for name, file in files.items():
-        if file.exists():
-            raise UserError(f"--{name}: {file} exists already, and is not overwritten")
+    check_targets({f"--{name}": file for name, file in files.items()})
     write(arguments, files)
 
 
 def write(arguments: argparse.Namespace, files: dict[str, Path]) -> None:
     """Export the policy to each of the files, by format, and say how far their actions are from those of the run."""
-    from trpo_cli.play.exported import collect_examples, export, require_packages
+    from trpo_cli.play.exported import FORMATS, collect_examples, export
     from trpo_cli.play.loaded import load
     from trpo_cli.threads import limit_threads
 
     for name in files:
-        require_packages(name)
+        require_packages(f"--{name}", "export", *FORMATS[name].packages)
     limit_threads()
     run = load(arguments.run, arguments.checkpoint, arguments.plugins)
     examples = collect_examples(run)
     print(f"{short_path(run.directory)}: {run.config['env']['id']} after {run.env_steps:,} steps")
     for name, file in files.items():
         data, difference = export(run, name, examples, arguments.tolerance)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("xb") as opened:
-            opened.write(data)
+        write_new(f"--{name}", file, data)
         print(
             f"{short_path(file)}: {len(data) / 1000:,.0f} kB; over {len(examples.encoded):,} observations its actions "
             f"are {'those' if difference == 0 else f'within {difference:.1g} of those'} of the run"
@@ -80,9 +76,7 @@ def make_parser() -> Parser:
         help="largest difference between an action of the file "
         "and the run's that is accepted; of actions above 1 relative to them (default: %(default)s)",
     )
-    which = "newest, best (of a run with checkpoint.best), or the steps of another (default: %(default)s)"
-    add("--checkpoint", type=checkpoint, default=NEWEST, metavar="newest|best|STEP", help=which)
-    add("--plugins", nargs="*", default=[], metavar="PACKAGE", help="packages that RUN may be built from; after RUN")
+    parser.add_run_options()
     return parser
 
 

@@ -67,6 +67,13 @@ class Parser(argparse.ArgumentParser):
         """Add `--version`, which prints the version and exits."""
         self.add_argument("--version", action="version", version=f"trpo-cli {__version__}")
 
+    def add_run_options(self) -> None:
+        """Add `--checkpoint` and `--plugins`, which say how runs are loaded."""
+        which = "newest, best (of a run with checkpoint.best), or the steps of another (default: %(default)s)"
+        allowed = "packages that RUN may be built from; after RUN"
+        self.add_argument("--checkpoint", type=checkpoint, default=NEWEST, metavar="newest|best|STEP", help=which)
+        self.add_argument("--plugins", nargs="*", default=[], metavar="PACKAGE", help=allowed)
+
     def nearest(self, option: str) -> str:
         """Suggest the option with the nearest name, ignoring dashes."""
         known = [text.lstrip("-") for action in self._actions for text in action.option_strings if text[:2] == "--"]

@@ -250,7 +250,7 @@ def locate(target: Any, path: str, plugins: Sequence[str]) -> Callable[..., Any]
     if not all(part.isidentifier() for part in (*module_name.split("."), name)):
         raise ConfigError(f"{path}: '{target}' is no name of a class or function with its package: PACKAGE.NAME")
     if not _is_trusted(module_name, plugins):
-        allowed = f"plugins=[{package}] allows it, or --plugins {package} of trpo-eval and trpo-export"
+        allowed = f"plugins=[{package}] of trpo-train allows it, or --plugins {package} of other commands"
         hint = "" if package == "trpo_cli" else f"\nif you trust that package, {allowed}"
         raise ConfigError(f"{path}: '{target}' is not in a package that parts are built from{hint}")
     try:

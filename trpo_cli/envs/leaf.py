@@ -23,18 +23,21 @@ class Leaf:
 
     `check` takes what the environment returned, and returns it with the declared shape and type. It raises
     `ContractViolation` if it is not in the space. `name` is that of the entry, or empty for a whole observation.
-    Without an index, a user has given it.
+    Without an index, a user has given it. With `rows`, it is a batch of so many.
     """
 
-    def __init__(self, space: spaces.Space[Any], index: int | None, name: str = "") -> None:
+    def __init__(self, space: spaces.Space[Any], index: int | None, name: str = "", rows: int | None = None) -> None:
         self._space, self._index, self._name = space, index, name
         self._shape, self._dtype = space.shape, np.dtype(space.dtype)
+        if rows is not None:
+            self._shape = (rows, *(space.shape or ()))
         self._first: Any = 0
         self._end: Any = 2
         self.check = self._array
         match space:
             case spaces.Discrete():
-                self._first, self._end, self.check = int(space.start), int(space.start + space.n), self._state
+                self._first, self._end = int(space.start), int(space.start + space.n)
+                self.check = self._state if rows is None else self._choices
             case spaces.MultiDiscrete():
                 self._first, self.check = space.start.astype(np.int64), self._choices
                 self._end = self._first + space.nvec.astype(np.int64)
@@ -49,8 +52,9 @@ class Leaf:
 
     def _choices(self, given: Any) -> Any:
         array = self._array(given)
-        if not ((self._first <= array) & (array < self._end)).all():
-            raise self._violation("it holds numbers outside their ranges", given)
+        inside = (self._first <= array) & (array < self._end)
+        if not inside.all():
+            raise self._violation(f"it holds numbers outside their ranges, such as {array[~inside][0]}", given)
         return array
 
     def _array(self, given: Any) -> Any:

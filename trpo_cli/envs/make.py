@@ -213,7 +213,8 @@ class Task:
             raise ConfigError(
                 f"env.id: no environment is registered as '{self.id}'"
                 + (f"; its versions are {', '.join(others)}" if others else did_you_mean(self.id, registered_ids()))
-                + "\nOne of your own is registered by its package: plugins=[PACKAGE], or --plugins PACKAGE of trpo-eval"
+                + "\nOne of your own is registered by its package: plugins=[PACKAGE] of trpo-train, "
+                "or --plugins PACKAGE of other commands"
             )
         try:
             with warnings.catch_warnings():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib
 import io
 import logging
 import warnings
@@ -29,7 +28,6 @@ from trpo_cli.seeding import isolate_globals
 OUTPUT = "action"
 CHECKED = 1_000  # observations
 TOLERANCE = 1e-5
-INSTALL = "pip install 'trpo-cli[export]'"
 
 
 class Examples(NamedTuple):
@@ -110,15 +108,6 @@ FORMATS = {
     "torchscript": Format(_write_torchscript, _read_torchscript),
     "pt2": Format(_write_pt2, _read_pt2),
 }
-
-
-def require_packages(name: str) -> None:
-    """Raise `UserError` if a package is missing that the format of this name needs."""
-    for package in FORMATS[name].packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise UserError(f"--{name}: {package} cannot be imported ({error}): {INSTALL}") from error
 
 
 def export(run: LoadedRun, name: str, examples: Examples, tolerance: float = TOLERANCE) -> tuple[bytes, float]:

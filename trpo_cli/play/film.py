@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trpo_cli.errors import ConfigError, UserError
+from trpo_cli.errors import ConfigError, UserError, require_packages
 from trpo_cli.play.episodes import STREAM, Audience, Episodes, Evaluation, play
 from trpo_cli.run.signals import ExitAtOnce
 
@@ -108,36 +107,55 @@ def draw_frame(envs: Environments) -> Frame:
 
 @contextlib.contextmanager
 def open_film(path: Path, first: Frame, rate: float) -> Iterator[Callable[[Frame], Any]]:
-    """A function that adds a frame to a film, which starts with `first` and appears at `path` once it is complete."""
+    """A function that adds a frame to a film, which starts with `first` and appears at `path` once it is complete.
+
+    Raises `UserError` if it cannot be written.
+    """
     import imageio_ffmpeg  # type: ignore[import-untyped]
 
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     height, width = first.shape[:2]
     frames = imageio_ffmpeg.write_frames(str(part), (width, height), fps=rate, macro_block_size=2)
+    given = 0
+
+    def write_frame(frame: Frame) -> None:
+        nonlocal given
+        frames.send(frame)
+        given += 1
+
     with ExitAtOnce(lambda by: part.unlink(missing_ok=True)):
         try:
             frames.send(None)
-            frames.send(first)
-            yield frames.send
+            write_frame(first)
+            yield write_frame
             frames.close()
+            if _count_frames(part) != given:  # `close` says nothing if the encoder failed
+                raise OSError("the film is not complete")
             os.replace(part, path)
+        except OSError as error:
+            raise UserError(f"--video: {path} cannot be written: the encoder failed; is the disk full?") from error
         finally:
             frames.close()
             part.unlink(missing_ok=True)
 
 
-def prepare(path: Path) -> None:
-    """Check, before any work, that a film can be written to `path`, and choose a renderer if there is no display.
+def _count_frames(path: Path) -> int:
+    """The number of frames of a film, 0 if it cannot be read."""
+    import imageio_ffmpeg
 
-    Raises `UserError` if there is no encoder, or `path` exists or does not end in .mp4.
+    try:
+        return int(imageio_ffmpeg.count_frames_and_secs(path)[0])
+    except RuntimeError:
+        return 0
+
+
+def prepare() -> None:
+    """Check, before any work, that films can be made, and choose a renderer if there is no display.
+
+    Raises `ConfigError` if there is no encoder.
     """
-    if importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise UserError(f"--video: imageio-ffmpeg is not installed: {INSTALL}")
-    if path.suffix != ".mp4":
-        raise UserError(f"--video: got {path}, but the name of a film ends in .mp4")
-    if path.exists():
-        raise UserError(f"--video: {path} already exists and is not overwritten")
+    require_packages("--video", "video", "imageio_ffmpeg")
     if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame's
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from trpo_cli.config.build import check_value
 from trpo_cli.errors import RunDirectoryError, UserError, check_names
 from trpo_cli.play.controller import Array, Controller
-from trpo_cli.play.episodes import Episodes, Evaluation, evaluate
+from trpo_cli.play.episodes import Episodes, Evaluation
 from trpo_cli.play.trained import Trained
 from trpo_cli.play.trained import load as load_trained
 from trpo_cli.ranges import Count, NonNegativeInt
@@ -124,7 +124,7 @@ class LoadedRun:
         """
         plan = Episodes(check_value(episodes, Count, "episodes"), check_value(max_steps, Count, "max_steps"))
         with keep_working_directory(), limited_threads():
-            return evaluate(*self.trained[:3], plan, check_value(seed, NonNegativeInt, "seed"), sample)
+            return self.trained.evaluate(plan, check_value(seed, NonNegativeInt, "seed"), sample)
 
     def make_env(self, **kwargs: Any) -> gymnasium.Env[Any, Any]:
         """Make an environment like those of training; more arguments, such as `render_mode`, go to its constructor."""

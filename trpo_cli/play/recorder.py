@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trpo_cli.envs.recorded import Episode, RecordError, new_record, require_minari, stack
+from trpo_cli.envs.recorded import Episode, new_record, stack
 from trpo_cli.play.episodes import Audience
 from trpo_cli.run.directory import provenance
 
@@ -75,10 +75,3 @@ def record(trained: Trained, directory: Path, about: dict[str, Any]) -> Iterator
         spaces, spec = (like.observation_space, like.action_space), like.spec
     with new_record(directory, spaces, spec, told) as write:
         yield lambda envs: Recorder(envs, write)
-
-
-def prepare(directory: Path) -> None:
-    """Check, before any work, that a record can be written. Raises `RecordError` if not, or `directory` exists."""
-    require_minari("--record")
-    if directory.exists():
-        raise RecordError(f"--record: {directory} already exists and is not overwritten")

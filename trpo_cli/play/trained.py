@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,9 +16,11 @@ from trpo_cli.shell import keep_working_directory
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` does not need it
     import gymnasium
 
+    from trpo_cli.envs.environments import Environments
     from trpo_cli.envs.make import Task
     from trpo_cli.envs.normalize import ObservationNormalizer
     from trpo_cli.models.policies import Policy
+    from trpo_cli.play.episodes import Audience, Episodes, Evaluation
 
 log = logging.getLogger("trpo_cli")
 
@@ -31,6 +33,14 @@ class Trained(NamedTuple):
     normalizer: ObservationNormalizer
     env_steps: int
     spaces: tuple[gymnasium.Space[Any], gymnasium.Space[Any]]  # of the environment's own observations and actions
+
+    def evaluate(
+        self, plan: Episodes, seed: int, sample: bool, audience: Callable[[Environments], Audience] | None = None
+    ) -> Evaluation:
+        """Play the planned episodes in new environments. Raises as `episodes.evaluate` does."""
+        from trpo_cli.play.episodes import evaluate
+
+        return evaluate(self.task, self.policy, self.normalizer, plan, seed, sample, audience=audience)
 
 
 def run_directories(folders: Sequence[Path]) -> Iterator[Path]:

@@ -19,6 +19,7 @@ from trpo_cli.shell import short_path
 CONFIG, METRICS, SUMMARY, LOG = "config.yaml", "metrics.csv", "summary.json", "train.log"
 HEADLINE = "headline.txt"  # the column of the metrics that says how good the policy is
 ALL_ROWS = "all_rows.json"  # of an archived run, whose metrics.csv lacks rows
+FILES = (CONFIG, METRICS, HEADLINE, SUMMARY, LOG, ALL_ROWS)
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 NEWEST, BEST = "newest", "best"  # names of checkpoints; the latter is also the folder in `checkpoints/` that holds it
 FOLDERS = (CHECKPOINTS, f"{CHECKPOINTS}/{BEST}", TENSORBOARD)
@@ -89,7 +90,7 @@ def refuse_links(directory: Path) -> None:
 
     Writing through a link in an untrusted directory could overwrite any file.
     """
-    files = [directory / name for name in (CONFIG, METRICS, HEADLINE, SUMMARY, LOG, ALL_ROWS)]
+    files = [directory / name for name in FILES]
     folders = [directory / name for name in FOLDERS]
     for path in (*files, *folders, *(path for folder in folders for path in _entries(folder))):
         with contextlib.suppress(FileNotFoundError):

@@ -15,15 +15,14 @@ from torch import Tensor
 
 from trpo_cli.data import Tensors
 from trpo_cli.envs.environments import Environments
-from trpo_cli.envs.failure import ContractViolation
 from trpo_cli.envs.normalize import ObservationNormalizer
-from trpo_cli.envs.recorded import Episode, Record, RecordError, read_record, require_minari
+from trpo_cli.envs.recorded import PACKAGES, Episode, RecordError, read_record
 from trpo_cli.envs.spaces import find_unreadable
-from trpo_cli.errors import CheckpointError, ConfigError
+from trpo_cli.errors import CheckpointError, ConfigError, require_packages
 from trpo_cli.ranges import Count
 from trpo_cli.samplers import Sampler
 from trpo_cli.seeding import torch_generator
-from trpo_cli.shell import start_directory
+from trpo_cli.shell import short_path, start_directory
 
 Array = NDArray[Any]
 
@@ -63,15 +62,15 @@ class Recorded(Sampler):
         `held_out` is the share of episodes that are not learnt from, at least one if there are several.
         """
         self.normalizer, self.seed, self.size = normalizer, seed, transitions_per_iteration
-        require_minari("sampler.path")
-        record = _read(path, environments)
-        count = len(record.episodes)
+        require_packages("sampler.path", "record", *PACKAGES)
+        episodes = _read(path, environments)
+        count = len(episodes)
         order = torch.randperm(count, generator=torch_generator(seed, "held out")).tolist()
         kept_back = min(max(1, round(held_out * count)), count - 1) if held_out else 0
-        chosen = [record.episodes[row] for row in sorted(order[kept_back:])]
-        self.observation, self.action = _transitions(chosen, environments)
-        held = [record.episodes[row] for row in order[:kept_back]]
-        self._held = _transitions(held, environments) if held else None
+        chosen = [episodes[row] for row in sorted(order[kept_back:])]
+        self.observation, self.action = _join(chosen)
+        held = [episodes[row] for row in order[:kept_back]]
+        self._held = _join(held) if held else None
         self.env_steps, self._epoch, self._order = 0, -1, np.empty(0, dtype=np.int64)
         self.normalizer.update(self.observation)
 
@@ -124,37 +123,35 @@ class Recorded(Sampler):
         return digest.hexdigest()
 
 
-def _read(path: str, environments: Environments) -> Record:
-    """Read the record at `path`. Raises `ConfigError` if there is none, or it does not fit the environments."""
-    env_id = environments.task.id
-    try:
-        record = read_record(start_directory() / path)
-    except RecordError as error:
-        raise ConfigError(f"sampler.path: {error}") from error
-    if not record.episodes:
-        raise ConfigError(f"sampler.path: {path} holds no episodes")
-    recorded = record.observation_space, record.action_space
-    for what, theirs, ours in zip(("observations", "actions"), recorded, environments.raw_spaces, strict=True):
-        if theirs != ours:
-            raise ConfigError(f"sampler.path: the {what} in {path} are {theirs}, and those of {env_id} are {ours}")
-    return record
+def _read(path: str, environments: Environments) -> list[tuple[Array, Array]]:
+    """Read the record at `path`: all observations (T, O) but the last, and actions (T, A), of each episode.
 
-
-def _transitions(episodes: list[Episode], environments: Environments) -> tuple[Array, Array]:
-    """Return all observations (M, O) but the last of each episode, and actions (M, A).
-
-    Raises `ConfigError` for any that no policy can see or choose.
+    Raises `ConfigError` if there is none, it is damaged, or it does not fit the environments.
     """
     try:
-        pairs = [environments.encode(episode.observations, episode.actions) for episode in episodes]
-    except ContractViolation as violation:
-        what, why = violation.summary.removeprefix(": "), violation.details.partition(": ")[2]
-        raise ConfigError(f"sampler.path: the record is damaged: {what}: {why}") from violation
-    observation = np.concatenate([observation[:-1] for observation, _ in pairs])
-    action = np.concatenate([action for _, action in pairs])
-    if find_unreadable(observation) is not None or find_unreadable(action) is not None:
-        raise ConfigError("sampler.path: the record holds numbers that are not finite")
-    sizes = getattr(environments.distribution, "sizes", None)  # of a choice
-    if sizes and not ((action >= 0) & (action < sizes)).all():
-        raise ConfigError("sampler.path: the record holds actions that are not in their space")
-    return observation, action
+        record = read_record(start_directory() / path)
+        recorded = record.observation_space, record.action_space
+        for what, theirs, ours in zip(("observations", "actions"), recorded, environments.raw_spaces, strict=True):
+            if theirs != ours:
+                raise RecordError(f"the {what} in {path} are {theirs}, and those of {environments.task.id} are {ours}")
+        if not record.count:
+            raise RecordError(f"{path} holds no episodes")
+        named = {f"{short_path(record.file)}: episode_{n}": one for n, one in enumerate(record.read_episodes())}
+        return [_encode(name, episode, environments) for name, episode in named.items()]
+    except RecordError as error:
+        raise ConfigError(f"sampler.path: {error}") from error
+
+
+def _encode(name: str, episode: Episode, environments: Environments) -> tuple[Array, Array]:
+    """Return what a policy sees and does in an episode. Raises `RecordError` for what no policy can see or do."""
+    observation, action = environments.encode(episode.observations, episode.actions)
+    for what, batch in (("observations", observation[:-1]), ("actions", action)):
+        if find_unreadable(batch) is not None:
+            raise RecordError(f"{name}/{what}: it holds numbers that are not finite")
+    return observation[:-1], action
+
+
+def _join(episodes: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Return observations (M, O) and actions (M, A) of episodes, one after another."""
+    observations, actions = zip(*episodes, strict=True)
+    return np.concatenate(observations), np.concatenate(actions)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError
+from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, require_packages
 from trpo_cli.sweep.job import Job
 from trpo_cli.sweep.sweeper import Sweep
 
 if TYPE_CHECKING:  # Optuna is optional
     from trpo_cli.sweep.space import Space
     from trpo_cli.sweep.trials import Options, Trials
-
-MISSING = "hydra/sweeper=optuna needs Optuna: pip install 'trpo-cli[optuna]'"
 
 EVALUATED = "final_evaluation_return"
 
@@ -29,8 +26,7 @@ class Search(Sweep):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the trials that have not ended. Raises `ConfigError` if there is nothing to search, or no Optuna."""
-        if importlib.util.find_spec("optuna") is None:
-            raise ConfigError(MISSING)
+        require_packages("hydra/sweeper=optuna", "optuna", "optuna")
         from trpo_cli.sweep.space import make_space
 
         options = self._options()
