@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from conftest import Command, composed
 from scipy import stats
 
+from trpo_cli.columns import EVALUATION, RECENT, RETURN
 from trpo_cli.config.settings import flatten
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.report.archive import archive
@@ -19,9 +21,8 @@ from trpo_cli.report.content import Content, make_content
 from trpo_cli.report.diagnostics import compute_diagnostics, find_bounded_column, summarise
 from trpo_cli.report.measures import rises
 from trpo_cli.report.options import Options
-from trpo_cli.report.runs import EVALUATION, RECENT, RunRecord, find
+from trpo_cli.report.runs import RunRecord, find
 from trpo_cli.report.table import Table
-from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import steps_to
 
 MILLION = 1_000_000
@@ -282,11 +283,123 @@ def test_the_headline_says_which_return_it_is_and_shows_the_others(tmp_path: Pat
         "iteration: the mean of the episodes that ended in it, with sampled actions."
     )
     assert (
-        "HalfCheetah-v4 trpo: with fewer than 200 episodes, the last 100 are at least half of a run" in made.notices[0]
+        "HalfCheetah-v4, trpo: with fewer than 200 episodes, the last 100 are at least half of a run" in made.notices[0]
     )
     (row,) = table(told(tmp_path, metric=EVALUATION), "results")
     assert (row["final evaluation"], row["final training return"]) == (8, 4)
     assert not told(tmp_path, metric=EVALUATION).notices
+
+
+def stopped(folder: Path, algo: str, ends: dict[int, float], is_early: bool = True) -> None:
+    """Runs of two rows with these last steps and returns, which `stop.at_return=400` ended if they are early."""
+    for end, final in ends.items():
+        path = folder / algo / str(end)
+        written(path, "CartPole-v1", algo, end, {STEPS: [end // 2, end], RETURN: [20.0, final]})
+        config = (path / "config.yaml").read_text()
+        (path / "config.yaml").write_text(config.replace(f'"total_steps": {end}', '"total_steps": 20000'))
+        why = {"by": "stop.at_return", "given": 400.0, "reached": 420.0, "env_steps": end} if is_early else None
+        (path / "summary.json").write_text(json.dumps({"stopped": why}))
+
+
+def test_of_runs_that_ended_because_they_succeeded_the_steps_are_compared(tmp_path: Path) -> None:
+    stopped(tmp_path, "ppo", {8000: 28.0, 10_000: 30.0, 12_000: 32.0})
+    stopped(tmp_path, "trpo", {4000: 24.0, 6000: 26.0})
+    made = told(tmp_path)
+    assert made.lead == (
+        "This report compares ppo and trpo on CartPole-v1, with 2 to 3 runs each of 4,000 to 12,000 environment steps. "
+        "All runs ended at stop.at_return=400, and the steps until then are on average 10,000 (min to max 8,000 to "
+        "12,000) with ppo and 5,000 (min to max 4,000 to 6,000) with trpo."
+    )
+    assert not made.notices
+    for name in "bcdef":
+        stopped(tmp_path / name, name, {5000: 25.0})
+    assert told(tmp_path).lead.endswith("All runs ended at stop.at_return=400, after 4,000 to 12,000 steps.")
+    for name in "bcdef":
+        shutil.rmtree(tmp_path / name)
+    assert [tuple(row.values()) for row in table(made, "stops")] == [
+        ("CartPole-v1", "ppo", "400", "3 of 3", 10_000, "8,000 to 12,000"),
+        ("CartPole-v1", "trpo", "400", "2 of 2", 5000, "4,000 to 6,000"),
+    ]
+    assert "The rows of CartPole-v1 are of different steps, so they do not compare." in caption(made, "Results")
+    stopped(tmp_path, "trpo", {20_000: 30.0}, is_early=False)
+    made = told(tmp_path)
+    trpo = table(made, "stops")[1]
+    assert (trpo["runs that it ended"], trpo["mean steps"], trpo["fewest to most"]) == (
+        "2 of 3",
+        None,
+        "4,000 to 6,000",
+    )
+    assert "At 4,000 steps, which all have reached, the highest mean training return is that of trpo, 22" in made.lead
+
+
+def test_a_run_that_ended_before_a_threshold_is_not_one_that_never_reaches_it(tmp_path: Path) -> None:
+    """The median is known where it is the same however much later such a run would have reached the threshold."""
+    stopped(tmp_path, "trpo", {4000: 24.0, 8000: 28.0, 10_000: 30.0})
+    made = told(tmp_path, thresholds={"": [27.0, 29.0, 40.0]})
+    found = [
+        (row["runs that reach it"], row["median steps"], row["fewest to most"]) for row in table(made, "efficiency")
+    ]
+    assert found == [
+        ("2 of 3; stop.at_return ended 1 before", None, "8,000 to 10,000"),
+        ("1 of 3; stop.at_return ended 2 before", None, "10,000"),
+        ("0 of 3; stop.at_return ended 3 before", None, None),
+    ]
+    stopped(tmp_path / "late", "trpo", {4000: 24.0, 5000: 25.0, 20_000: 21.0})
+    (row,) = table(told(tmp_path / "late", thresholds={"": [24.0]}), "efficiency")
+    assert (row["runs that reach it"], row["median steps"]) == ("2 of 3; stop.at_return ended 1 before", 5000)
+    (note,) = [s.table.note for s in made.sections if s.table and s.table.name == "efficiency"]
+    assert "where it depends on a run that stop.at_return ended before" in note
+
+
+def test_groups_of_different_lengths_are_ranked_where_all_have_arrived(tmp_path: Path) -> None:
+    """The longer runs are higher at their end, but lower after as many steps."""
+    for task in ("Hopper-v4", "Ant-v4"):
+        group(tmp_path, task, "trpo", GOOD)
+        for seed in range(5):
+            columns = {STEPS: [MILLION, 2 * MILLION], RETURN: [2.0 + seed / 10, 30.0]}
+            written(tmp_path / task / "ppo" / str(seed), task, "ppo", seed, columns)
+    made = told(tmp_path / "Hopper-v4")
+    assert made.lead == (
+        "This report compares ppo and trpo on Hopper-v4, with 5 runs each of 1 M to 2 M environment steps. At 1 M "
+        "steps, which all have reached, the highest mean training return is that of trpo, 10 (95 % interval 9.0 to "
+        "11.0), and its interval overlaps with no other."
+    )
+    both = told(tmp_path)
+    said = (
+        "At the step that all runs of a task have reached, the highest mean training return is that of trpo on 2 of 2"
+    )
+    assert said in both.lead
+    ppo, trpo = table(both, "aggregate")
+    assert ppo["the mean of normalised scores"] < trpo["the mean of normalised scores"]
+
+
+def test_evaluations_compare_groups_of_which_some_ended_no_episode(tmp_path: Path) -> None:
+    group(tmp_path, "Hopper-v4", "trpo", [3.0, 5.0], **{EVALUATION: 8.0})
+    group(tmp_path, "Hopper-v4", "ppo", [np.nan] * 2, **{EVALUATION: [7.0, 9.0], RETURN: [np.nan, np.nan]})
+    made = told(tmp_path)
+    assert made.notices == ["no run of ppo has ended an episode while it sampled: the returns shown are evaluations"]
+    assert "compares ppo and trpo" in made.lead
+    assert "The highest mean evaluation is that of ppo, 9" in made.lead
+    made = told(tmp_path, metric=RETURN)
+    assert "of 1 M environment steps, without ppo, which has no training return. The mean" in made.lead
+    group(tmp_path, "Hopper-v4", "npg", [4.0])
+    assert "compares npg and trpo on Hopper-v4, with 1 to 2 runs each of 1 M environment steps, without" in (
+        told(tmp_path).lead
+    ), "not all groups have evaluations"
+
+
+def test_few_episodes_are_old_or_the_short_ones(tmp_path: Path) -> None:
+    for name, envs, more in (("few", 8, {}), ("many", 64, {EVALUATION: 8.0})):
+        path = tmp_path / name
+        written(path, "Hopper-v4", name, 0, {RETURN: 3.0, "rollout/episodes": [30.0, 150.0], **more})
+        config = json.loads((path / "config.yaml").read_text())
+        (path / "config.yaml").write_text(json.dumps({**config, "sampler": {"num_envs": envs}}))
+    assert told(tmp_path).notices == [
+        "Hopper-v4, few: with fewer than 200 episodes, the last 100 are at least half of a run, so the training return "
+        "lags behind the policy",
+        "Hopper-v4, many: at least 20 % of the episodes that were begun have not ended, and the training return counts "
+        "only those that have, the short ones first: see the evaluation",
+    ]
 
 
 def test_an_archive_below_a_folder_is_left_out_unless_it_is_named(trpo_report: Command, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from comparison import scalars
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_logger import row
 
+from trpo_cli.columns import RETURN
 from trpo_cli.run.event_files import cut_back
 from trpo_cli.run.logger import Kept, Logger
-from trpo_cli.run.state import RETURN
 
 
 def written(directory: Path, *steps: int) -> int:

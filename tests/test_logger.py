@@ -11,9 +11,9 @@ from conftest import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trpo_cli.algos.trust_region import TrustRegion
+from trpo_cli.columns import RETURN
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.run.logger import COLUMNS, Kept, Logger
-from trpo_cli.run.state import RETURN
 from trpo_cli.samplers.single_path import SinglePath
 
 CONTRACT = [

@@ -116,8 +116,8 @@ def test_a_part_that_does_not_fit_is_named_in_the_log(trpo_train: Command, tmp_p
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("env.observe=[2,1,0]", "init.statistics=false"), "env.observe: null there, [2, 1, 0] here"),
-        (("env.observe=[2,1,0]", "env.kwargs={g:5}"), "env.observe: null there, [2, 1, 0] here"),
+        (("env.observe=[2,1,0]", "init.statistics=false"), "env.observe: null there, [2,1,0] here"),
+        (("env.observe=[2,1,0]", "env.kwargs={g:5}"), "env.observe: null there, [2,1,0] here"),
         (("env.rescale_action=true", "env.kwargs={g:5}"), "env.rescale_action: auto there, true here"),
         (("env.rescale_action=false",), None),
         (("init.policy=false", "env.rescale_action=true"), None),
@@ -144,17 +144,17 @@ def test_actions_of_another_kind_are_refused(source: Path, tmp_path: Path) -> No
 MISTAKES = {
     (
         "policy.hidden_sizes=[8]",
-    ): "init.policy: that of source does not fit: policy.hidden_sizes: [64, 64] there, [8] here",
+    ): "init.policy: that of source does not fit: policy.hidden_sizes: [64,64] there, [8] here",
     ("policy.activation=relu",): "init.policy: that of source does not fit: policy.activation: tanh there, relu here",
-    ("policy=linear",): "policy.hidden_sizes: [64, 64] there, [] here",
+    ("policy=linear",): "policy.hidden_sizes: [64,64] there, [] here",
     ("critic=zero", "init.critic=true"): "init.critic: that of source does not fit: this run has none",
-    ("critic.hidden_sizes=[8]", "init.critic=true"): "critic.hidden_sizes: [64, 64] there, [8] here\ninit.critic=false",
+    ("critic.hidden_sizes=[8]", "init.critic=true"): "critic.hidden_sizes: [64,64] there, [8] here\ninit.critic=false",
     (
         "env=CartPole-v1",
         "env.normalize_observation=true",
     ): "that of source does not fit: an observation has 3 numbers there, 4 here\ninit.policy=false",
     ("env.normalize_observation=false",): "env.normalize_observation: true there, false here, so the policy would see",
-    ("env.observe=[2,1,0]",): "env.observe: null there, [2, 1, 0] here, so the policy would see",
+    ("env.observe=[2,1,0]",): "env.observe: null there, [2,1,0] here, so the policy would see",
     ("env.stack=2",): "an observation has 3 numbers there, 6 here (env.stack: 1 there, 2 here)",
     ("env.rescale_action=true",): "env.rescale_action: auto there, true here, so its actions would mean something else",
     ("init.checkpoint=7",): "init_from: source/checkpoints: holds no checkpoint of step 7; available steps: ",
@@ -281,7 +281,7 @@ def test_a_run_without_what_earlier_versions_did_not_save_goes_on_as_it_is(
     older["env"] = {key: value for key, value in config["env"].items() if f"env.{key}" not in LATER}
     (tmp_path / "old" / "config.yaml").write_text(yaml.safe_dump(older))
     words = (*SOURCE, "checkpoint.every=1", "checkpoint.best=train", "hydra.run.dir=old", "resume=auto")
-    assert "init.policy: saved null, given False" in trpo_train(*words, "total_steps=384", "init.policy=false").err
+    assert "init.policy: saved null, given false" in trpo_train(*words, "total_steps=384", "init.policy=false").err
     done = trpo_train(*words, "total_steps=384", "stop.at_return=1e9")
     assert done.status == 0, done.err
     assert "changed: stop.at_return: saved null, given 1000000000.0" in done.err

@@ -16,6 +16,7 @@ import pytest
 from conftest import Command
 from numpy.testing import assert_allclose
 
+from trpo_cli.columns import RETURN
 from trpo_cli.report.archive import select_rows
 from trpo_cli.report.content import make_content
 from trpo_cli.report.diagnostics import compute_diagnostics
@@ -25,7 +26,6 @@ from trpo_cli.report.options import Options
 from trpo_cli.report.published import find_published
 from trpo_cli.report.runs import RunRecord, find
 from trpo_cli.run.lock import Lock, is_held
-from trpo_cli.run.state import RETURN
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -266,6 +266,11 @@ def test_to_ask_whether_a_run_is_held_keeps_nobody_from_holding_it(
         ("metrics.csv", "b\n5\n", "metrics.csv has no column env_steps"),
         ("summary.json", "{", "summary.json cannot be read"),
         ("summary.json", '{"wall_seconds": "long"}', "could not convert string to float"),
+        (
+            "summary.json",
+            '{"stopped": {"by": "stop.at_return", "given": NaN, "reached": 1}}',
+            "summary.json: stop.at_return is nan",
+        ),
     ],
 )
 def test_damage_is_told_and_stops_nothing(tmp_path: Path, file: str, text: str, note: str) -> None:
@@ -370,7 +375,7 @@ def test_runs_of_an_altered_task_are_not_held_against_published_numbers(trpo_tab
     (against,) = rows_of(tmp_path / "out" / "published.csv")
     assert beside["algorithm"] == against["algorithm"] == "trpo"
     light = "trpo env.kwargs.xml_file=light.xml (env.kwargs.xml_file)"
-    assert f"left out: Hopper-v4 trpo env.hide=['5:'] (env.hide); Hopper-v4 {light}." in results(tmp_path)
+    assert f"left out: Hopper-v4 trpo env.hide=[5:] (env.hide); Hopper-v4 {light}." in results(tmp_path)
     assert trpo_tables("blind", "--out", "alone", "--compare").status == 0
     assert "best published" not in (tmp_path / "alone" / "results.md").read_text()
 
@@ -382,7 +387,7 @@ def test_a_group_is_named_after_the_run_it_began_from(trpo_tables: Command, tmp_
         with (tmp_path / "runs" / name / "config.yaml").open("a") as file:
             file.write(more)
     assert trpo_tables("runs", "--out", "out").status == 0
-    labels = {"trpo", "trpo init_from=runs/a", "trpo init.critic=False init_from=b"}
+    labels = {"trpo", "trpo init_from=runs/a", "trpo init.critic=false init_from=b"}
     assert {row["algorithm"] for row in rows_of(tmp_path / "out" / "results.csv")} == labels
     assert trpo_tables("runs", "--out", "out", "--by", "init_from").status == 0
     labels = {"no init_from", "init_from=runs/a", "init_from=b"}

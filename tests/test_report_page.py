@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Command
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_claims import group, told
 
+from trpo_cli.columns import EVALUATION, RETURN
+from trpo_cli.config.settings import format_setting
 from trpo_cli.report.figures import draw_panels, render
 from trpo_cli.report.groups import Group
 from trpo_cli.report.numbers import Interval, format_number, format_p, format_seconds, format_share, format_steps
-from trpo_cli.report.runs import EVALUATION, RunRecord
+from trpo_cli.report.runs import RunRecord
 from trpo_cli.report.styles import FAMILIES, PALETTE, Styles
 from trpo_cli.report.table import Table
-from trpo_cli.run.state import RETURN
 
 GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
 HIGH, NEAR, LOW = [9.0, 10.0, 11.0, 10.5, 9.5], [8.0, 10.5, 9.0, 9.7, 8.2], [1.0, 2.0, 1.5, 2.5, 3.0]
@@ -102,6 +104,10 @@ def test_a_number_has_no_digit_that_its_interval_does_not_support() -> None:
             {"trpo": [4.0], "ppo": [4.0]},
             "The highest mean training return, 4, is shared by ppo and trpo.",
         ),
+        (
+            {name: [4.0] for name in ("a2c", "npg", "ppo", "trpo", "vpg")},
+            "The highest mean training return, 4, is shared by all.",
+        ),
         ({"trpo": [3.0, 5.0]}, "The mean training return at the end is 4 (min to max 3 to 5)."),
     ],
 )
@@ -126,6 +132,51 @@ def test_over_several_tasks_it_counts_and_names_those_that_are_decided(tmp_path:
     )
 
 
+def test_the_evaluation_stands_beside_the_training_return_that_lags(tmp_path: Path) -> None:
+    group(tmp_path, "Hopper-v4", "trpo", HIGH, **{EVALUATION: 80.0})
+    assert told(tmp_path).lead.endswith("at the end is 10 (95 % interval 9.0 to 11.0; evaluation 80).")
+
+
+def variants(folder: Path, count: int) -> None:
+    for place in range(count):
+        group(folder / str(place), "Hopper-v4", "trpo", [1.0 + place], EVALUATION)
+        path = folder / str(place) / "Hopper-v4" / "trpo" / "0" / "config.yaml"
+        node = json.loads(path.read_text())
+        schedule = {"delta": ["linear", place / 100], "lam": "constant" if place % 2 else ["cosine", 0.9]}
+        path.write_text(json.dumps({**node, "algo": {"schedule": schedule}}))
+
+
+def test_many_long_names_are_counted_and_typed_as_they_are_written(tmp_path: Path) -> None:
+    variants(tmp_path, 8)
+    last = "trpo algo.schedule.delta=[linear,0.07] algo.schedule.lam=constant"
+    made = told(tmp_path, versus=["trpo algo.schedule.delta=['linear', 0.07] algo.schedule.lam=constant"])
+    assert made.lead.startswith(
+        "This report compares 8 variants of trpo that differ in algo.schedule.delta and algo.schedule.lam on Hopper-v4"
+    )
+    tables = {s.table.name: s.table for s in made.sections if s.table}
+    assert {row[1] for row in tables["versus"].rows} == {last}
+    assert "[cosine,0.9] (4 groups); constant (4 groups)" in tables["hyperparameters"].to_markdown()
+    (curves,) = [s for s in made.sections if s.title == "Learning curves"]
+    assert curves.figures[0].alt == "evaluation against environment steps on Hopper-v4: 8 variants of trpo"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (False, "false"),
+        (0.00001, "1e-05"),
+        (1_000_000, "1000000"),
+        (["piecewise", [0.3, 0.02], [1, None]], "[piecewise,[0.3,0.02],[1,null]]"),
+        ({"a": ["5:"], "b": True}, "{a:[5:],b:true}"),
+        (["a b", "it's", ""], """['a b',"it's",'']"""),
+    ],
+)
+def test_values_are_written_as_one_types_them(value: Any, text: str) -> None:
+    assert format_setting(value) == text
+    assert OverridesParser.create().parse_override(f"key={text}").value() == value
+
+
 def test_an_algorithm_has_its_colour_whoever_else_is_there() -> None:
     def style(*labels: str) -> list[dict[str, Any]]:
         groups = [Group("t", label, (RunRecord(Path(label), "finished", algo=label.split()[0]),)) for label in labels]
@@ -138,8 +189,11 @@ def test_an_algorithm_has_its_colour_whoever_else_is_there() -> None:
     assert len({*FAMILIES.values()}) == len(FAMILIES)
     assert style("my_own")[0] == style("my_own", "trpo")[0]
     assert style("my_own")[0]["color"] in PALETTE
-    variants = style(*(f"trpo algo.delta={delta}" for delta in range(16)))
-    assert len({(one["color"], one["linestyle"]) for one in variants}) == 16
+    several = [f"trpo algo.delta={delta}" for delta in range(16)]
+    assert len({(one["color"], one["linestyle"]) for one in style(*several)}) == 16
+    assert len({(one["color"], one["linestyle"]) for one in style(*several, "ppo")}) == 17
+    assert len({one["color"] for one in style(*several[:8])}) == 8, "where no colour tells algorithms apart"
+    assert style(*several[:4])[0]["color"] == style(*several)[0]["color"] == FAMILIES["trpo"]
     assert style("trpo", "trpo_max_kl")[0]["color"] == FAMILIES["trpo"]
 
 
@@ -199,15 +253,16 @@ def test_hyperparameters_are_shown_where_they_differ_and_where_they_do_not(tmp_p
             group(tmp_path, task, algo, [1.0])
             path = tmp_path / task / algo / "0" / "config.yaml"
             node = json.loads(path.read_text())
+            node["choices"]["algo/surrogate"] = "clipped" if algo == "ppo" else None
             node["algo"] = {**own, "_target_": "a.b"} | ({"delta": 0.5} if (algo, task) == ("npg", "Ant-v4") else {})
             path.write_text(json.dumps(node))
     tables = {s.table.name: s.table for s in told(tmp_path).sections if s.table}
     assert tables["hyperparameters"].body() == [
         ["algo.delta", "0.5 (npg on Ant-v4); 0.02 (npg on Hopper-v4); 0.01 (trpo)"],
         ["algo.gamma", "0.9 (ppo); 0.99 (npg, trpo)"],
-        ["algo.clip", "0.2 (ppo)"],
     ]
-    assert tables["shared_hyperparameters"].body() == [["algo.lam", "0.97"], ["total_steps", "1,000,000"]]
+    assert tables["own_hyperparameters"].body() == [["algo.clip", "0.2 (ppo)"], ["algo/surrogate", "clipped (ppo)"]]
+    assert tables["shared_hyperparameters"].body() == [["algo.lam", "0.97"], ["total_steps", "1000000"]]
 
 
 def test_the_terminal_is_not_wider_than_120_columns(trpo_tables: Command, tmp_path: Path) -> None:
@@ -229,6 +284,11 @@ def test_the_page_has_a_contents_list_and_no_section_of_all_tasks_for_one(trpo_t
     assert titles == re.findall(r'<li><a href="#([^"]+)">', page)
     assert titles == ["results", "learning-curves", "sample-efficiency", "shared-hyperparameters", "time", "runs"]
     assert page.count('<ul class="legend">') == 1
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert re.findall(r"!\[(.+?)\]", text) == [
+        "training return against environment steps on Hopper-v4: trpo",
+        "evaluation against environment steps on Hopper-v4: trpo",
+    ]
     assert "<details><summary>Show" in page
     assert RETURN not in re.sub(r"data:image[^\"]+", "", page), "columns have names that people use"
     assert not (tmp_path / "out" / "profiles.png").exists()

@@ -88,7 +88,7 @@ def test_the_discount_is_the_same_wherever_it_is_used() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("algo.schedule.delta=liner", "algo.schedule.delta: got 'liner'; it should be constant, linear, cosine, late"),
+        ("algo.schedule.delta=liner", "algo.schedule.delta: got liner; it should be constant, linear, cosine, late"),
         ("algo.schedule.delta=[linear,-1]", "after 100 % of training: got -1.0; it should be greater than 0"),
         ("algo.schedule.dleta=linear", "algo.schedule.dleta: no such key; did you mean 'delta'"),
         ("algo.schedule=linear", "it should be {SETTING: SHAPE}"),

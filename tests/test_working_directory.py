@@ -55,6 +55,8 @@ def test_a_sweep(who: str, trpo_train: Command, tmp_path: Path, monkeypatch: pyt
     assert done.status == 0, done.err
     assert [job["status"] for job in statuses(tmp_path / "sweep").values()] == ["finished"] * 2
     assert "written to sweep/report: report.html" in done.out
+    curves = (tmp_path / "sweep" / "report" / "learning_curves.svg").read_text()
+    assert curves.count('<g id="axes_') == 1, "the panel that trpo-report draws"
     assert {path.name for path in tmp_path.iterdir()} == {"sweep"}
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trpo_cli.cli.resume import Plan
+from trpo_cli.columns import RETURN
 from trpo_cli.config.settings import EVAL, TRAIN, Settings
 from trpo_cli.errors import counted, enumerated
 from trpo_cli.parts import INEXACT, Parts
 from trpo_cli.run.progress import Progress, describe_end
 from trpo_cli.run.signals import Stopped
-from trpo_cli.run.state import RETURN
 from trpo_cli.shell import shell_argument, shell_command, short_path
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from trpo_cli.cli.command_line import SHELLS, CommandLine, list_options, read
 from trpo_cli.cli.help import HELP
 from trpo_cli.cli.search_path import search_everywhere
 from trpo_cli.config.groups import CONF, GROUPS, OF_SWEEPS, find_roots, list_parts
+from trpo_cli.config.settings import format_setting
 from trpo_cli.errors import UserError
 
 DIRECTORIES = ("resume=", "init_from=", "sweep.resume=", "hydra.run.dir=", "hydra.sweep.dir=")
@@ -83,15 +84,10 @@ def _list_keys(config: DictConfig) -> dict[str, str]:
             if isinstance(value, Mapping) and value:
                 walk(value, f"{key}.")
             elif name != "_target_":
-                found[key] = _format_value(value)
+                found[key] = format_setting(value)
 
     walk(OmegaConf.to_container(config), "")
     return found
-
-
-def _format_value(value: Any) -> str:
-    plain = {None: "null", True: "true", False: "false"}
-    return plain[value] if value is None or isinstance(value, bool) else str(value).replace("'", "").replace(" ", "")
 
 
 def _list_directories(key: str, start: str) -> list[str]:

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from trpo_cli.cli.command_line import OPEN, OPEN_SCHEDULES
 from trpo_cli.config.composed import Node
 from trpo_cli.config.scheduling import list_scheduled_keys
-from trpo_cli.config.settings import LATER, MAY_CHANGE, flatten
+from trpo_cli.config.settings import LATER, MAY_CHANGE, flatten, format_setting
 from trpo_cli.errors import ConfigError, RunDirectoryError, did_you_mean
 from trpo_cli.run.layout import CHECKPOINTS, CONFIG, METRICS, SWEEP, read_config, suggest_run
 from trpo_cli.shell import shell_argument, short_path, start_directory
@@ -276,8 +276,7 @@ def find_differences(saved: Any, given: Any, key: str = "") -> dict[str, str]:
         return {name: text for found in inner for name, text in found.items()}
     if are_equal(saved, given):
         return {}
-    old, new = ("null" if value is None else value for value in (saved, given))
-    return {key: f"{key.removeprefix(CHOICE)}: saved {old}, given {new}"}
+    return {key: f"{key.removeprefix(CHOICE)}: saved {format_setting(saved)}, given {format_setting(given)}"}
 
 
 def are_equal(one: Any, other: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trpo_cli.config.build import SCHEDULE, SCHEDULED_GROUPS, check_value, get_hints, is_whole
-from trpo_cli.config.settings import flatten
+from trpo_cli.config.settings import flatten, format_setting
 from trpo_cli.errors import ConfigError, UnknownNameError, suggest_name
 from trpo_cli.schedules import CONSTANT, FITS, STEP, Curve, Scheduled, make_schedule
 
@@ -35,7 +35,7 @@ def _read_curves(node: Mapping[str, Any], path: str, live: Sequence[str], hints:
     """Return the curve of each setting of a node that moves; only those that are `live` may."""
     given = node.get(SCHEDULE) or {}
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{path}.{SCHEDULE}: got {given!r}; it should be {{SETTING: SHAPE}}")
+        raise ConfigError(f"{path}.{SCHEDULE}: got {format_setting(given)}; it should be {{SETTING: SHAPE}}")
     numbers = [one for one in live if one in node and type(node[one]) in (int, float, type(None))]
     curves = {}
     for name, shape in given.items():
@@ -48,14 +48,14 @@ def _read_curves(node: Mapping[str, Any], path: str, live: Sequence[str], hints:
         try:
             schedule = make_schedule(node[name] or 0, shape)
         except ValueError as error:
-            raise ConfigError(f"{key}: got {shape!r}; {error}") from error
+            raise ConfigError(f"{key}: got {format_setting(shape)}; {error}") from error
         if schedule is None:
             continue
         if node[name] is None:
             raise ConfigError(f"{key}: {path}.{name} is null, and a schedule begins at a number")
         hint = hints.get(name, Any)
         if is_whole(hint) and shape[0] != STEP:
-            raise ConfigError(f"{key}: got {shape!r}; {path}.{name} is a whole number, so it should be {FITS[STEP]}")
+            raise ConfigError(f"{key}: got {format_setting(shape)}; {path}.{name} is a whole number, so it should be {FITS[STEP]}")
         for time in schedule.turns:
             value = float(f"{schedule.curve(time):.5g}")  # just before its end, a curve is not at a round number
             check_value(value, hint, f"{key}, after {100 * time:.3g} % of training")

@@ -5,6 +5,7 @@ Their defaults and the text of `--help` are in `conf/train.yaml`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypedDict, get_type_hints
@@ -145,6 +146,23 @@ def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(value, f"{path}.{name}" if path else str(name))
     else:
         yield path, node
+
+
+def format_setting(value: Any) -> str:
+    """Write a value as one types it: `null`, `true`, `0.02`, `[linear,0.9]`."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_format_inner, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{name}:{_format_inner(inner)}' for name, inner in value.items())}}}"
+    return str(value)
+
+
+def _format_inner(value: Any) -> str:
+    """Write a value inside another, with quotes around text that would end it."""
+    is_odd = isinstance(value, str) and (not value or re.search(r"[\s,'\"\[\]{}]", value))
+    return repr(value) if is_odd else format_setting(value)
 
 
 def _list_later_settings() -> Iterator[tuple[str, Any]]:

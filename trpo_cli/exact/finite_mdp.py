@@ -14,6 +14,7 @@ import gymnasium
 import torch
 from torch import Tensor
 
+from trpo_cli.columns import EXACT_RETURN
 from trpo_cli.data import Tensors
 from trpo_cli.errors import ConfigError
 from trpo_cli.exact.kl_ball import kl_divergence
@@ -59,7 +60,7 @@ class Guarantee:
     def metrics(self) -> dict[str, float | None]:
         """The columns of `metrics.csv`."""
         return {
-            "exact/return": self.eta,
+            EXACT_RETURN: self.eta,
             "exact/surrogate": self.surrogate,
             "exact/penalty": self.penalty,
             "exact/lower_bound": self.surrogate - self.penalty,

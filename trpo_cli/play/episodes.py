@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from trpo_cli.columns import EVALUATION, INFO
 from trpo_cli.errors import ConfigError, EnvironmentFault
 from trpo_cli.ranges import Count
 
@@ -22,14 +23,14 @@ if TYPE_CHECKING:  # torch takes a second to import, and neither `--help` nor TA
     from trpo_cli.samplers.acting import Step
 
 log = logging.getLogger("trpo_cli")
-METRICS = ("eval/episode_return_mean", "eval/episode_return_std", "eval/episode_length_mean")
+METRICS = (EVALUATION, "eval/episode_return_std", "eval/episode_length_mean")
 STREAM = "evaluation"  # name of the stream of random numbers
 MAX_PARALLEL = 16  # environments at once
 
 
 def columns(log_info: Sequence[str]) -> list[str]:
     """The metrics of an evaluation, by name."""
-    return [*METRICS, *(f"eval/info/{name}" for name in log_info)]
+    return [*METRICS, *(f"eval{INFO}{name}" for name in log_info)]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Evaluation:
     def metrics(self) -> dict[str, float | None]:
         """Return the values of `columns`."""
         values = (self.returns.mean(), self.returns.std(), self.lengths.mean())
-        infos = {f"eval/info/{name}": mean for name, mean in self.info_means().items()}
+        infos = {f"eval{INFO}{name}": mean for name, mean in self.info_means().items()}
         return {**{name: float(value) for name, value in zip(METRICS, values, strict=True)}, **infos}
 
     def info_means(self) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trpo_cli.config.settings import LATER, InitSettings
+from trpo_cli.config.settings import LATER, InitSettings, format_setting
 from trpo_cli.errors import CheckpointError, ConfigError, RunDirectoryError, counted
 from trpo_cli.play.trained import refuse_infinite, with_own_scales
 from trpo_cli.run.layout import CHECKPOINTS, read_config, report_mismatch
@@ -120,7 +120,7 @@ class Source:
     def _compare_views(self, env: Mapping[str, Any]) -> str:
         """How what a policy sees of an observation differs; empty if it does not."""
         pairs = [(key, _get(self.config["env"], key), _get(env, key)) for key in ("observe", "hide", "stack")]
-        differing = [(key, _shown(there), _shown(here)) for key, there, here in pairs if there != here]
+        differing = [(key, format_setting(there), format_setting(here)) for key, there, here in pairs if there != here]
         return ", ".join(f"env.{key}: {there} there, {here} here" for key, there, here in differing)
 
     def _compare_scales(self, env: Mapping[str, Any], space: Space[Any]) -> str:
@@ -129,7 +129,7 @@ class Source:
 
         there, here = (one.get("rescale_action", False) for one in (self.config["env"], env))
         differs = is_rescaled(space, there) != is_rescaled(space, here)
-        return f"env.rescale_action: {_shown(there)} there, {_shown(here)} here" if differs else ""
+        return f"env.rescale_action: {format_setting(there)} there, {format_setting(here)} here" if differs else ""
 
     def _compare_kinds(self, policy: Policy) -> str:
         """How the distributions of actions differ; empty if they do not, or an earlier version did not save them."""
@@ -165,7 +165,7 @@ class Source:
     ) -> str | None:
         """Copy running moments. Returns what `_settle` returns."""
         here, there = mine.enabled, self.config["env"].get(f"normalize_{kind}") is True
-        unlike = f"env.normalize_{kind}: {_shown(there)} there, {_shown(here)} here"
+        unlike = f"env.normalize_{kind}: {format_setting(there)} there, {format_setting(here)} here"
         problem = obstacle if here == there else unlike
         if problem and kind == "observation" and self.wanted.policy and self.wanted.statistics:
             raise ConfigError(
@@ -208,7 +208,7 @@ class Source:
             return f"{name}={there} there, {name}={here} here" if differs else f"{name}._target_ is another there"
         for key in {*mine, *theirs} if architecture is None else architecture:
             if mine.get(key) != theirs.get(key):
-                return f"{name}.{key}: {_shown(theirs.get(key))} there, {_shown(mine.get(key))} here"
+                return f"{name}.{key}: {format_setting(theirs.get(key))} there, {format_setting(mine.get(key))} here"
         return ""
 
 
@@ -248,8 +248,3 @@ def _outline(state: Any) -> Any:
 def _get(env: Mapping[str, Any], key: str) -> Any:
     """A setting of the environment, which earlier versions may not have had."""
     return env.get(key, LATER.get(f"env.{key}"))
-
-
-def _shown(value: Any) -> str:
-    """A value as one types it."""
-    return {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool | None) else str(value)

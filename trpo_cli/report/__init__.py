@@ -31,8 +31,8 @@ from trpo_cli.statistics import STATISTICS
 PAGE, MARKDOWN = "report.html", "results.md"
 FIGURES = ("learning_curves", "evaluations", "profiles", "infos", "diagnostics")
 TABLES = (
-    *("results", "comparison", "published", "versus", "aggregate", "efficiency", "infos", "diagnostics"),
-    *("hyperparameters", "shared_hyperparameters", "speed", "runs"),
+    *("results", "comparison", "published", "versus", "aggregate", "efficiency", "stops", "infos"),
+    *("diagnostics", "hyperparameters", "own_hyperparameters", "shared_hyperparameters", "speed", "runs"),
 )
 OURS = (
     PAGE,
@@ -109,7 +109,7 @@ def format_markdown(content: Content) -> str:
     parts = [f"# {escape(content.title)}", escape(content.lead), notices]
     for section in content.sections:
         parts += [f"## {section.title}", section.caption]
-        parts += [f"![{escape(section.title)}]({figure.name}.png)" for figure in section.figures]
+        parts += [f"![{escape(figure.alt)}]({figure.name}.png)" for figure in section.figures]
         parts += [section.table.to_markdown().rstrip("\n"), section.table.note] if section.table else []
     return "\n\n".join(part for part in parts if part) + "\n"
 

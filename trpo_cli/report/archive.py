@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from trpo_cli.columns import EVALUATION, RECENT
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.report.diagnostics import summarise
 from trpo_cli.report.groups import group_runs, mark_duplicates, natural_key
 from trpo_cli.report.measures import rises
 from trpo_cli.report.runs import (
-    EVALUATION,
     HEADER,
     ITERATIONS,
-    RECENT,
     RESULTS,
     SECONDS,
     SUMMARISED,

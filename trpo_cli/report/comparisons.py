@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from trpo_cli.columns import EVALUATION, RETURN
 from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import common_step, finals, latest
 from trpo_cli.report.numbers import Interval
 from trpo_cli.report.published import Published
 from trpo_cli.report.references import Scale, find_best_published
-from trpo_cli.report.runs import EVALUATION
 from trpo_cli.report.table import Cell, Table
-from trpo_cli.run.state import RETURN
 from trpo_cli.statistics import (
     FEWEST,
     Estimate,
@@ -146,13 +146,14 @@ def versus(
 
     Raises `RunDirectoryError` for a name that no group has, or if the groups share no task.
     """
+    first, *others = find_labels(tasks, named)
     found = [
         comparison
-        for other in _list_others(tasks, named)
-        for comparison in _append_aggregate(list(_compare_shared_tasks(tasks, named[0], other, metric)), scales)
+        for other in others
+        for comparison in _append_aggregate(list(_compare_shared_tasks(tasks, first, other, metric)), scales)
     ]
     if not found:
-        raise RunDirectoryError(f"--versus: no task has runs of both {named[0]} and another of the groups")
+        raise RunDirectoryError(f"--versus: no task has runs of both {first} and another of the groups")
     rows = _append_tests([one.leading_cells(statistic) for one in found], [one.test(statistic) for one in found])
     columns = (
         "task",
@@ -170,13 +171,23 @@ def versus(
     return Table("versus", "Group against group", columns, ends)
 
 
-def _list_others(tasks: Sequence[Sequence[Group]], named: Sequence[str]) -> list[str]:
-    labels = list(dict.fromkeys(group.label for task in tasks for group in task))
+def find_labels(tasks: Sequence[Sequence[Group]], named: Sequence[str]) -> list[str]:
+    """Find the labels that are meant, whatever spaces and quotes are in their lists, and then others to compare with.
+
+    Raises `RunDirectoryError` for a name that no group has.
+    """
+    labels = {_squeeze(group.label): group.label for task in tasks for group in task}
     for name in named:
-        if name not in labels:
-            hint = did_you_mean(name, labels) or f"; there are: {', '.join(labels)}"
+        if _squeeze(name) not in labels:
+            every = [*labels.values()]
+            hint = did_you_mean(name, every) or f"; there are: {', '.join(every)}"
             raise RunDirectoryError(f"--versus: no group is called '{name}'{hint}")
-    return [label for label in named[1:] or labels if label != named[0]]
+    chosen = [labels[_squeeze(name)] for name in named]
+    return chosen if len(chosen) > 1 else [*chosen, *(label for label in labels.values() if label != chosen[0])]
+
+
+def _squeeze(name: str) -> str:
+    return re.sub(r"[\s'\"]", "", name)
 
 
 def _compare_shared_tasks(tasks: Sequence[Sequence[Group]], one: str, other: str, metric: str) -> Iterator[Comparison]:

@@ -6,18 +6,17 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from trpo_cli.columns import EVALUATION, EXACT_RETURN, RETURN
 from trpo_cli.errors import RunDirectoryError, UserError, did_you_mean
 from trpo_cli.report import lead, sections, tables
 from trpo_cli.report.groups import Group, group_runs, mark_duplicates, select_finished
-from trpo_cli.report.measures import EXACT_RETURN
 from trpo_cli.report.notices import list_notices
 from trpo_cli.report.options import HEADLINE, Options
 from trpo_cli.report.published import find_published
 from trpo_cli.report.references import choose_thresholds, make_scales
-from trpo_cli.report.runs import EVALUATION, RunRecord
+from trpo_cli.report.runs import RunRecord
 from trpo_cli.report.sections import Section
 from trpo_cli.report.styles import Styles
-from trpo_cli.run.state import RETURN
 
 GAMMA = "algo.gamma"
 BRIEF = 5  # sections of a page that needs no contents list
@@ -46,11 +45,13 @@ def make_content(found: Sequence[RunRecord], options: Options) -> Content:
     if options.compare and options.metric not in (HEADLINE, RETURN):
         raise UserError(f"--compare: published numbers are returns; leave out --metric {options.metric}")
     records = mark_duplicates(found, options.by)
-    if options.metric == HEADLINE:
-        options = replace(options, metric=choose_headline(records))
+    is_chosen = options.metric != HEADLINE
+    if not is_chosen:
+        options = replace(options, metric=choose_headline(group_runs(select_readable(records), options.by)))
     if options.metric == EXACT_RETURN:
         records = separate_discounts(records)
-    drawn = group_runs(select_drawable(records, options), options.by)
+    refuse_undrawable(records, options)
+    drawn, left_out = split_drawable(group_runs(select_readable(records), options.by), options.metric)
     groups = [select_finished(group) for group in drawn]
     tasks = [list(task) for task in group_by_task(groups).values()]
     styles = Styles(groups)
@@ -60,14 +61,15 @@ def make_content(found: Sequence[RunRecord], options: Options) -> Content:
     learned = choose_thresholds(tasks, options.thresholds, numbers, options.metric)
     return Content(
         options.title,
-        lead.describe(tasks, options.metric, options.statistic),
-        list_notices(records, drawn, groups, options.metric),
+        lead.describe(tasks, options.metric, options.statistic, left_out),
+        list_notices(records, drawn, groups, options.metric, is_chosen),
         [
-            sections.show_results(groups, options),
+            sections.show_results(tasks, options),
             sections.show_learning_curves(tasks, options, styles, numbers),
             *sections.compare_groups(tasks, options, scaled),
             *sections.compare_with_published(groups, numbers, options),
             *sections.aggregate_tasks(tasks, options, styles, scaled),
+            *sections.show_stops(groups),
             Section("Sample efficiency", tables.efficiency(groups, options.metric, learned)),
             *sections.show_infos(tasks, options, styles),
             *sections.show_trust_region(tasks, styles),
@@ -91,31 +93,46 @@ def separate_discounts(records: Sequence[RunRecord]) -> list[RunRecord]:
     ]
 
 
-def choose_headline(records: Sequence[RunRecord]) -> str:
-    """Choose the most common headline of the runs, or evaluations if no run has ended an episode in training.
+def choose_headline(groups: Sequence[Group]) -> str:
+    """Choose the most common headline of the runs, or evaluations if these alone compare all groups.
 
-    Different headlines measure different things, so a report compares only runs with the same one.
+    Different headlines measure different things, so a report compares only runs with the same one. No run of a group
+    may have a training return, if none has ended an episode.
     """
+    records = [record for group in groups for record in group.runs]
     telling = [record for record in records if record.has(record.headline)]
-    if not telling and any(record.has(EVALUATION) for record in records):
-        return EVALUATION
-    return Counter(record.headline for record in telling or records).most_common(1)[0][0]
+    if not records:
+        return RETURN
+    chosen = Counter(record.headline for record in telling or records).most_common(1)[0][0]
+    lacking = [group for group in groups if not any(record.has(record.headline) for record in group.runs)]
+    evaluated = [any(record.has(EVALUATION) for record in group.runs) for group in groups]
+    return EVALUATION if lacking and (all(evaluated) or (any(evaluated) and not telling)) else chosen
 
 
-def select_drawable(records: Sequence[RunRecord], options: Options) -> list[RunRecord]:
-    """Select the runs that have the metric. Raises `RunDirectoryError` if there are none."""
-    readable = [record for record in records if record.rows and record.status not in ("broken", "duplicate")]
+def select_readable(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Select the runs that have rows and count."""
+    return [record for record in records if record.rows and record.status not in ("broken", "duplicate")]
+
+
+def split_drawable(groups: Sequence[Group], metric: str) -> tuple[list[Group], list[Group]]:
+    """Return the groups with their runs that have the metric, and the groups in which no run has it."""
+    having = [replace(group, runs=tuple(run for run in group.runs if run.has(metric))) for group in groups]
+    left_out = [group for group, some in zip(groups, having, strict=True) if not some.runs]
+    return [group for group in having if group.runs], left_out
+
+
+def refuse_undrawable(records: Sequence[RunRecord], options: Options) -> None:
+    """Raise `RunDirectoryError` if no run has the metric."""
+    readable = select_readable(records)
     known = {name for record in readable for name in record.rows}
     if readable and known and options.metric not in known:
         hint = did_you_mean(options.metric, known) or f"; there are: {', '.join(sorted(known))}"
         raise RunDirectoryError(f"--metric: metrics.csv has no column '{options.metric}'{hint}")
-    chosen = [record for record in readable if record.has(options.metric)]
-    if not chosen:
+    if not any(record.has(options.metric) for record in readable):
         said = [f"{record.where()}: {record.status}; {record.note}" for record in records]
         more = [f"and {len(said) - 5} more"] if len(said) > 5 else []
         hint = "; --metric names another column" if readable else ""
         raise RunDirectoryError("\n".join([f"no run has a {options.metric} to draw{hint}", *said[:5], *more]))
-    return chosen
 
 
 def group_by_task(groups: Sequence[Group]) -> dict[str, list[Group]]:

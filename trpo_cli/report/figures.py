@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from trpo_cli.columns import STEPS
 from trpo_cli.report.diagnostics import ACCEPTED, KL, RESIDUAL, compute_diagnostics
-from trpo_cli.report.groups import Group
+from trpo_cli.report.groups import Group, join, name_groups
 from trpo_cli.report.measures import count_unit, curve, name_metric
 from trpo_cli.report.numbers import format_tick
 from trpo_cli.report.published import NEAR, Published
-from trpo_cli.report.runs import STEPS
 from trpo_cli.report.styles import Styles
 from trpo_cli.statistics import FEWEST, Floats, Statistic, bin_means, bounds, profile, profile_interval
 
@@ -35,10 +35,24 @@ AXES = {"seconds": "seconds of sampling and updates"}
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot: a description, and a function that draws it onto axes."""
+    """One plot: what it shows of which task and of whom, and a function that draws it onto axes."""
 
-    alt: str
+    what: str
+    task: str
+    names: str
     draw: Callable[[Any], None]
+
+    @property
+    def alt(self) -> str:
+        """Its description in words."""
+        return describe_panels([self])
+
+
+def describe_panels(panels: Sequence[Panel]) -> str:
+    """Say what several panels show, on which tasks, and of whom."""
+    fields = ([panel.what for panel in panels], [panel.task for panel in panels], [panel.names for panel in panels])
+    what, tasks, names = (list(dict.fromkeys(filter(None, texts))) for texts in fields)
+    return f"{' on '.join(join(texts) for texts in (what, tasks) if texts)}: {'; '.join(names)}"
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,11 @@ class Figure:
     panels: Sequence[Panel]
     columns: int
     keys: Sequence[Key]
+
+    @property
+    def alt(self) -> str:
+        """Its description in words."""
+        return describe_panels(self.panels)
 
 
 def escape_dollars(text: str) -> str:
@@ -120,11 +139,7 @@ def curves(
             write_ticks(axes)
         finish(axes, groups[0].task, below, name_metric(metric))
 
-    return Panel(f"{name_metric(metric)} against {below} on {groups[0].task}: {_list_labels(groups)}", draw)
-
-
-def _list_labels(groups: Sequence[Group]) -> str:
-    return ", ".join(name_with_runs([group]) for group in groups)
+    return Panel(f"{name_metric(metric)} against {below}", groups[0].task, name_groups(groups), draw)
 
 
 def draw_curve(axes: Any, places: Floats, values: Floats, statistic: Statistic, style: dict[str, Any]) -> None:
@@ -163,7 +178,7 @@ def profiles(strata: dict[str, dict[str, Floats]], styles: Styles) -> Panel:
         axes.set_ylim(-0.02, 1.02)
         finish(axes, "performance profile", "normalised score τ", "share of runs above τ")
 
-    return Panel(f"performance profile: the share of runs above each normalised score: {', '.join(strata)}", draw)
+    return Panel("share of runs above each normalised score over all tasks", "", ", ".join(strata), draw)
 
 
 def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
@@ -192,7 +207,7 @@ def trust_region(groups: Sequence[Group], name: str, styles: Styles) -> Panel:
         write_ticks(axes)
         finish(axes, groups[0].task, count_unit(groups), name)
 
-    return Panel(f"{name} on {groups[0].task}: {', '.join(group.label for group in groups)}", draw)
+    return Panel(name, groups[0].task, name_groups(groups), draw)
 
 
 def cut_axis(axes: Any, tops: dict[str, float]) -> None:

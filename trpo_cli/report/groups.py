@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trpo_cli.config.scheduling import list_scheduled_keys
-from trpo_cli.config.settings import INDIFFERENT, LATER, MAY_CHANGE
+from trpo_cli.config.settings import INDIFFERENT, LATER, MAY_CHANGE, format_setting
 from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.report.runs import RunRecord
 from trpo_cli.shell import short_path
@@ -19,6 +19,10 @@ PRESET = "experiment"  # the group whose options only set keys of others
 ALTERING = ("env.kwargs", "env.max_episode_steps", "env.wrappers", "env.observe", "env.hide")
 """Keys that make another task of a registered one, whose published returns do not compare with it."""
 NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
+
+
+FEW = 4  # names in a sentence
+SPELT = 90  # letters of all names in a sentence
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,28 @@ class Group:
         """The settings by which its runs have another task than the registered one."""
         settings = [setting for record in self.runs for setting in record.settings.items()]
         return sorted({key for key, value in settings if key.startswith(ALTERING) and value not in (None, [], {})})
+
+
+def join(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
+def are_few(groups: Sequence[Group]) -> bool:
+    """Whether a sentence can name all groups."""
+    labels = {group.label for group in groups}
+    return len(labels) <= FEW and sum(map(len, labels)) <= SPELT
+
+
+def name_groups(groups: Sequence[Group]) -> str:
+    """Name groups in a sentence: by their labels or, where these are many or long, by their algorithms."""
+    algos = {group.label: group.algo for group in groups}
+    if are_few(groups):
+        return join([*algos])
+    counts = Counter(algos.values())
+    if len(counts) > FEW:
+        return f"{len(algos)} groups of runs"
+    return join([f"{count} variants of {algo}" if count > 1 else algo for algo, count in counts.items()])
 
 
 def natural_key(text: str) -> list[Any]:
@@ -117,7 +143,8 @@ def make_label(record: RunRecord, by: Sequence[str]) -> str:
 def _name(key: str, value: Any) -> str:
     if key in ("algo", "env"):
         return str(value)
-    return f"{key}={short_path(Path(value)) if key == 'init_from' else value}"
+    place = key == "init_from" and value is not None
+    return f"{key}={short_path(Path(value)) if place else format_setting(value)}"
 
 
 def _is_said(key: str, value: Any) -> bool:

@@ -6,30 +6,33 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from trpo_cli.config.settings import LATER
+from trpo_cli.config.settings import LATER, format_setting
+from trpo_cli.errors import counted
 from trpo_cli.report.groups import PRESET, Group, find_differing_keys, list_grouping_keys, select_deciding_settings
 from trpo_cli.report.runs import RunRecord
 from trpo_cli.report.table import Table
 
 NAMED_OTHERWISE = ("algo", "env", "env.id", PRESET)  # in the columns of the task and the algorithm
-UNUSED = "none"
+NONE = format_setting(None)
 LONG = 40  # letters of the names of groups that are not spelled out
 
 
-def make_tables(groups: Sequence[Group]) -> tuple[Table, Table]:
-    """Make the tables of the hyperparameters that differ between groups, and of those that all runs share."""
+def make_tables(groups: Sequence[Group]) -> tuple[Table, Table, Table]:
+    """Make the tables of the hyperparameters that differ between groups, that only some have, and that all share."""
     values = {id(group): _list_values(group) for group in groups}
     differing = find_differing_keys(values.values())
     keys = sorted({key for own in values.values() for key in own})
     several = {key for key in differing if len({own[key] for own in values.values() if key in own}) > 1}
-    rows = [
-        (key, _describe(key, groups, values)) for key in sorted(differing, key=lambda key: (key not in several, key))
-    ]
+    own = {key for key in differing - several if any(mine.get(key, NONE) != NONE for mine in values.values())}
+    several_rows, own_rows = (
+        tuple((key, _describe(key, groups, values)) for key in sorted(some)) for some in (several, own)
+    )
     common = {key: values[id(groups[0])][key] for key in keys if key not in differing}
-    shared = [(key, value) for key, value in common.items() if value not in (UNUSED, USUAL.get(key))]
+    shared = [(key, value) for key, value in common.items() if value not in (NONE, USUAL.get(key))]
     columns = ("setting", "value")
     return (
-        Table("hyperparameters", "Hyperparameters", columns, tuple(rows)),
+        Table("hyperparameters", "Hyperparameters", columns, several_rows),
+        Table("own_hyperparameters", "Hyperparameters of some groups", columns, own_rows),
         Table("shared_hyperparameters", "Shared hyperparameters", columns, tuple(shared)),
     )
 
@@ -39,13 +42,13 @@ def _list_values(group: Group) -> dict[str, str]:
     found: dict[str, set[str]] = defaultdict(set)
     for record in group.runs:
         for key, value in _select(record).items():
-            found[key].add(_write(value))
+            found[key].add(format_setting(value))
     return {key: ", ".join(sorted(values)) for key, values in found.items()}
 
 
 def _select(record: RunRecord) -> dict[str, Any]:
-    """Options of groups and settings, without the names of classes, which the options stand for."""
-    grouped = {key: value for key, value in list_grouping_keys(record).items() if key in record.choices}
+    """Options of groups, without those that have none, and settings, without the classes that options stand for."""
+    grouped = {key: value for key, value in list_grouping_keys(record).items() if record.choices.get(key, NONE) != NONE}
     settings = {**grouped, **select_deciding_settings(record)}
     return {
         key: value
@@ -57,13 +60,7 @@ def _select(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _write(value: Any) -> str:
-    if isinstance(value, bool) or value in (None, "None"):
-        return str(value).lower()
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-USUAL = {key: _write(value) for key, value in LATER.items()}
+USUAL = {key: format_setting(value) for key, value in LATER.items()}
 """What most runs leave as it is, which need not be said."""
 
 
@@ -75,10 +72,16 @@ def _describe(key: str, groups: Sequence[Group], values: dict[int, dict[str, str
             having[values[id(group)][key]].append(group)
     known = [group for some in having.values() for group in some]
     ordered = sorted(having.items(), key=lambda pair: len(pair[1]))
-    parts = [(value, _name(some, known)) for value, some in ordered]
+    parts = [(value, _count(key, some) or _name(some, known)) for value, some in ordered]
     most, whose = parts[-1]
     last = f"else {most}" if len(parts) > 1 and len(whose) > LONG else f"{most} ({whose})"
     return "; ".join([*(f"{value} ({named})" for value, named in parts[:-1]), last])
+
+
+def _count(key: str, some: Sequence[Group]) -> str:
+    """Count groups that are many words to name, and whose names say the value anyway."""
+    said = all(f"{key}=" in group.label for group in some) and sum(len(group.label) for group in some) > LONG
+    return counted(len(some), "group") if said else ""
 
 
 def _name(some: Sequence[Group], known: Sequence[Group]) -> str:

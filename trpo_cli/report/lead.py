@@ -4,82 +4,134 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trpo_cli.columns import EVALUATION, RETURN
 from trpo_cli.errors import counted
-from trpo_cli.report.groups import Group
-from trpo_cli.report.measures import common_step, count_unit, finals, name_metric
+from trpo_cli.report.groups import FEW, Group, are_few, distinguish, join, name_groups
+from trpo_cli.report.measures import APART, count_unit, finals, latest, name_metric, series, shared_step
 from trpo_cli.report.numbers import Interval, format_number, format_steps
-from trpo_cli.statistics import FEWEST, Statistic, are_enough, bounds
+from trpo_cli.run.progress import AT_RETURN
+from trpo_cli.statistics import FEWEST, Floats, Statistic, are_enough, bounds
 
-FEW = 4  # names in a sentence
 
-
-def describe(tasks: Sequence[Sequence[Group]], metric: str, statistic: Statistic) -> str:
-    """Return both sentences."""
-    groups = [group for task in tasks for group in task]
+def describe(
+    tasks: Sequence[Sequence[Group]], metric: str, statistic: Statistic, left_out: Sequence[Group] = ()
+) -> str:
+    """Return both sentences; groups that are `left_out` have no value of the metric."""
     outcome = (
         _describe_task(tasks[0], metric, statistic) if len(tasks) == 1 else _describe_tasks(tasks, metric, statistic)
     )
-    return f"{_describe_runs(tasks, groups, metric)} {outcome}"
+    return f"{_describe_runs(tasks, metric, left_out)} {outcome}"
 
 
-def _describe_runs(tasks: Sequence[Sequence[Group]], groups: Sequence[Group], metric: str) -> str:
-    labels = list(dict.fromkeys(group.label for group in groups))
-    who = join(labels) if len(labels) <= FEW else f"{len(labels)} groups of runs"
+def _describe_runs(tasks: Sequence[Sequence[Group]], metric: str, left_out: Sequence[Group]) -> str:
+    groups = [group for task in tasks for group in task]
     names = [task[0].task for task in tasks]
     where = join(names) if len(names) <= FEW else counted(len(names), "task")
     counts = sorted({len(group.runs) for group in groups})
     runs = counted(counts[0], "run") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs"
     each = "" if len(groups) == 1 else " each"
-    steps = sorted(common_step(group, metric) for group in groups)
+    steps = sorted(record.steps for group in groups for record in group.runs)
     ends = list(dict.fromkeys(map(format_steps, (steps[0], steps[-1]))))
     unit = "iterations" if count_unit(groups) == "iterations" else "environment steps"
-    does = "compares" if len(labels) > 1 else "shows"
-    return f"This report {does} {who} on {where}, with {runs}{each} of {' to '.join(ends)} {unit}."
+    does = "compares" if len({group.label for group in groups}) > 1 else "shows"
+    said = f"This report {does} {_name_all(groups)} on {where}, with {runs}{each} of {' to '.join(ends)} {unit}"
+    have = "has" if len(left_out) == 1 else "have"
+    without = f", without {name_groups(left_out)}, which {have} no {name_metric(metric)}" if left_out else ""
+    return f"{said}{without}."
 
 
-def join(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+def _name_all(groups: Sequence[Group]) -> str:
+    """Name groups, and if they are variants of one algorithm that are not all named, the few keys that vary."""
+    named = name_groups(groups)
+    if not named.endswith(f" variants of {groups[0].algo}"):
+        return named
+    varying = sorted({key for values in distinguish([run for group in groups for run in group.runs]) for key in values})
+    return f"{named} that differ in {join(varying)}" if len(varying) <= FEW else named
 
 
-def _interval(group: Group, metric: str, statistic: Statistic) -> Interval:
-    values = finals(group, metric)
+def _interval(values: Floats, statistic: Statistic) -> Interval:
     low, high = bounds([values], statistic)
     return Interval(float(low), float(high), extremes=not are_enough([values]))
 
 
 def _rank(task: Sequence[Group], metric: str, statistic: Statistic) -> tuple[list[Group], list[Group]]:
-    """Return the groups with the highest value, and others with enough runs whose intervals reach into theirs."""
-    values = {group.label: float(statistic(finals(group, metric))) for group in task}
-    best = max(values.values())
-    first = [group for group in task if values[group.label] == best]
-    lowest = _interval(first[0], metric, statistic).low
-    return first, [g for g in _testable(task) if g not in first and _interval(g, metric, statistic).high >= lowest]
+    """Return the groups with the highest value at the step that all have reached, and others with enough runs whose
+    intervals reach into theirs."""
+    step = shared_step(task, metric)
+    values = {group.label: finals(group, metric, step) for group in task}
+    best = max(float(statistic(one)) for one in values.values())
+    first = [group for group in task if float(statistic(values[group.label])) == best]
+    lowest = _interval(values[first[0].label], statistic).low
+    others = [group for group in _testable(task) if group not in first]
+    return first, [group for group in others if _interval(values[group.label], statistic).high >= lowest]
 
 
 def _testable(groups: Sequence[Group]) -> list[Group]:
     return [group for group in groups if len(group.runs) >= FEWEST]
 
 
+def _end_apart(task: Sequence[Group], metric: str) -> bool:
+    """Whether some runs went on where others ended."""
+    ends = [series(run, metric)[0][-1] for group in task for run in group.runs]
+    return bool(max(ends) > APART * min(ends))
+
+
 def _describe_task(task: Sequence[Group], metric: str, statistic: Statistic, on: str = "") -> str:
     """Say which group is highest and, if there are enough runs, whether its interval is apart from all others."""
+    if all(run.goal is not None for group in task for run in group.runs):
+        return _describe_stops(task, on)
     first, near = _rank(task, metric, statistic)
+    step = shared_step(task, metric)
+    apart = _end_apart(task, metric)
+    the = f"At {format_steps(step)} {count_unit(task)}, which all have reached, the" if apart else "The"
     what = f"{statistic.name.removeprefix('the ')} {name_metric(metric)}"
-    interval = _interval(first[0], metric, statistic)
-    value = format_number(float(statistic(finals(first[0], metric))), interval.place)
-    kind = "min to max" if interval.extremes else "95 % interval"
-    span = f" ({kind} {interval.ends()})" if len(first[0].runs) > 1 else ""
+    value = _describe_value(first[0], metric, statistic, step)
     if len(task) == 1:
-        return f"The {what} at the end is {value}{span}."
+        return f"{the} {what}{'' if apart else ' at the end'} is {value}."
     if len(first) > 1:
-        return f"The highest {what}{on}, {value}{span}, is shared by {join([group.label for group in first])}."
-    said = f"The highest {what}{on} is that of {first[0].label}, {value}{span}"
+        shared = _describe_value(first[0], metric, statistic, step, alone=False)
+        who = "all" if len(first) == len(task) > FEW else name_groups(first)
+        return f"{the} highest {what}{on}, {shared}, is shared by {who}."
+    said = f"{the} highest {what}{on} is that of {first[0].label}, {value}"
     others = [group for group in task if group not in first]
     if first[0] not in _testable(task) or not _testable(others):
         return f"{said}; with fewer than {FEWEST} runs of a group, no difference is claimed."
     if near:
-        return f"{said}, but the interval overlaps with that of {join([group.label for group in near])}."
+        return f"{said}, but the interval overlaps with that of {name_groups(near)}."
     return f"{said}, and its interval overlaps with no other{_except(task)}."
+
+
+def _describe_value(group: Group, metric: str, statistic: Statistic, step: float, alone: bool = True) -> str:
+    """A value with its interval and, beside a training return that lags, the evaluation."""
+    values = finals(group, metric, step)
+    interval = _interval(values, statistic)
+    kind = "min to max" if interval.extremes else "95 % interval"
+    beside = [f"{kind} {interval.ends()}"] if len(values) > 1 else []
+    evaluations = latest(group, EVALUATION, metric, step) if metric == RETURN and alone else values[:0]
+    if len(evaluations) == len(values):
+        place = _interval(evaluations, statistic).place
+        beside.append(f"evaluation {format_number(float(statistic(evaluations)), place)}")
+    value = format_number(float(statistic(values)), interval.place)
+    return f"{value} ({'; '.join(beside)})" if beside else value
+
+
+def _describe_stops(task: Sequence[Group], on: str) -> str:
+    """Say after how many steps `stop.at_return` ended the runs, which is what such runs are about."""
+    goals = {format_number(run.goal) for group in task for run in group.runs if run.goal is not None}
+    goal = f"{AT_RETURN}={goals.pop()}" if len(goals) == 1 else AT_RETURN
+    if not are_few(task):
+        every = [run.steps for group in task for run in group.runs]
+        return f"All runs{on} ended at {goal}, after {_span(every)} {count_unit(task)}."
+    parts = []
+    for group in task:
+        steps = [run.steps for run in group.runs]
+        span = f" (min to max {_span(steps)})" if len(steps) > 1 else ""
+        parts.append(f"{format_steps(sum(steps) / len(steps))}{span} with {group.label}")
+    return f"All runs{on} ended at {goal}, and the {count_unit(task)} until then are on average {join(parts)}."
+
+
+def _span(steps: Sequence[int]) -> str:
+    return f"{format_steps(min(steps))} to {format_steps(max(steps))}"
 
 
 def _except(groups: Sequence[Group]) -> str:
@@ -107,7 +159,13 @@ def _describe_tasks(tasks: Sequence[Sequence[Group]], metric: str, statistic: St
         return f"No two groups share a task, so nothing is compared; the table has the {what} of each."
     ordered = sorted(wins.items(), key=lambda pair: -pair[1])[:FEW]
     parts = [f"{label} on {count}" for label, count in ordered] + ([f"several together on {ties}"] if ties else [])
-    said = f"The highest {what} is that of {join(parts)} of {len(compared)} tasks"
+    uneven = any(_end_apart(task, metric) for task in compared)
+    the = (
+        f"At the {count_unit(tasks[0]).removesuffix('s')} that all runs of a task have reached, the"
+        if uneven
+        else "The"
+    )
+    said = f"{the} highest {what} is that of {join(parts)} of {len(compared)} tasks"
     aside = _except([group for task in compared for group in task])
     if not apart:
         return f"{said}; on none is its interval apart from all others{aside}."

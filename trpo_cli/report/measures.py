@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from trpo_cli.columns import EVALUATION, EXACT_RETURN, INFO, RECENT, RETURN, STEPS
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.report.groups import Group
-from trpo_cli.report.runs import EVALUATION, ITERATIONS, RECENT, SECONDS, STEPS, RunRecord
-from trpo_cli.run.state import RETURN
+from trpo_cli.report.runs import ITERATIONS, SECONDS, RunRecord
 from trpo_cli.statistics import Floats, steps_to, trailing_mean
 
 AGAINST = (STEPS, ITERATIONS, "seconds")
-EXACT_RETURN = "exact/return"
 NAMES = {
     RETURN: "training return",
     EVALUATION: "evaluation",
@@ -27,12 +26,13 @@ NAMES = {
 }
 """Columns of metrics.csv as people name them."""
 POINTS = 200  # of a curve
+APART = 1.05  # times the steps of others, which compare no longer
 NEARLY = 0.9  # default threshold, as a fraction of the way from the first rows to the best final value
 
 
 def name_metric(column: str) -> str:
     """Return what people call a column."""
-    room, _, name = column.partition("/info/")
+    room, _, name = column.partition(INFO)
     if name:
         return f"{name} ({'evaluation' if room == 'eval' else 'training'})"
     return NAMES.get(column, column)
@@ -80,6 +80,11 @@ def common_step(group: Group, metric: str) -> float:
     return float(min(series(record, metric)[0][-1] for record in group.runs))
 
 
+def shared_step(task: Sequence[Group], metric: str) -> float:
+    """Return the last step that all runs of all groups have reached, at which they compare."""
+    return min(common_step(group, metric) for group in task)
+
+
 def finals(group: Group, metric: str, step: float | None = None) -> Floats:
     """The metric of each run at a step that all of them have reached (S,), interpolated; by default the last such."""
     step = common_step(group, metric) if step is None else step
@@ -93,9 +98,10 @@ def bests(group: Group, metric: str) -> Floats:
     return np.array([y[: max(1, np.searchsorted(x, step, side="right"))].max() for x, y in lines])
 
 
-def latest(group: Group, column: str, metric: str) -> Floats:
-    """The last value of a column in each run up to the common step of the metric; of those that have one (E,)."""
-    step = common_step(group, metric)
+def latest(group: Group, column: str, metric: str, step: float | None = None) -> Floats:
+    """The last value of a column in each run up to a step, by default the common one of the metric; of those that have
+    one (E,)."""
+    step = common_step(group, metric) if step is None else step
     lines = [series(record, column) for record in group.runs if column in record.rows]
     return np.array([y[x <= step][-1] for x, y in lines if (x <= step).any()])
 

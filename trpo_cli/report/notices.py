@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from trpo_cli.columns import EPISODES, EVALUATION, RETURN
 from trpo_cli.errors import counted
-from trpo_cli.report.groups import Group, count_repeated_seeds, find_averaged_settings
-from trpo_cli.report.measures import common_step
-from trpo_cli.report.runs import EVALUATION, RunRecord
-from trpo_cli.run.state import RETURN
+from trpo_cli.report.groups import Group, count_repeated_seeds, find_averaged_settings, join, name_groups
+from trpo_cli.report.measures import APART, common_step
+from trpo_cli.report.runs import RunRecord
 
 STATUSES = {  # the worst first; for one run, and for several
     "broken": ("is broken", "are broken"),
@@ -19,17 +19,21 @@ STATUSES = {  # the worst first; for one run, and for several
     "running": ("is running", "are running"),
 }
 ALIKE = ("duplicate", "stopped", "running")  # counted together even if their notes, with directories and steps, differ
-EPISODES = "rollout/episodes"
+ENVS = "sampler.num_envs"
+UNFINISHED = 0.2  # of the episodes that were begun; with as many, those that have ended are no fair sample
 SHORT = 200  # episodes; a run with fewer is short
 MANY = 8  # the most kinds of failures that are listed; the table of runs has all
 
 
 def list_notices(
-    records: Sequence[RunRecord], drawn: Sequence[Group], averaged: Sequence[Group], metric: str
+    records: Sequence[RunRecord], drawn: Sequence[Group], averaged: Sequence[Group], metric: str, is_chosen: bool
 ) -> list[str]:
-    """List every notice on the runs, on the groups that are drawn, and on those groups with averaged runs only."""
+    """List every notice on the runs, on the groups that are drawn, and on those groups with averaged runs only.
+
+    `is_chosen` says that the user has chosen the metric.
+    """
     return [
-        *note_evaluations(records, metric),
+        *([] if is_chosen else note_evaluations(drawn, metric)),
         *note_unfinished(records),
         *note_missing_metric(records, metric),
         *(said for group in averaged for said in note_differences(group, metric)),
@@ -38,11 +42,13 @@ def list_notices(
     ]
 
 
-def note_evaluations(records: Sequence[RunRecord], metric: str) -> list[str]:
-    """Note that evaluations replace training returns, which no run has."""
-    if metric != EVALUATION or any(record.has(record.headline) for record in records):
+def note_evaluations(groups: Sequence[Group], metric: str) -> list[str]:
+    """Note that evaluations replace training returns, which some groups lack."""
+    if metric != EVALUATION:
         return []
-    return ["no run has ended an episode while it sampled: the returns shown are evaluations"]
+    lacking = [group for group in groups if not any(run.has(run.headline) for run in group.runs)]
+    who = "no run" if len(lacking) == len(groups) else f"no run of {name_groups(lacking)}"
+    return [f"{who} has ended an episode while it sampled: the returns shown are evaluations"]
 
 
 def note_unfinished(records: Sequence[RunRecord]) -> list[str]:
@@ -102,7 +108,7 @@ def note_differences(group: Group, metric: str) -> list[str]:
     step = int(common_step(group, metric))
     shortest = min(group.runs, key=lambda record: record.steps)
     longest = max(record.steps for record in group.runs)
-    if longest > 1.05 * step:
+    if longest > APART * step and any(record.goal is None for record in group.runs):
         state = (shortest.status == "finished" and shortest.note) or shortest.status  # why it ended early, if it did
         come = f"where {shortest.where()} ({state}) has come to"
         said.append(f"{name}: ends at {step:,} of {longest:,} steps, {come}")
@@ -120,12 +126,31 @@ def note_lag(groups: Sequence[Group], metric: str) -> list[str]:
     short = [group for group in groups if any(record.last(EPISODES) < SHORT for record in group.runs)]
     if not short:
         return []
-    names = ", ".join(f"{group.task} {group.label}" for group in short[:MANY])
-    more = f" and {len(short) - MANY} more" if len(short) > MANY else ""
-    return [
-        f"{names}{more}: with fewer than {SHORT} episodes, the last 100 are at least half of a run, so the "
-        "training return lags behind the policy: see the evaluation"
-    ]
+    kinds: dict[str, list[Group]] = defaultdict(list)
+    for group in short:
+        kinds[_explain_lag(group)].append(group)
+    return [f"{_name_on_tasks(alike)}: {why}" for why, alike in kinds.items()]
+
+
+def _explain_lag(group: Group) -> str:
+    """Say why the training return of few episodes says little: they are old, or those that ended are the short ones."""
+    begun = [(run.last(EPISODES), run.settings.get(ENVS, 0)) for run in group.runs]
+    see = ": see the evaluation" if any(run.has(EVALUATION) for run in group.runs) else ""
+    if any(ended < SHORT and running >= UNFINISHED * (ended + running) for ended, running in begun):
+        return (
+            f"at least {UNFINISHED:.0%} of the episodes that were begun have not ended, and the training return "
+            f"counts only those that have, the short ones first{see}".replace("%", " %")
+        )
+    return (
+        f"with fewer than {SHORT} episodes, the last 100 are at least half of a run, so the training return lags "
+        f"behind the policy{see}"
+    )
+
+
+def _name_on_tasks(groups: Sequence[Group]) -> str:
+    """Name groups of any tasks: `Ant-v4 and Hopper-v4, trpo`."""
+    names = list(dict.fromkeys(group.task for group in groups))
+    return f"{join(names) if len(names) <= MANY else counted(len(names), 'task')}, {name_groups(groups)}"
 
 
 def describe_repeated_seeds(group: Group) -> str:

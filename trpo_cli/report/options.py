@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from trpo_cli.report.runs import STEPS
+from trpo_cli.columns import STEPS
 from trpo_cli.statistics import MEAN, Statistic
 
 HEADLINE = "headline"  # in place of a column

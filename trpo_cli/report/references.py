@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trpo_cli.errors import RunDirectoryError, did_you_mean
 from trpo_cli.report.groups import Group
-from trpo_cli.report.measures import common_step, default_threshold, finals, untrained_mean
+from trpo_cli.report.measures import common_step, default_threshold, finals, shared_step, untrained_mean
 from trpo_cli.report.published import Published
 from trpo_cli.statistics import Floats
 
@@ -67,7 +67,11 @@ def make_scales(tasks: Sequence[Sequence[Group]], numbers: dict[str, list[Publis
     for task in tasks:
         low = untrained_mean(task, metric)
         best = find_best_published(task, numbers[task[0].task], metric)
-        high = max(float(finals(group, metric).max()) for group in task) if best is None else best.value
+        high = (
+            max(float(finals(group, metric, shared_step(task, metric)).max()) for group in task)
+            if best is None
+            else best.value
+        )
         if high > low:
             origin = "best run" if best is None else f"best published: {best.describe()}"
             found[task[0].task] = Scale(low, high, origin)

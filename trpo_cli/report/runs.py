@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from trpo_cli.config.settings import INDIFFERENT, LATER, flatten
+from trpo_cli.columns import RETURN, STEPS
+from trpo_cli.config.settings import INDIFFERENT, LATER, flatten, format_setting
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.run.layout import (
     ALL_ROWS,
@@ -26,14 +27,12 @@ from trpo_cli.run.layout import (
     suggest_run,
 )
 from trpo_cli.run.lock import LOCK, is_held
-from trpo_cli.run.progress import describe_end
+from trpo_cli.run.progress import AT_RETURN, describe_end
 from trpo_cli.run.rows import read_json, read_rows
-from trpo_cli.run.state import RETURN, failure, headline
+from trpo_cli.run.state import failure, headline
 from trpo_cli.shell import shell_argument
 from trpo_cli.statistics import Floats
 
-EVALUATION, STEPS = "eval/episode_return_mean", "env_steps"
-RECENT = "rollout/recent_return_mean"  # of the episodes that ended in an iteration
 RESULTS = "results.csv"  # of an archive: one line for each run, with these columns
 SUMMARISED = ("env_steps", "final_training_return", "final_evaluation_return", "best_training_return", "wall_seconds")
 HEADER = ["task", "algo", "seed", *SUMMARISED]
@@ -79,6 +78,7 @@ class RunRecord:
     rows: dict[str, Floats] = field(default_factory=dict)  # the columns of metrics.csv, (I,), NaN in an empty cell
     headline: str = RETURN  # the column that says how good the policy is
     whole: Whole | None = None  # of an archived run
+    goal: float | None = None  # the return that ended it early, by `stop.at_return`
     wall_seconds: float = 0.0  # of the whole run; without a summary, of sampling and updates
 
     @property
@@ -190,7 +190,10 @@ def read(directory: Path) -> RunRecord:
         summary = read_summary(directory / SUMMARY)
         training = sum(np.nansum(record.rows[name]) for name in SECONDS if name in record.rows)
         record = replace(record, wall_seconds=float(summary.get("wall_seconds", training)))
-        early = f"ended early by {describe_end(stopped)}" if (stopped := summary.get("stopped")) else ""
+        stopped = summary.get("stopped") or {}
+        early = f"ended early by {describe_end(stopped)}" if stopped else ""
+        if stopped.get("by") == AT_RETURN:
+            record = replace(record, goal=_read_goal(stopped))
     except (OSError, RunDirectoryError, KeyError, TypeError, ValueError, AttributeError) as error:
         return explain_unreadable(record, error, running)
     if running:
@@ -218,7 +221,7 @@ def explain_unreadable(record: RunRecord, error: Exception, running: bool) -> Ru
 def with_configuration(record: RunRecord, config: dict[str, Any]) -> RunRecord:
     """The record with the task, algorithm, seed and settings of the configuration."""
     settings = {**LATER, **dict(flatten({"total_steps": 0, **config}))}
-    chosen = {str(group): str(option) for group, option in config["choices"].items()}
+    chosen = {str(group): format_setting(option) for group, option in config["choices"].items()}
     choices = {group: option for group, option in chosen.items() if not group.startswith(INDIFFERENT)}
     return replace(
         record,
@@ -228,6 +231,13 @@ def with_configuration(record: RunRecord, config: dict[str, Any]) -> RunRecord:
         choices=choices,
         settings={key: value for key, value in settings.items() if not key.startswith("choices.")},
     )
+
+
+def _read_goal(stopped: dict[str, Any]) -> float:
+    """Read the return that ended a run. Raises `ValueError` if it is no number."""
+    if not np.isfinite(goal := float(stopped["given"])):
+        raise ValueError(f"{SUMMARY}: {AT_RETURN} is {goal}")
+    return goal
 
 
 def read_summary(path: Path) -> dict[str, Any]:

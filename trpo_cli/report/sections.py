@@ -6,16 +6,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from trpo_cli.columns import EVALUATION, STEPS
 from trpo_cli.report import comparisons, figures, hyperparameters, tables
 from trpo_cli.report.diagnostics import DIAGNOSTICS, compute_diagnostics
 from trpo_cli.report.figures import Figure, Panel, make_keys
-from trpo_cli.report.groups import Group
-from trpo_cli.report.measures import finals, name_metric
+from trpo_cli.report.groups import Group, join
+from trpo_cli.report.measures import APART, common_step, finals, name_metric, shared_step
 from trpo_cli.report.numbers import format_number
 from trpo_cli.report.options import Options
 from trpo_cli.report.published import Published
 from trpo_cli.report.references import Scale
-from trpo_cli.report.runs import EVALUATION, STEPS
 from trpo_cli.report.styles import Styles
 from trpo_cli.report.table import Table
 from trpo_cli.statistics import FEWEST, IQM, Floats, Statistic
@@ -61,10 +61,18 @@ class Section:
         return [single] if len(single) == self.count_panels() else [[*figure.panels] for figure in self.figures]
 
 
-def show_results(groups: Sequence[Group], options: Options) -> Section:
+def show_results(tasks: Sequence[Sequence[Group]], options: Options) -> Section:
     """Show the returns of every group."""
+    groups = [group for task in tasks for group in task]
     returns = [f"{_begin(name_metric(name))}: {how}." for name, how in tables.describe_returns(groups, options.metric)]
     caption = f"{' '.join(returns)} All are taken at the step that all runs of a row have reached. "
+    uneven = [
+        task[0].task
+        for task in tasks
+        if max(common_step(group, options.metric) for group in task) > APART * shared_step(task, options.metric)
+    ]
+    if uneven:
+        caption += f"The rows of {join(uneven)} are of different steps, so they do not compare. "
     table = tables.results(groups, options.metric, options.statistic)
     return Section(table.title, table, caption=caption + describe_interval(options.statistic), folded=False)
 
@@ -165,8 +173,10 @@ def aggregate_tasks(
     if len({task[0].runs[0].settings.get("env.id") for task in tasks}) < 2:  # one task, at any number of discounts
         return []
     strata: dict[str, dict[str, Floats]] = defaultdict(dict)
-    for group in (group for task in tasks for group in task if group.task in scaled):
-        strata[group.label][group.task] = scaled[group.task](finals(group, options.metric))
+    for task in (task for task in tasks if task[0].task in scaled):
+        step = shared_step(task, options.metric)
+        for group in task:
+            strata[group.label][group.task] = scaled[group.task](finals(group, options.metric, step))
     if not strata:
         return []
     ordered = {label: strata[label] for label in styles.labels if label in strata}
@@ -174,9 +184,10 @@ def aggregate_tasks(
         f"{task} {format_number(of.low)} to {format_number(of.high)} ({of.origin})" for task, of in scaled.items()
     )
     caption = (
-        f"Final values, normalised so that the mean of the first rows is 0 and the best is 1: {ends}. Intervals of the "
-        f"table: as above, with each task's own variance, of {FEWEST} runs in all and two of each task. Bands of the "
-        f"profile: 95 %, Clopper and Pearson's, at each score; none below {FEWEST} runs."
+        f"Values at the last step that all runs of a task have reached, normalised so that the mean of the first rows "
+        f"is 0 and the best is 1: {ends}. Intervals of the table: as above, with each task's own variance, of {FEWEST} "
+        "runs in all and two of each task. Bands of the profile: 95 %, Clopper and Pearson's, at each score; none "
+        f"below {FEWEST} runs."
     )
     keys = [figures.Key(f"{label} ({sum(map(len, ordered[label].values()))})", styles(label)) for label in ordered]
     figure = Figure("profiles", [figures.profiles(ordered, styles)], 1, keys)
@@ -184,13 +195,21 @@ def aggregate_tasks(
 
 
 def show_hyperparameters(groups: Sequence[Group]) -> list[Section]:
-    """Show the settings that differ, and folded those that do not."""
-    differing, shared = hyperparameters.make_tables(groups)
+    """Show the settings that differ, and folded those that only some groups have or that all share."""
+    differing, own, shared = hyperparameters.make_tables(groups)
     caption = "Settings that differ between the groups, and which of them have each value."
+    only = "Settings that only some groups have."
     return [
         *([Section(differing.title, differing, caption=caption, folded=False)] if differing.rows else []),
+        *([Section(own.title, own, caption=only, folded=True)] if own.rows else []),
         *([Section(shared.title, shared, folded=True)] if shared.rows else []),
     ]
+
+
+def show_stops(groups: Sequence[Group]) -> list[Section]:
+    """Show how long runs took that `stop.at_return` ended, if it ended any."""
+    table = tables.stops(groups)
+    return [Section(table.title, table)] if table.rows else []
 
 
 def show_infos(tasks: Sequence[Sequence[Group]], options: Options, styles: Styles) -> list[Section]:

@@ -30,12 +30,18 @@ SHADES = (0.0, 0.45, -0.45, 0.65)  # towards white, or towards black
 
 
 class Styles:
-    """The colour and line style of each label; those of one colour differ in shade and style."""
+    """The colour and line style of each label; those of one colour differ in shade and style.
+
+    Where there are only variants of one algorithm, and more than there are shades, each has a colour of its own.
+    """
 
     def __init__(self, groups: Sequence[Group]) -> None:
         algos = {group.label: group.algo for group in groups}
         self.labels = sorted(algos, key=natural_key)
         colours = [choose_colour(algos[label]) for label in self.labels]
+        if len(colours) > len(SHADES) and len({*algos.values()}) == 1:
+            several = list(dict.fromkeys([colours[0], *PALETTE]))
+            colours = [several[place % len(several)] for place in range(len(colours))]
         self._styles = {
             label: _vary(colour, colours[:place].count(colour))
             for place, (label, colour) in enumerate(zip(self.labels, colours, strict=True))

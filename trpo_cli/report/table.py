@@ -33,6 +33,7 @@ SHOWN: dict[str, tuple[str, Format]] = {
     "steps": ("steps", format_steps),
     "env_steps": ("steps", format_steps),
     "median steps": ("median steps", format_steps),
+    "mean steps": ("mean steps", format_steps),
     "wall seconds": ("time", format_seconds),
     "wall_seconds": ("time", format_seconds),
     "final training return of the last iteration": ("last iteration", format_number),

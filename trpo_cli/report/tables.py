@@ -6,28 +6,29 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from trpo_cli.columns import EVALUATION, EXACT_RETURN, INFO, RECENT, RETURN
 from trpo_cli.errors import counted
 from trpo_cli.report.diagnostics import MEASURES, summarise
 from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import (
-    EXACT_RETURN,
     bests,
     common_step,
     count_unit,
     finals,
     latest,
+    name_metric,
     speeds,
     steps_to_threshold,
 )
-from trpo_cli.report.numbers import Interval
-from trpo_cli.report.runs import EVALUATION, RECENT, RunRecord
+from trpo_cli.report.numbers import Interval, format_exact
+from trpo_cli.report.runs import RunRecord
 from trpo_cli.report.table import Cell, Table
 from trpo_cli.run.layout import METRICS
-from trpo_cli.run.state import RETURN
+from trpo_cli.run.progress import AT_RETURN
 from trpo_cli.statistics import Floats, Statistic, are_enough, bounds
 
-INFO = "/info/"  # in the columns of numbers from infos
 NAMED = 3  # algorithms in a warning
 
 
@@ -45,17 +46,11 @@ def make_interval(strata: Sequence[Floats], statistic: Statistic) -> Cell:
 
 
 RETURNS = {
-    RETURN: (
-        "training return",
-        "the mean of the last 100 episodes, with sampled actions; it lags behind the policy in a short run",
-    ),
-    EVALUATION: ("evaluation", "the latest mean of episodes with the most likely actions"),
-    RECENT: (
-        "training return of the last iteration",
-        "the mean of the episodes that ended in it, with sampled actions",
-    ),
+    RETURN: "the mean of the last 100 episodes, with sampled actions; it lags behind the policy in a short run",
+    EVALUATION: "the latest mean of episodes with the most likely actions",
+    RECENT: "the mean of the episodes that ended in it, with sampled actions",
 }
-"""The columns that are returns: their names, and how they are measured."""
+"""The columns that are returns, and how they are measured."""
 EXACT = "that of the policy itself, computed without samples"
 
 
@@ -63,7 +58,7 @@ def describe_returns(groups: Sequence[Group], metric: str) -> list[tuple[str, st
     """Of the metric and of the returns that the runs have beside it: its name, and how it is measured."""
     others = _list_other_returns(groups, metric)
     return [
-        RETURNS.get(name, (name, EXACT if name == EXACT_RETURN else f"a column of {METRICS}"))
+        (name_metric(name), RETURNS.get(name, EXACT if name == EXACT_RETURN else f"a column of {METRICS}"))
         for name in (metric, *others)
     ]
 
@@ -103,17 +98,45 @@ def efficiency(groups: Sequence[Group], metric: str, thresholds: dict[str, list[
     rows: list[tuple[Cell, ...]] = []
     for group, (threshold, origin) in [(each, found) for each in groups for found in thresholds[each.task]]:
         steps = steps_to_threshold(group, metric, threshold)
-        there = steps[np.isfinite(steps)]
-        fewest = " to ".join(dict.fromkeys(f"{end:,.0f}" for end in (there.min(), there.max()))) if len(there) else None
-        reached = f"{len(there)} of {len(steps)}"
-        rows.append(
-            (group.task, group.label, threshold, origin, reached, finite_or_none(float(np.median(steps))), fewest)
-        )
+        there, ended = steps[np.isfinite(steps)], np.isinf(steps) & find_stopped(group)
+        before = f"; {AT_RETURN} ended {ended.sum()} before" if ended.any() else ""
+        reached = f"{len(there)} of {len(steps)}{before}"
+        least = np.median(np.where(ended, [record.steps for record in group.runs], steps))
+        median = finite_or_none(np.median(steps)) if least == np.median(steps) else None
+        rows.append((group.task, group.label, threshold, origin, reached, median, format_ends(there)))
     columns = ("task", "algorithm", "threshold", "which is", "runs that reach it", "median steps", "fewest to most")
     note = "The median counts every run; it is missing where half of them or more never reach the threshold."
+    if any(AT_RETURN in str(row[4]) for row in rows):
+        note = f"{note[:-1]}, and where it depends on a run that {AT_RETURN} ended before."
     short = [r for g in groups for r in g.runs if r.is_thinned() and not (r.whole and metric in r.whole.rises)]
     said = f"{note}{note_thinned(short)}"
     return Table("efficiency", "Sample efficiency", columns, tuple(rows), said, count_unit(groups))
+
+
+def find_stopped(group: Group) -> NDArray[np.bool_]:
+    """Whether each run ended early because its return was enough (S,): nobody knows when it would reach more."""
+    return np.array([record.goal is not None for record in group.runs])
+
+
+def format_ends(steps: Floats) -> str | None:
+    """The fewest and the most steps (S,)."""
+    return " to ".join(dict.fromkeys(f"{end:,.0f}" for end in (steps.min(), steps.max()))) if len(steps) else None
+
+
+def stops(groups: Sequence[Group]) -> Table:
+    """How many steps the runs took until `stop.at_return` ended them."""
+    rows: list[tuple[Cell, ...]] = []
+    for group in groups:
+        steps = np.array([float(record.steps) for record in group.runs])[find_stopped(group)]
+        goals = sorted({record.goal for record in group.runs if record.goal is not None})
+        if goals:
+            mean = float(steps.mean()) if len(steps) == len(group.runs) else None
+            ended = f"{len(steps)} of {len(group.runs)}"
+            rows.append((group.task, group.label, ", ".join(map(format_exact, goals)), ended, mean, format_ends(steps)))
+    columns = ("task", "algorithm", AT_RETURN, "runs that it ended", "mean steps", "fewest to most")
+    note = "The mean is missing where some runs of the group did not get there."
+    some = any(row[4] is None for row in rows)
+    return Table("stops", f"Steps until {AT_RETURN}", columns, tuple(rows), note if some else "", count_unit(groups))
 
 
 def note_thinned(records: Sequence[RunRecord]) -> str:

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from trpo_cli.columns import RETURN
 from trpo_cli.errors import RunDirectoryError
 from trpo_cli.run import durable
 from trpo_cli.run.layout import HEADLINE, METRICS, TENSORBOARD
-from trpo_cli.run.state import RETURN
 from trpo_cli.run.tensorboard import TensorBoard
 from trpo_cli.run.trackers import Tracking
 from trpo_cli.shell import short_path

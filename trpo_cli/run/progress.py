@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from trpo_cli.columns import EPISODES, EVALUATION, RECENT
 from trpo_cli.config.settings import EVAL, StopSettings
 
-EVALUATION = "eval/episode_return_mean"
+AT_RETURN, PATIENCE = "stop.at_return", "stop.patience"
 WINDOW = 100  # episodes that have to end before their mean return may end a run
 
 
@@ -43,12 +44,12 @@ class Progress:
         """Count an iteration that ended after `env_steps` with these metrics."""
         self.env_steps, self.iterations = env_steps, self.iterations + 1
         self.final_training_return = metrics[headline]
-        recent = metrics.get("rollout/recent_return_mean")
+        recent = metrics.get(RECENT)
         self.recent_training_return = self.recent_training_return if recent is None else recent
         self.final_evaluation_return = metrics[EVALUATION]
         returns = (self.best_training_return, self.final_training_return)
         self.best_training_return = max((r for r in returns if r is not None), default=None)
-        finished = metrics.get("rollout/episodes")
+        finished = metrics.get(EPISODES)
         self.episodes = None if finished is None else int(finished)
         if self.final_evaluation_return is not None:
             is_better = _exceeds(self.final_evaluation_return, self.best_evaluation_return)
@@ -72,10 +73,10 @@ class Progress:
         training = self.final_training_return if has_window else None
         value = self.final_evaluation_return if evaluated else training
         if stop.at_return is not None and value is not None and value >= stop.at_return:
-            return {"by": "stop.at_return", "given": stop.at_return, "reached": value, "env_steps": self.env_steps}
+            return {"by": AT_RETURN, "given": stop.at_return, "reached": value, "env_steps": self.env_steps}
         if stop.patience is not None and self.stale_evaluations >= stop.patience:
             best = self.best_evaluation_return
-            return {"by": "stop.patience", "given": stop.patience, "reached": best, "env_steps": self.env_steps}
+            return {"by": PATIENCE, "given": stop.patience, "reached": best, "env_steps": self.env_steps}
         return None
 
     def summary(self, stopped: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -93,9 +94,9 @@ class Progress:
 
 def describe_end(stopped: Mapping[str, Any]) -> str:
     """Say why a run ended early."""
-    if stopped["by"] == "stop.patience":
-        return f"stop.patience={stopped['given']}: as many evaluations in a row were not above {stopped['reached']:.5g}"
-    return f"stop.at_return={stopped['given']:.5g}: a return of {stopped['reached']:.5g} reached it"
+    if stopped["by"] == PATIENCE:
+        return f"{PATIENCE}={stopped['given']}: as many evaluations in a row were not above {stopped['reached']:.5g}"
+    return f"{AT_RETURN}={stopped['given']:.5g}: a return of {stopped['reached']:.5g} reached it"
 
 
 def _exceeds(value: float, best: float | None) -> bool:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trpo_cli.columns import EXACT_RETURN, RETURN
 from trpo_cli.run.layout import CHECKPOINTS, ENDED_EARLY, HEADLINE, LOG, METRICS, SUMMARY
 from trpo_cli.run.lock import LOCK, is_held
 
 WAITING, RUNNING, STOPPED, FAILED, FINISHED = "waiting", "running", "stopped", "failed", "finished"
 ENDED = (FINISHED, FAILED)
-RETURN = "rollout/episode_return_mean"
-HEADLINES = (RETURN, "exact/return")  # of runs that do not say theirs: those of earlier versions
+HEADLINES = (RETURN, EXACT_RETURN)  # of runs that do not say theirs: those of earlier versions
 _RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) (.*)$", re.MULTILINE)  # of the log: level, message
 _NAME = re.compile(r"[\w./-]+\n?")  # all that may be in the file of the headline
 LONGEST_NAME = 200  # bytes of that file

@@ -19,6 +19,7 @@ import yaml  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from trpo_cli import columns
 from trpo_cli.config.settings import select_decisive
 from trpo_cli.run.event_files import cut_back
 
@@ -67,7 +68,7 @@ class TensorBoard:
         missing = cut_back(directory, env_steps)
         purge = missing if rows else None  # tells a running TensorBoard to drop later points
         self._writer, self._step = SummaryWriter(str(directory), purge_step=purge), env_steps
-        self._first = {HEADLINE: headline, EVALUATION: "eval/episode_return_mean"}
+        self._first = {HEADLINE: headline, EVALUATION: columns.EVALUATION}
         for row in rows:
             if row["env_steps"] >= missing:
                 self.write(int(row["env_steps"]), row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from trpo_cli.columns import RETURN
 from trpo_cli.data import Sample
 from trpo_cli.envs.make import Width
 from trpo_cli.models.policies import Policy
@@ -15,7 +16,7 @@ class Sampler(ABC):
 
     env_steps: int  # in total
     beside: ClassVar[type | None] = Width  # further keys of its configuration, which describe the environments
-    headline: ClassVar[str] = "rollout/episode_return_mean"  # the metric that says how good the policy is
+    headline: ClassVar[str] = RETURN  # the metric that says how good the policy is
     in_process: ClassVar[bool] = False  # whether its environments must live in this process
     random: ClassVar[bool] = True  # False if the same policy always gives the same sample
 

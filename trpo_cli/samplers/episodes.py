@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trpo_cli.columns import EPISODES, INFO, RECENT, RETURN
 from trpo_cli.envs.infos import Infos, mean_where_present
 
 WINDOW = 100  # finished episodes that the reported means are taken over
@@ -39,11 +40,11 @@ class FinishedEpisodes:
         """Means over the last `WINDOW` finished episodes and over those of the latest iteration, None where there are
         none; `rollout/episodes` counts them all."""
         return {
-            "rollout/episode_return_mean": float(np.mean(self.returns)) if self.returns else None,
-            "rollout/recent_return_mean": float(np.mean(self.recent)) if self.recent else None,
+            RETURN: float(np.mean(self.returns)) if self.returns else None,
+            RECENT: float(np.mean(self.recent)) if self.recent else None,
             "rollout/episode_length_mean": float(np.mean(self.lengths)) if self.lengths else None,
-            "rollout/episodes": float(self.finished),
-            **{f"rollout/info/{name}": mean_where_present(values) for name, values in self.infos.items()},
+            EPISODES: float(self.finished),
+            **{f"rollout{INFO}{name}": mean_where_present(values) for name, values in self.infos.items()},
         }
 
     def state_dict(self) -> dict[str, Any]:

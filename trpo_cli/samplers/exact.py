@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trpo_cli.columns import EXACT_RETURN
 from trpo_cli.data import Advantage, Estimates, Predict, Sample, Tensors, Visited
 from trpo_cli.envs.environments import Environments
 from trpo_cli.errors import ConfigError
@@ -65,7 +66,7 @@ class Exact(PolicySampler):
 
     tries_all = True
     random = False
-    headline = "exact/return"
+    headline = EXACT_RETURN
     beside = None
 
     def __init__(self, environments: Environments, gamma: Shrink) -> None:

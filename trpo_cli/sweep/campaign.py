@@ -170,7 +170,7 @@ class Campaign:
     def report(self) -> None:
         """Write a report on all jobs."""
         try:
-            report([self.directory], self.directory / "report", against=["env_steps", "iterations"])
+            report([self.directory], self.directory / "report")
         except RunDirectoryError as error:
             print(f"no report: {error}")
 
