@@ -153,6 +153,12 @@ def test_many_long_names_are_counted_and_typed_as_they_are_written(tmp_path: Pat
     assert made.lead.startswith(
         "This report compares 8 variants of trpo that differ in algo.schedule.delta and algo.schedule.lam on Hopper-v4"
     )
+    for place in range(8):
+        group(tmp_path / str(place), "Hopper-v4", "ppo", [1.0], EVALUATION)
+        config = (tmp_path / str(place) / "Hopper-v4" / "trpo" / "0" / "config.yaml").read_text()
+        config = config.replace('"algo": "trpo"', '"algo": "ppo"')
+        (tmp_path / str(place) / "Hopper-v4" / "ppo" / "0" / "config.yaml").write_text(config)
+    assert "compares 8 groups of runs on" in told(tmp_path, by=["algo.schedule.delta"]).lead
     tables = {s.table.name: s.table for s in made.sections if s.table}
     assert {row[1] for row in tables["versus"].rows} == {last}
     assert "[cosine,0.9] (4 groups); constant (4 groups)" in tables["hyperparameters"].to_markdown()

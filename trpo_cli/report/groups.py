@@ -62,7 +62,7 @@ def name_groups(groups: Sequence[Group]) -> str:
     if are_few(groups):
         return join([*algos])
     counts = Counter(algos.values())
-    if len(counts) > FEW:
+    if len(counts) > FEW or any(len({run.algo for run in group.runs}) > 1 for group in groups):
         return f"{len(algos)} groups of runs"
     return join([f"{count} variants of {algo}" if count > 1 else algo for algo, count in counts.items()])
 

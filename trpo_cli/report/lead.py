@@ -30,11 +30,10 @@ def _describe_runs(tasks: Sequence[Sequence[Group]], metric: str, left_out: Sequ
     counts = sorted({len(group.runs) for group in groups})
     runs = counted(counts[0], "run") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs"
     each = "" if len(groups) == 1 else " each"
-    steps = sorted(record.steps for group in groups for record in group.runs)
-    ends = list(dict.fromkeys(map(format_steps, (steps[0], steps[-1]))))
+    steps = _span([record.steps for group in groups for record in group.runs])
     unit = "iterations" if count_unit(groups) == "iterations" else "environment steps"
     does = "compares" if len({group.label for group in groups}) > 1 else "shows"
-    said = f"This report {does} {_name_all(groups)} on {where}, with {runs}{each} of {' to '.join(ends)} {unit}"
+    said = f"This report {does} {_name_all(groups)} on {where}, with {runs}{each} of {steps} {unit}"
     have = "has" if len(left_out) == 1 else "have"
     without = f", without {name_groups(left_out)}, which {have} no {name_metric(metric)}" if left_out else ""
     return f"{said}{without}."
@@ -125,13 +124,13 @@ def _describe_stops(task: Sequence[Group], on: str) -> str:
     parts = []
     for group in task:
         steps = [run.steps for run in group.runs]
-        span = f" (min to max {_span(steps)})" if len(steps) > 1 else ""
+        span = f" (min to max {_span(steps)})" if len({*steps}) > 1 else ""
         parts.append(f"{format_steps(sum(steps) / len(steps))}{span} with {group.label}")
     return f"All runs{on} ended at {goal}, and the {count_unit(task)} until then are on average {join(parts)}."
 
 
 def _span(steps: Sequence[int]) -> str:
-    return f"{format_steps(min(steps))} to {format_steps(max(steps))}"
+    return " to ".join(dict.fromkeys(map(format_steps, (min(steps), max(steps)))))
 
 
 def _except(groups: Sequence[Group]) -> str:
