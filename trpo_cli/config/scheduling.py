@@ -55,7 +55,8 @@ def _read_curves(node: Mapping[str, Any], path: str, live: Sequence[str], hints:
             raise ConfigError(f"{key}: {path}.{name} is null, and a schedule begins at a number")
         hint = hints.get(name, Any)
         if is_whole(hint) and shape[0] != STEP:
-            raise ConfigError(f"{key}: got {format_setting(shape)}; {path}.{name} is a whole number, so it should be {FITS[STEP]}")
+            fits = f"{path}.{name} is a whole number, so it should be {FITS[STEP]}"
+            raise ConfigError(f"{key}: got {format_setting(shape)}; {fits}")
         for time in schedule.turns:
             value = float(f"{schedule.curve(time):.5g}")  # just before its end, a curve is not at a round number
             check_value(value, hint, f"{key}, after {100 * time:.3g} % of training")
