@@ -76,5 +76,7 @@ def test_a_file_is_complete_or_absent() -> None:
         write_new("--json", Path("new/a"), b"1" * 1000)
         with pytest.raises(UserError, match=r"^--json: new/b cannot be written: File too large$"):
             write_new("--json", Path("new/b"), b"1" * 1001)
+    with pytest.raises(UserError, match=r"^--json: new/a already exists and is not overwritten$"):
+        write_new("--json", Path("new/a"), b"2")
     assert Path("new/a").read_bytes() == b"1" * 1000
     assert [path.name for path in Path("new").iterdir()] == ["a"]

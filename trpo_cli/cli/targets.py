@@ -19,8 +19,7 @@ def check_targets(targets: Mapping[str, Path]) -> None:
     """Raise `UserError` unless what each option names is new, fits its format, and can be written."""
     places: dict[str, Path] = {}
     for option, path in targets.items():
-        if os.path.lexists(path):
-            raise UserError(f"{option}: {path} already exists and is not overwritten")
+        _refuse_existing(option, path)
         if path.suffix != SUFFIXES.get(option, path.suffix):
             raise UserError(f"{option}: got {path}, but its name has to end in {SUFFIXES[option]}")
         place = path.resolve()
@@ -36,13 +35,19 @@ def check_targets(targets: Mapping[str, Path]) -> None:
 
 
 def write_new(option: str, path: Path, data: bytes) -> None:
-    """Write a file that appears complete or not at all. Raises `UserError` if it cannot be written."""
+    """Write a file that appears complete or not at all. Raises `UserError` if there is one, or it cannot be written."""
     place = start_directory() / path
+    _refuse_existing(option, path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         durable.write(place, data)
     except OSError as error:
         raise _unwritable(option, path, error) from error
+
+
+def _refuse_existing(option: str, path: Path) -> None:
+    if os.path.lexists(start_directory() / path):
+        raise UserError(f"{option}: {path} already exists and is not overwritten")
 
 
 def _try_to_write(option: str, path: Path) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from trpo_cli.columns import STEPS
+from trpo_cli.errors import enumerated
 from trpo_cli.report.diagnostics import ACCEPTED, KL, RESIDUAL, compute_diagnostics
-from trpo_cli.report.groups import Group, join, name_groups
+from trpo_cli.report.groups import Group, name_groups
 from trpo_cli.report.measures import count_unit, curve, name_metric
 from trpo_cli.report.numbers import format_tick
 from trpo_cli.report.published import NEAR, Published
@@ -52,7 +53,7 @@ def describe_panels(panels: Sequence[Panel]) -> str:
     """Say what several panels show, on which tasks, and of whom."""
     fields = ([panel.what for panel in panels], [panel.task for panel in panels], [panel.names for panel in panels])
     what, tasks, names = (list(dict.fromkeys(filter(None, texts))) for texts in fields)
-    return f"{' on '.join(join(texts) for texts in (what, tasks) if texts)}: {'; '.join(names)}"
+    return f"{' on '.join(enumerated(texts) for texts in (what, tasks) if texts)}: {'; '.join(names)}"
 
 
 @dataclass(frozen=True)

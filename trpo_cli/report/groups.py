@@ -11,7 +11,7 @@ from typing import Any
 
 from trpo_cli.config.scheduling import list_scheduled_keys
 from trpo_cli.config.settings import INDIFFERENT, LATER, MAY_CHANGE, format_setting
-from trpo_cli.errors import RunDirectoryError, did_you_mean
+from trpo_cli.errors import RunDirectoryError, did_you_mean, enumerated
 from trpo_cli.report.runs import RunRecord
 from trpo_cli.shell import short_path
 
@@ -45,11 +45,6 @@ class Group:
         return sorted({key for key, value in settings if key.startswith(ALTERING) and value not in (None, [], {})})
 
 
-def join(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
-
-
 def are_few(groups: Sequence[Group]) -> bool:
     """Whether a sentence can name all groups."""
     labels = {group.label for group in groups}
@@ -60,11 +55,11 @@ def name_groups(groups: Sequence[Group]) -> str:
     """Name groups in a sentence: by their labels or, where these are many or long, by their algorithms."""
     algos = {group.label: group.algo for group in groups}
     if are_few(groups):
-        return join([*algos])
+        return enumerated([*algos])
     counts = Counter(algos.values())
     if len(counts) > FEW or any(len({run.algo for run in group.runs}) > 1 for group in groups):
         return f"{len(algos)} groups of runs"
-    return join([f"{count} variants of {algo}" if count > 1 else algo for algo, count in counts.items()])
+    return enumerated([f"{count} variants of {algo}" if count > 1 else algo for algo, count in counts.items()])
 
 
 def natural_key(text: str) -> list[Any]:

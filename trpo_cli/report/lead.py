@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trpo_cli.columns import EVALUATION, RETURN
-from trpo_cli.errors import counted
-from trpo_cli.report.groups import FEW, Group, are_few, distinguish, join, name_groups
+from trpo_cli.errors import counted, enumerated
+from trpo_cli.report.groups import FEW, Group, are_few, distinguish, name_groups
 from trpo_cli.report.measures import APART, count_unit, finals, latest, name_metric, series, shared_step
 from trpo_cli.report.numbers import Interval, format_number, format_steps
 from trpo_cli.run.progress import AT_RETURN
@@ -26,7 +26,7 @@ def describe(
 def _describe_runs(tasks: Sequence[Sequence[Group]], metric: str, left_out: Sequence[Group]) -> str:
     groups = [group for task in tasks for group in task]
     names = [task[0].task for task in tasks]
-    where = join(names) if len(names) <= FEW else counted(len(names), "task")
+    where = enumerated(names) if len(names) <= FEW else counted(len(names), "task")
     counts = sorted({len(group.runs) for group in groups})
     runs = counted(counts[0], "run") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs"
     each = "" if len(groups) == 1 else " each"
@@ -45,7 +45,7 @@ def _name_all(groups: Sequence[Group]) -> str:
     if not named.endswith(f" variants of {groups[0].algo}"):
         return named
     varying = sorted({key for values in distinguish([run for group in groups for run in group.runs]) for key in values})
-    return f"{named} that differ in {join(varying)}" if len(varying) <= FEW else named
+    return f"{named} that differ in {enumerated(varying)}" if len(varying) <= FEW else named
 
 
 def _interval(values: Floats, statistic: Statistic) -> Interval:
@@ -126,7 +126,7 @@ def _describe_stops(task: Sequence[Group], on: str) -> str:
         steps = [run.steps for run in group.runs]
         span = f" (min to max {_span(steps)})" if len({*steps}) > 1 else ""
         parts.append(f"{format_steps(sum(steps) / len(steps))}{span} with {group.label}")
-    return f"All runs{on} ended at {goal}, and the {count_unit(task)} until then are on average {join(parts)}."
+    return f"All runs{on} ended at {goal}, and the {count_unit(task)} until then are on average {enumerated(parts)}."
 
 
 def _span(steps: Sequence[int]) -> str:
@@ -164,8 +164,8 @@ def _describe_tasks(tasks: Sequence[Sequence[Group]], metric: str, statistic: St
         if uneven
         else "The"
     )
-    said = f"{the} highest {what} is that of {join(parts)} of {len(compared)} tasks"
+    said = f"{the} highest {what} is that of {enumerated(parts)} of {len(compared)} tasks"
     aside = _except([group for task in compared for group in task])
     if not apart:
         return f"{said}; on none is its interval apart from all others{aside}."
-    return f"{said}; its interval is apart from all others for {join(apart)}{aside}."
+    return f"{said}; its interval is apart from all others for {enumerated(apart)}{aside}."

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from trpo_cli.columns import EPISODES, EVALUATION, RETURN
-from trpo_cli.errors import counted
-from trpo_cli.report.groups import Group, count_repeated_seeds, find_averaged_settings, join, name_groups
+from trpo_cli.errors import counted, enumerated
+from trpo_cli.report.groups import Group, count_repeated_seeds, find_averaged_settings, name_groups
 from trpo_cli.report.measures import APART, common_step
 from trpo_cli.report.runs import RunRecord
 
@@ -150,7 +150,7 @@ def _explain_lag(group: Group) -> str:
 def _name_on_tasks(groups: Sequence[Group]) -> str:
     """Name groups of any tasks: `Ant-v4 and Hopper-v4, trpo`."""
     names = list(dict.fromkeys(group.task for group in groups))
-    return f"{join(names) if len(names) <= MANY else counted(len(names), 'task')}, {name_groups(groups)}"
+    return f"{enumerated(names) if len(names) <= MANY else counted(len(names), 'task')}, {name_groups(groups)}"
 
 
 def describe_repeated_seeds(group: Group) -> str:

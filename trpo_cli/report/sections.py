@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trpo_cli.columns import EVALUATION, STEPS
+from trpo_cli.errors import enumerated
 from trpo_cli.report import comparisons, figures, hyperparameters, tables
 from trpo_cli.report.diagnostics import DIAGNOSTICS, compute_diagnostics
 from trpo_cli.report.figures import Figure, Panel, make_keys
-from trpo_cli.report.groups import Group, join
+from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import APART, common_step, finals, name_metric, shared_step
 from trpo_cli.report.numbers import format_number
 from trpo_cli.report.options import Options
@@ -72,7 +73,7 @@ def show_results(tasks: Sequence[Sequence[Group]], options: Options) -> Section:
         if max(common_step(group, options.metric) for group in task) > APART * shared_step(task, options.metric)
     ]
     if uneven:
-        caption += f"The rows of {join(uneven)} are of different steps, so they do not compare. "
+        caption += f"The rows of {enumerated(uneven)} are of different steps, so they do not compare. "
     table = tables.results(groups, options.metric, options.statistic)
     return Section(table.title, table, caption=caption + describe_interval(options.statistic), folded=False)
 
