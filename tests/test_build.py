@@ -125,7 +125,8 @@ def test_a_plugin_is_allowed_only_when_named() -> None:
     node = {"_target_": "fractions.Fraction", "numerator": 1, "denominator": 2}
     assert build(node, "x", Fraction, ["fractions"]) == Fraction(1, 2)
     with pytest.raises(
-        ConfigError, match=r"if you trust that package, plugins=\[fractions\] allows it, or --plugins fractions"
+        ConfigError,
+        match=r"if you trust that package, plugins=\[fractions\] of trpo-train allows it, or --plugins fractions",
     ):
         build(node, "x", Fraction)
     with pytest.raises(ConfigError, match=r"is not in a package"):

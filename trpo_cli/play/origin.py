@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from trpo_cli.config.settings import LATER, InitSettings, format_setting
 from trpo_cli.errors import CheckpointError, ConfigError, RunDirectoryError, counted
 from trpo_cli.play.trained import refuse_infinite, with_own_scales
@@ -140,6 +138,8 @@ class Source:
 
     def _compare_sizes(self, normalizer: ObservationNormalizer, view: str) -> str:
         """How the numbers of observations differ; empty if they do not."""
+        import numpy as np
+
         there, here = (
             math.prod(shape) for shape in (np.shape(self.state["normalizer"]["mean"]), normalizer.moments.shape)
         )
