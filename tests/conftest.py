@@ -27,7 +27,7 @@ from trpo_cli.cli.command_line import allow_new_keys, read
 from trpo_cli.cli.search_path import search_everywhere
 from trpo_cli.config.groups import CONF
 from trpo_cli.data import ObservationSpec
-from trpo_cli.parts import Parts, build_parts, root_settings
+from trpo_cli.parts import LEARNING, Parts, build_parts, root_settings
 from trpo_cli.report import figures
 from trpo_cli.run.logger import Logger
 from trpo_cli.threads import limit_threads
@@ -73,6 +73,16 @@ def built(*overrides: str) -> Parts:
     """The parts of a run with these overrides."""
     node = composed(*overrides)
     return build_parts(node, root_settings(node))
+
+
+def learned(*overrides: str) -> dict[str, Any]:
+    """All that two iterations on Hopper-v4 learn."""
+    parts = built("env=Hopper-v4", "sampler.num_envs=6", "sampler.steps_per_iteration=192", *overrides)
+    for progress in (0.0, 0.5):
+        parts.iterate(progress)
+    state = parts.state_dict()
+    parts.environments.close()
+    return {name: state[name] for name in LEARNING}
 
 
 def thinned(every: int, *groups: Iterable[str | tuple[str, ...]]) -> list[Any]:

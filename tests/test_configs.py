@@ -403,6 +403,15 @@ def outcome(node: dict[str, Any]) -> tuple[Any, ...]:
     return (*numbers, *(p.sum().item() for module in (parts.policy, parts.critic) for p in module.parameters()))
 
 
+def changeable(node: dict[str, Any], knob: str) -> tuple[dict[str, Any], dict[str, Any], str, Any]:
+    """A copy of a configuration, the part of it that has the knob, the last name of that, and another value."""
+    copied = copy.deepcopy(node)
+    *path, key = knob.split(".")
+    holder = functools.reduce(dict.__getitem__, path, copied)
+    value = "late" if path[-1] == "schedule" else CHANGES[key] if key in CHANGES else another(holder[key])
+    return copied, holder, key, value
+
+
 MOVING = [
     (base, knob)
     for base, knob in KNOBS
@@ -418,10 +427,7 @@ STILL_HERE = {(6, "algo.kl_penalty")}  # it is adapted
 @pytest.mark.parametrize(("base", "knob"), MOVING)
 def test_every_number_can_follow_a_schedule(base: int, knob: str) -> None:
     node = composed(*small(*BASES[base]))
-    moved = copy.deepcopy(node)
-    *path, key = knob.split(".")
-    holder = functools.reduce(dict.__getitem__, path, moved)
-    value = CHANGES[key] if key in CHANGES else another(holder[key])
+    moved, holder, key, value = changeable(node, knob)
     holder.setdefault("schedule", {})[key] = ["step", [0.25, value]]
     if key in STILL or (base, knob) in STILL_HERE:
         with pytest.raises(ConfigError, match=f"{key} can follow no schedule"):
@@ -434,9 +440,7 @@ def test_every_number_can_follow_a_schedule(base: int, knob: str) -> None:
 @pytest.mark.parametrize(("base", "knob"), KNOBS)
 def test_every_knob_turns_something(base: int, knob: str) -> None:
     node = composed(*small(*BASES[base]))
-    changed = copy.deepcopy(node)
-    *path, key = knob.split(".")
-    holder = functools.reduce(dict.__getitem__, path, changed)
-    holder[key] = "late" if path[-1] == "schedule" else CHANGES[key] if key in CHANGES else another(holder[key])
+    changed, holder, key, value = changeable(node, knob)
+    holder[key] = value
     assert outcome(node) == outcome(node)
     assert outcome(changed) != outcome(node)

@@ -8,14 +8,13 @@ import numpy as np
 import probes  # noqa: F401  registers the probe environments
 import pytest
 import torch
-from conftest import NO_MEMORY, built
+from conftest import NO_MEMORY, built, learned
 from exactness import exactly
 
 from trpo_cli.envs.make import WORKERS_PAY, Parallelism, Task
 from trpo_cli.envs.mujoco.batch import MujocoBatch
 from trpo_cli.errors import ConfigError, EnvironmentFault
 from trpo_cli.models.policies import on_cpu
-from trpo_cli.parts import LEARNING
 
 PLAIN: dict[str, Any] = {
     "max_episode_steps": None,
@@ -30,29 +29,19 @@ def task(env_id: str, **kwargs: Any) -> Task:
     return Task(id=env_id, kwargs=kwargs, **PLAIN)
 
 
-def trained(*overrides: str) -> dict[str, Any]:
-    """All that was learned."""
-    parts = built("env=Hopper-v4", "sampler.num_envs=6", "sampler.steps_per_iteration=192", *overrides)
-    for progress in (0.0, 0.5):
-        parts.iterate(progress)
-    state = parts.state_dict()
-    parts.environments.close()
-    return {name: state[name] for name in LEARNING}
-
-
 @pytest.fixture(scope="module")
 def reference() -> dict[str, Any]:
-    return trained("sampler.num_threads=1")
+    return learned("sampler.num_threads=1")
 
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_parameters_do_not_depend_on_the_number_of_threads(threads: int, reference: Any) -> None:
-    assert exactly(trained(f"sampler.num_threads={threads}"), reference)
+    assert exactly(learned(f"sampler.num_threads={threads}"), reference)
 
 
 @pytest.mark.parametrize("vectorization", ["native", "sync", "async"])
 def test_parameters_do_not_depend_on_the_vectorization(vectorization: str, reference: Any) -> None:
-    assert exactly(trained(f"sampler.vectorization={vectorization}"), reference)
+    assert exactly(learned(f"sampler.vectorization={vectorization}"), reference)
 
 
 def test_a_mujoco_task_is_native_and_says_so() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import old_pictures  # noqa: F401  registers an environment
 import pytest
-from conftest import Command, built
+from conftest import Command, built, learned
 from exactness import exactly
 from gymnasium import spaces
 
@@ -19,7 +19,6 @@ from trpo_cli.envs.make import Parallelism, Task
 from trpo_cli.envs.spaces import observation_encoder
 from trpo_cli.envs.view import find_entries, select_entries, stack_spec
 from trpo_cli.errors import ConfigError
-from trpo_cli.parts import LEARNING
 
 VECTOR = ObservationSpec((5,), np.dtype(np.float64))
 PLAIN = Task("CartPole-v1", {}, 25, False, False, 10.0, 10.0)
@@ -218,21 +217,11 @@ def test_a_stack_is_branched_into_other_environments(env_id: str, vectorization:
     envs.close()
 
 
-def trained(*overrides: str) -> dict[str, Any]:
-    """All that two iterations learn."""
-    parts = built("env=Hopper-v4", "sampler.num_envs=6", "sampler.steps_per_iteration=192", *overrides)
-    for progress in (0.0, 0.5):
-        parts.iterate(progress)
-    state = parts.state_dict()
-    parts.environments.close()
-    return {name: state[name] for name in LEARNING}
-
-
 def test_what_is_learned_from_a_view_does_not_depend_on_the_vectorization() -> None:
     view = ("env.hide=['5:']", "env.stack=3", "env.max_episode_steps=12")
-    reference = trained(*view, "sampler.num_threads=1")
+    reference = learned(*view, "sampler.num_threads=1")
     for vectorization in ("native", "sync", "async"):
-        assert exactly(trained(*view, f"sampler.vectorization={vectorization}"), reference)
+        assert exactly(learned(*view, f"sampler.vectorization={vectorization}"), reference)
 
 
 def test_a_stack_counts_in_the_memory_that_a_batch_needs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""trpo-eval: play episodes with trained policies, print their returns, and film them."""
+"""trpo-eval: play episodes with trained policies, print their returns, record and film them."""
 
 from __future__ import annotations
 

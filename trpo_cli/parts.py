@@ -111,14 +111,14 @@ def root_settings(node: dict[str, Any]) -> Settings:
     return fill(Settings, {key: value for key, value in node.items() if key not in others})
 
 
-def check(node: dict[str, Any]) -> None:
-    """Build the parts of a run with this configuration, and discard them. Raises what building them raises."""
+def check(node: dict[str, Any], begins: bool) -> None:
+    """Build the parts of a run that `begins` or goes on, and discard them. Raises what building them raises."""
     from trpo_cli.config.plugins import import_plugins
 
     settings = root_settings(node)
     import_plugins(settings.plugins)
     build_tracker(node, settings)
-    build_parts(node, settings).environments.close()
+    build_parts(node, settings, begins).environments.close()
 
 
 def build_parts(node: dict[str, Any], settings: Settings, begins: bool = True) -> Parts:

@@ -174,14 +174,17 @@ class Campaign:
         except RunDirectoryError as error:
             print(f"no report: {error}")
 
-    def find_problem(self, job: Job, accept: Callable[[Node], None]) -> str | None:
-        """Why a job cannot start or resume; None if it can. `accept` raises if its configuration is not acceptable."""
+    def find_problem(self, job: Job, accept: Callable[[Node, bool], None]) -> str | None:
+        """Why a job cannot start or resume; None if it can.
+
+        `accept(configuration, begins)` raises if the configuration is not acceptable for a job that begins or goes on.
+        """
         try:
             node = convert_whole_numbers(resolve(self.compose(job.overrides)))
             del node["sweep"]
             plan = plan_run(job.directory, {**node, "resume": AUTO}, job.overrides)
             with keep_working_directory():  # an environment may change it
-                accept(plan.config if not plan.continues else {**plan.config, "init_from": None, "init": {}})
+                accept(plan.config, not plan.continues)
         except (HydraException, OmegaConfBaseException) as error:
             return str(explain(error))
         except UserError as error:
@@ -199,10 +202,10 @@ class Campaign:
             return False
         wanted: list[Settings] = []
 
-        def tried(node: Node) -> None:
+        def tried(node: Node, begins: bool) -> None:
             wanted.append(root_settings(node))
             if not _has_finished(now, wanted[0]):
-                self.try_building(node)
+                self.try_building(node, begins)
 
         if problem := self.find_problem(job, tried):
             if "\n" in problem:  # the status has room for one line only
@@ -213,12 +216,12 @@ class Campaign:
             return False
         return not _has_finished(now, wanted[0])
 
-    def try_building(self, node: Node) -> None:
+    def try_building(self, node: Node, begins: bool) -> None:
         """Find mistakes before the first job, once for all seeds; on the CPU, as jobs may run on other machines."""
         root_settings(node)
         node = {**node, "seed": 0, "device": "cpu"}
-        if (key := repr(node)) not in self._built:
-            check(node)
+        if (key := repr((node, begins))) not in self._built:
+            check(node, begins)
             self._built.add(key)
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
