@@ -24,7 +24,7 @@ from trpo_cli.envs.view import stack_spec
 from trpo_cli.models.policies import Policy
 from trpo_cli.models.policies.mlp import MLPPolicy
 from trpo_cli.play.controller import Controller
-from trpo_cli.play.exported import FORMATS, Examples, collect_examples, export, gather, to_inputs
+from trpo_cli.play.exported import FORMATS, Examples, collect_examples, export, make_examples, to_inputs
 from trpo_cli.play.given import Given
 from trpo_cli.play.network import Exported
 from trpo_cli.play.trained import Trained
@@ -100,7 +100,7 @@ def step_by_step(run: trpo_cli.LoadedRun, observations: list[Any]) -> Any:
 def test_it_computes_what_the_run_does(number: int, case: tuple[Any, Any, Any], pendulum: Path) -> None:
     observed, done, view = case
     run = trpo_cli.LoadedRun(pendulum, untrained(observed, done, number % 2 == 0, view))
-    examples = gather(run, several(observed), BEGINS)
+    examples = make_examples(run, several(observed), BEGINS)
     with torch.no_grad():
         found = Exported(run.trained)(to_inputs(run, examples, torch.from_numpy)).numpy()
     wanted = step_by_step(run, several(observed))
@@ -116,7 +116,7 @@ def test_it_computes_what_the_run_does(number: int, case: tuple[Any, Any, Any], 
 def test_every_format_holds_every_kind_of_space(name: str, case: tuple[Any, Any, Any], pendulum: Path) -> None:
     observed, done, view = case
     run = trpo_cli.LoadedRun(pendulum, untrained(observed, done, True, view))
-    _, difference = export(run, name, gather(run, several(observed), BEGINS), tolerance=3e-5)
+    _, difference = export(run, name, make_examples(run, several(observed), BEGINS), tolerance=3e-5)
     assert difference == 0 or done.dtype.kind == "f"
 
 
@@ -153,10 +153,10 @@ def test_names_of_inputs(pendulum: Path) -> None:
     twins = spaces.Dict({1: spaces.Discrete(2), "1": spaces.Discrete(3)})  # type: ignore[dict-item]
     run = trpo_cli.LoadedRun(pendulum, untrained(twins, DONE[0], False, {}))
     with pytest.raises(trpo_cli.UserError, match=r"two entries of the observations are called '1'"):
-        gather(run, several(twins), BEGINS)
+        make_examples(run, several(twins), BEGINS)
     action = spaces.Dict({"action": spaces.Box(-1.0, 1.0, (2,))})
     run = trpo_cli.LoadedRun(pendulum, untrained(action, DONE[0], False, {}))
-    data, _ = export(run, "onnx", gather(run, several(action), BEGINS))
+    data, _ = export(run, "onnx", make_examples(run, several(action), BEGINS))
     assert [one.name for one in onnxruntime.InferenceSession(data).get_outputs()] == ["action_out"]
 
 

@@ -171,7 +171,7 @@ def collect_examples(run: LoadedRun, count: int = CHECKED) -> Examples:
     space = run.observation_space
     if isinstance(space, spaces.Discrete):
         space.seed(0)
-        return gather(run, [space.sample() for _ in range(count)], [0] * count)
+        return make_examples(run, [space.sample() for _ in range(count)], [0] * count)
     found: list[Any] = []
     begins: list[int] = []  # where the episode of each observation begins
     with isolate_globals(0, "export"), contextlib.closing(run.make_env()) as env:
@@ -188,10 +188,10 @@ def collect_examples(run: LoadedRun, count: int = CHECKED) -> Examples:
             raise
         except Exception as error:
             raise EnvironmentFault(f"{run.config['env']['id']} raised {type(error).__name__}: {error}") from error
-    return gather(run, found, begins)
+    return make_examples(run, found, begins)
 
 
-def gather(run: LoadedRun, observations: Sequence[Any], begins: Sequence[int]) -> Examples:
+def make_examples(run: LoadedRun, observations: Sequence[Any], begins: Sequence[int]) -> Examples:
     """Make examples of single observations in the order of time, of which each one's episode begins at `begins`.
 
     Raises `UserError` if two inputs have one name.
