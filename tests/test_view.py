@@ -163,7 +163,7 @@ def play(envs: Environments, steps: int, seed: int = 5) -> list[tuple[np.ndarray
 def test_a_stack_holds_the_last_observations(env_id: str, vectorization: Any) -> None:
     task = replace(PLAIN, id=env_id)
     alone, stacked = made(task, vectorization), made(replace(task, stack=3), vectorization)
-    assert stacked.spec == ObservationSpec((3, *alone.spec.shape), alone.spec.dtype)
+    assert stacked.spec == ObservationSpec((3, *alone.spec.shape), alone.spec.dtype, stack=3)
     assert stacked.observation.dtype == alone.observation.dtype
     stacks = [[first] * 3 for first in alone.observation.copy()]
     seen = play(stacked, 60)

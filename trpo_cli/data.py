@@ -1,7 +1,8 @@
 """Records of data: the `Sample` that a sampler collects, and the flat `Batch` that an update reads.
 
 Sizes: T time steps, N environments, S states, K actions tried in each (one along a single path), A action numbers,
-P distribution parameters. `O` stands for the shape of one observation, one number for vectors.
+P distribution parameters. `O` stands for the shape of one observation, one number for vectors. Observations of many
+steps are one tensor, or `Frames` where consecutive ones share what they show.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Predict = Callable[[Tensor], Tensor]
+Predict = Callable[["Observations"], Tensor]
 """Observations (M, O) -> V(s) (M,)."""
 Advantage = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
 """reward, value, next_value, terminated, truncated, all (T, N), and gamma -> advantage (T, N): see `returns.py`."""
+
+
+def shows_image(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether arrays like this hold pixels: of one number each, or of several, such as colours."""
+    return dtype in (np.uint8, np.bool_) and len(shape) in (2, 3)
 
 
 @dataclass(frozen=True)
@@ -44,21 +50,32 @@ class Entry:
 
     @property
     def is_image(self) -> bool:
-        return self.dtype == np.uint8 and len(self.shape) in (2, 3)
+        return shows_image(self.shape, self.dtype)
 
 
 @dataclass(frozen=True)
 class ObservationSpec:
     """What an environment shows at each step: an array of fixed shape and dtype.
 
-    Pixels stay `uint8`, as they are stored; everything else is computed with as floating-point numbers. Of several
-    things that an environment shows, the array is a vector, in which each of the `entries` has its stretch.
+    Pixels stay `uint8` or `bool`, as they are stored; everything else is computed with as floating-point numbers. Of
+    several things that an environment shows, the array is a vector, in which each of the `entries` has its stretch.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]  # of the environment's arrays
     num_states: int | None = None  # of a finite set, whose states are one-hot vectors; None for any other observation
     entries: tuple[Entry, ...] = ()  # none for a single array or the states of a finite set
+    stack: int = 1  # consecutive observations that it holds, along the first axis if there are several
+
+    @property
+    def newest(self) -> tuple[int, ...]:
+        """The shape of a single one of the stacked observations."""
+        return self.shape[1:] if self.stack > 1 else self.shape
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it consists of pixels."""
+        return not self.entries and shows_image(self.newest, self.dtype)
 
     @property
     def parts(self) -> tuple[Entry, ...]:
@@ -73,17 +90,29 @@ class ObservationSpec:
     @property
     def stored(self) -> np.dtype[Any]:
         """The dtype in which policies read it and rollouts store it."""
-        return self.dtype if self.dtype == np.uint8 else np.dtype(np.float32)
+        return self.dtype if self.dtype in (np.uint8, np.bool_) else np.dtype(np.float32)
 
     @property
     def is_vector(self) -> bool:
         """Whether policies read it as a row of floating-point numbers without any conversion."""
         return len(self.shape) == 1 and self.stored == np.float32
 
-    def vectors(self, observation: Tensor) -> Tensor:
+    def vectors(self, observation: Observations) -> Tensor:
         """Observations (B, O) as rows of floating-point numbers (B, `size`): themselves where they are that already."""
-        flat = observation.flatten(1)
+        flat = read(observation).flatten(1)
         return flat if flat.is_floating_point() else flat.float()
+
+    def planes(self, observation: Tensor) -> Tensor:
+        """Images (B, O) as (B, C, H, W): the channels are the stacked frames, the oldest first, and their colours.
+
+        Of the three axes of an image with colours, the shortest has them; the last one in a tie.
+        """
+        frames = observation if self.stack > 1 else observation[:, None]
+        if len(self.newest) == 2:
+            return frames
+        height, width, last = self.newest
+        colours = frames if height < min(width, last) else frames.movedim(-1, -3)
+        return colours.flatten(1, 2)
 
 
 @dataclass(frozen=True)
@@ -97,10 +126,49 @@ class Tensors:
 
 
 @dataclass(frozen=True)
+class Frames(Tensors):
+    """Stacks of consecutive observations that share their frames, of which each is stored once.
+
+    It is used as the tensor (..., K, *F) of its stacks would be, as far as samples and batches need that.
+    """
+
+    frame: Tensor  # (M, *F)
+    index: Tensor  # (..., K) int64, the frames of each stack, the oldest first
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: Any) -> Frames:
+        """Select stacks by their places in front of K; no frame is copied."""
+        return replace(self, index=self.index[rows])
+
+    def flatten(self, start: int, end: int) -> Frames:
+        """Join the axes from `start` to `end`, which are in front of K."""
+        return replace(self, index=self.index.flatten(start, end))
+
+    def split(self, size: int) -> list[Frames]:
+        """Split the first axis into pieces of at most `size` rows."""
+        return [replace(self, index=piece) for piece in self.index.split(size)]
+
+    def read(self) -> Tensor:
+        """Make the stacks (..., K, *F)."""
+        return self.frame[self.index]
+
+
+Observations = Tensor | Frames
+"""Observations (..., O), as they are stored."""
+
+
+def read(observation: Observations) -> Tensor:
+    """Return observations (..., O) as one tensor."""
+    return observation.read() if isinstance(observation, Frames) else observation
+
+
+@dataclass(frozen=True)
 class Visited:
     """M states that the critic learns from."""
 
-    observation: Tensor  # (M, O)
+    observation: Observations  # (M, O)
     value: Tensor  # (M,), V(s) by the critic
     return_: Tensor  # (M,), the estimated return: the critic's target
 
@@ -109,7 +177,7 @@ class Visited:
 class Estimates:
     """What K actions in each of S states are worth."""
 
-    observation: Tensor  # (S, O)
+    observation: Observations  # (S, O)
     action: Tensor  # (S, K, A)
     advantage: Tensor  # (S, K)
     return_: Tensor  # (S,), of the old policy from this state
@@ -149,7 +217,7 @@ class Rollout(Tensors, Sample):
     time t. A step is never both terminated and truncated: a true end takes precedence over a time limit.
     """
 
-    observation: Tensor  # (T, N, O)
+    observation: Observations  # (T, N, O)
     action: Tensor  # (T, N, A), before clipping to the bounds
     reward: Tensor  # (T, N)
     terminated: Tensor  # (T, N) bool, where the successor has value 0
@@ -194,7 +262,7 @@ class Rollout(Tensors, Sample):
 class Batch:
     """S states with K actions each, and the distributions of the old policy."""
 
-    observation: Tensor  # (S, O)
+    observation: Observations  # (S, O)
     action: Tensor  # (S, K, A)
     advantage: Tensor  # (S, K)
     return_: Tensor  # (S,)

@@ -15,7 +15,7 @@ from trpo_cli.algos.policy_gradient import PolicyGradient
 from trpo_cli.data import Batch
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.critics import SharedCritic
-from trpo_cli.models.linearisation import flat, outputs, share_memory
+from trpo_cli.models.linearisation import flat, share_memory
 from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positive
 from trpo_cli.trust_region.geometry import Geometry, Scores
 from trpo_cli.trust_region.problem import Evaluation, Problem
@@ -71,7 +71,7 @@ class TrustRegion(PolicyGradient):
         policy, candidate = self.policy, copy.deepcopy(self.policy)
 
         def objective(theta: Tensor) -> Tensor:
-            parameters = outputs(policy, theta, batch.observation)
+            parameters = policy.outputs(theta, batch.observation)
             return self.objective(policy.distribution.log_prob(parameters[:, None], batch.action), batch)
 
         def evaluate(theta: Tensor) -> Evaluation:
@@ -93,7 +93,7 @@ class TrustRegion(PolicyGradient):
         return Geometry(
             theta_old=flat(policy),
             weight=states.weight / states.weight.mean(),
-            outputs=lambda theta: outputs(policy, theta, states.observation),
+            outputs=lambda theta: policy.outputs(theta, states.observation),
             kl=lambda new: distribution.kl(old, new),
             linearise=lambda: policy.linearise(states.observation),
             fisher=lambda vector: distribution.fisher(old, vector),

@@ -112,7 +112,7 @@ def stack_spec(spec: ObservationSpec, count: int) -> ObservationSpec:
         replace(entry, name=f"{entry.name}[{frame}]", start=frame * spec.size + entry.start)
         for frame, entry in itertools.product(frames, spec.entries)
     ]
-    return ObservationSpec((count, *spec.shape), spec.dtype, entries=tuple(entries))
+    return ObservationSpec((count, *spec.shape), spec.dtype, entries=tuple(entries), stack=count)
 
 
 def begin_stack(observation: Array, count: int) -> Array:

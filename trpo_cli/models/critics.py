@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from trpo_cli.data import ObservationSpec
+from trpo_cli.data import Observations, ObservationSpec, read
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.adam import Adam
 from trpo_cli.models.layers import orthogonal
@@ -35,16 +35,16 @@ class Critic(nn.Module, ABC):
         """V(s) (B,), differentiable where the critic has parameters."""
 
     @torch.no_grad()
-    def predict(self, observation: Tensor) -> Tensor:
+    def predict(self, observation: Observations) -> Tensor:
         """V(s) (B,)."""
-        return self(observation)  # type: ignore[no-any-return]
+        return self(read(observation))  # type: ignore[no-any-return]
 
 
 @runtime_checkable
 class Fitted(Protocol):
     """A critic that is fitted by itself, once an iteration, after the advantages have been taken."""
 
-    def fit(self, observation: Tensor, return_: Tensor) -> None:
+    def fit(self, observation: Observations, return_: Tensor) -> None:
         """Move V(s) at observations (B, O) towards `return_` (B,).
 
         A fit that would leave a parameter that is not finite changes nothing.
@@ -69,14 +69,14 @@ class LinearCritic(Critic):
         self.weights: Tensor
         self.register_buffer("weights", torch.zeros(2 * observation.size + 1, dtype=torch.float64))
 
-    def _features(self, observation: Tensor) -> Tensor:
+    def _features(self, observation: Observations) -> Tensor:
         x = self.vectors(observation).double()
         return torch.cat([x, x.square(), x.new_ones(len(x), 1)], dim=-1)
 
     def forward(self, observation: Tensor) -> Tensor:
         return (self._features(observation) @ self.weights).to(self.vectors(observation).dtype)
 
-    def fit(self, observation: Tensor, return_: Tensor) -> None:
+    def fit(self, observation: Observations, return_: Tensor) -> None:
         x = self._features(observation)
         gram = x.T @ x + self.ridge * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         weights, failed = torch.linalg.solve_ex(gram, x.T @ return_.double())
@@ -133,7 +133,7 @@ class MLPCritic(Critic):
         return self.mean + self.std * self.network(self.vectors(observation)).squeeze(-1)  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def fit(self, observation: Tensor, return_: Tensor) -> None:
+    def fit(self, observation: Observations, return_: Tensor) -> None:
         before = copy.deepcopy(self.state_dict())
         theta = share_memory(self.network)
         self._standardise(return_)
@@ -204,9 +204,9 @@ class PolicyAndValue(nn.Module):
         """Distribution parameters, and V(s) behind them: (B, P + 1)."""
         return torch.cat([self.policy(observation), self.critic(observation)[:, None]], dim=-1)
 
-    def linearise(self, observation: Tensor) -> Linearisation:
+    def linearise(self, observation: Observations) -> Linearisation:
         """`forward`, and its products with the Jacobian by the parameters of both."""
-        return linearise(self, observation)
+        return linearise(self, read(observation))
 
 
 def explained_variance(value: Tensor, return_: Tensor) -> float | None:

@@ -16,7 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trpo_cli.data import Advantage, Estimates, ObservationSpec, Predict, Rollout, Sample, Tensors, Visited
+from trpo_cli.data import (
+    Advantage,
+    Estimates,
+    Observations,
+    ObservationSpec,
+    Predict,
+    Rollout,
+    Sample,
+    Tensors,
+    Visited,
+)
 from trpo_cli.envs import global_generators
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
@@ -166,7 +176,7 @@ class Vine(PathSampler):
         return Branches(trunk, branch, log_weight)
 
     @torch.no_grad()
-    def _first_actions(self, policy: Policy, observation: Tensor) -> tuple[Tensor, Tensor]:
+    def _first_actions(self, policy: Policy, observation: Observations) -> tuple[Tensor, Tensor]:
         """Draw actions (S, K, A) from the proposal. Returns log pi_old / q (S, K), too."""
         distribution, shape = policy.distribution, (self.num_states, self.actions_per_state)
         parameters = policy.infer(observation)

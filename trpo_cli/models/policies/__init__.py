@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trpo_cli.data import Observations, read
 from trpo_cli.models.distributions import Distribution
 from trpo_cli.models.linearisation import Linearisation, linearise, outputs
 
@@ -25,7 +26,8 @@ Without noise the actions are the likeliest ones.
 class Policy(nn.Module, ABC):
     """Observation -> distribution over actions; the module's parameters are theta.
 
-    A subclass has to define `forward` alone; the other methods can be overridden by faster ones.
+    A subclass has to define `forward` alone; the other methods can be overridden by faster ones, which may also read
+    observations frame by frame.
     """
 
     distribution: Distribution
@@ -39,9 +41,9 @@ class Policy(nn.Module, ABC):
         """Distribution parameters (B, P) for observations (B, O)."""
 
     @torch.no_grad()
-    def infer(self, observation: Tensor) -> Tensor:
+    def infer(self, observation: Observations) -> Tensor:
         """`forward` without a graph, for acting."""
-        return self(observation)  # type: ignore[no-any-return]
+        return self(read(observation))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
@@ -69,9 +71,13 @@ class Policy(nn.Module, ABC):
 
         return act
 
-    def linearise(self, observation: Tensor) -> Linearisation:
+    def linearise(self, observation: Observations) -> Linearisation:
         """Distribution parameters, and their products with the Jacobian by theta."""
-        return linearise(self, observation)
+        return linearise(self, read(observation))
+
+    def outputs(self, theta: Tensor, observation: Observations) -> Tensor:
+        """Distribution parameters (B, P) of the policy with the parameters `theta` (D,), with a graph."""
+        return outputs(self, theta, read(observation))
 
 
 class FeaturePolicy(Policy):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trpo_cli.data import ObservationSpec
+from trpo_cli.data import Observations, ObservationSpec
 from trpo_cli.models.distributions import DiagonalGaussian, Distribution
 from trpo_cli.models.linearisation import Linearisation
 from trpo_cli.models.networks import make_network
@@ -58,7 +58,7 @@ class MLPPolicy(FeaturePolicy):
         return self.network.features(self.vectors(observation))
 
     @torch.no_grad()
-    def infer(self, observation: Tensor) -> Tensor:
+    def infer(self, observation: Observations) -> Tensor:
         return self._with_log_std(self.network.infer(self.vectors(observation)))
 
     @torch.no_grad()
@@ -82,7 +82,7 @@ class MLPPolicy(FeaturePolicy):
         return act
 
     @torch.no_grad()
-    def linearise(self, observation: Tensor) -> Linearisation:
+    def linearise(self, observation: Observations) -> Linearisation:
         network = self.network.linearise(self.vectors(observation))
         if self.log_std is None:
             return network

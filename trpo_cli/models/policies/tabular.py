@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trpo_cli.data import ObservationSpec
+from trpo_cli.data import Observations, ObservationSpec, read
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.distributions import Categorical, Distribution
 from trpo_cli.models.linearisation import Linearisation
@@ -33,8 +33,8 @@ class TabularPolicy(Policy):
         return self.logits.index_select(0, observation.argmax(-1))
 
     @torch.no_grad()
-    def linearise(self, observation: Tensor) -> Linearisation:
-        state = observation.argmax(-1)
+    def linearise(self, observation: Observations) -> Linearisation:
+        state = read(observation).argmax(-1)
 
         def jvp(v: Tensor) -> Tensor:
             return v.view_as(self.logits).index_select(0, state)
