@@ -32,7 +32,7 @@ def train(environment: Path, directory: Path) -> None:
 
 def test_the_wheel_holds_every_yaml_and_script(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
-    assert {"trpo_cli/report/page.html", "trpo_cli/report/published.yaml"} <= packed
+    assert {f"trpo_cli/report/{name}" for name in ("page.html", "published.yaml", "human.yaml")} <= packed
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"trpo_cli/{path.relative_to(ROOT)}" in packed
     scripts = [str(path.relative_to(ROOT)) for path in (ROOT / "trpo_cli").rglob("completion.*sh")]

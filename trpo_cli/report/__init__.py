@@ -31,8 +31,17 @@ from trpo_cli.statistics import STATISTICS
 PAGE, MARKDOWN = "report.html", "results.md"
 FIGURES = ("learning_curves", "evaluations", "profiles", "infos", "diagnostics")
 TABLES = (
-    *("results", "comparison", "published", "versus", "aggregate", "efficiency", "stops", "infos"),
-    *("diagnostics", "hyperparameters", "own_hyperparameters", "shared_hyperparameters", "speed", "runs"),
+    *("results", "human_scores", "human_scores_of_all", "comparison", "published", "versus", "aggregate", "efficiency"),
+    *(
+        "stops",
+        "infos",
+        "diagnostics",
+        "hyperparameters",
+        "own_hyperparameters",
+        "shared_hyperparameters",
+        "speed",
+        "runs",
+    ),
 )
 OURS = (
     PAGE,
@@ -168,7 +177,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--threshold", nargs="+", action="extend", default=[], metavar="[TASK=]X", help="how many steps it takes is "
         "counted (default: 90 %% of the way to the best group's final; with --compare, the best published that "
         "compares)")  # fmt: skip
-    add("--compare", action="store_true", help="with published numbers of TRPO, NPG and PPO")
+    add("--compare", action="store_true", help="with published numbers of MuJoCo tasks, Atari and MinAtar")
     add("--versus", nargs="+", action="extend", default=[], metavar="GROUP", help="the first group against the others, "
         "or against every other: differences with intervals, tests and how often a run is better")  # fmt: skip
     add("--title", default=Options.title, help="of the page")

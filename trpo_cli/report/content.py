@@ -66,6 +66,7 @@ def make_content(found: Sequence[RunRecord], options: Options) -> Content:
         [
             sections.show_results(tasks, options),
             sections.show_learning_curves(tasks, options, styles, numbers),
+            *sections.show_human_scores(tasks, options, styles),
             *sections.compare_groups(tasks, options, scaled),
             *sections.compare_with_published(groups, numbers, options),
             *sections.aggregate_tasks(tasks, options, styles, scaled),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
 NEAR = 1.05  # the largest ratio of two numbers of steps that count as equal
+VERSION = re.compile(r"(NoFrameskip|Deterministic)?-v\d+$")  # and what the older ids of Atari say about a step
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,17 @@ class Published:
         return self.algo == algo and near and (self.seeds or 1) > 1
 
 
-def strip_version(task: str) -> str:
-    """`Hopper-v4` -> `Hopper`: numbers of other versions are close, and named as what they are."""
-    name, _, version = task.rpartition("-v")
-    return name.rpartition("/")[2] if version.isdigit() else task
+def name_task(task: str) -> str:
+    """`Hopper-v4` -> `Hopper`, `ALE/Pong-v5` and `PongNoFrameskip-v4` -> `Pong`, `Mine/Pong-v1` -> `Mine/Pong`.
+
+    Numbers of other versions are close, and named as what they are. Another namespace has other tasks of the same name.
+    """
+    return VERSION.sub("", task.rpartition(":")[2].removeprefix("ALE/"))
 
 
 def find_published(task: str) -> list[Published]:
     """Return every number for the task, whatever its version."""
-    return _read_all().get(strip_version(task), [])
+    return _read_all().get(name_task(task), [])
 
 
 @functools.cache
@@ -58,6 +62,7 @@ def _read_all() -> dict[str, list[Published]]:
     for source in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")):
         about = source["source"], source["link"], source["seeds"], source["measured"], source["steps"]
         for algo, tasks in source["returns"].items():
-            for task, (value, spread) in tasks.items():
+            for task, numbers in tasks.items():
+                value, spread = numbers if isinstance(numbers, list) else (numbers, None)
                 found.setdefault(task, []).append(Published(*about, algo, value, spread, source["kind"]))
     return found

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 from trpo_cli.columns import EVALUATION, STEPS
 from trpo_cli.errors import enumerated
-from trpo_cli.report import comparisons, figures, hyperparameters, tables
+from trpo_cli.report import comparisons, figures, human, hyperparameters, tables
 from trpo_cli.report.diagnostics import DIAGNOSTICS, compute_diagnostics
 from trpo_cli.report.figures import Figure, Panel, make_keys
 from trpo_cli.report.groups import Group
 from trpo_cli.report.measures import APART, common_step, finals, name_metric, shared_step
 from trpo_cli.report.numbers import format_number
 from trpo_cli.report.options import Options
-from trpo_cli.report.published import Published
+from trpo_cli.report.published import Published, name_task
 from trpo_cli.report.references import Scale
 from trpo_cli.report.styles import Styles
 from trpo_cli.report.table import Table
@@ -127,6 +127,29 @@ def _draw_curves(
     return Figure(name, panels, columns, make_keys([group for task in tasks for group in task], styles))
 
 
+def show_human_scores(tasks: Sequence[Sequence[Group]], options: Options, styles: Styles) -> list[Section]:
+    """Show how far Atari games are played between a random and a human player, per game and over several games."""
+    games = human.select_games(tasks)
+    if not games or options.metric not in human.SCORED:
+        return []
+    table = human.scores_by_game([group for game in games for group in game], options.metric, options.statistic)
+    caption = (
+        "Returns in percent of the way from a random player (0 %) to a professional human tester (100 %), at the step "
+        "that all runs of a row have reached. The last two columns are what these players score in a game without "
+        "sticky actions, with up to 30 no-ops at the start and at most 108,000 frames."
+    )
+    found = [Section(table.title, table, caption=caption)]
+    if len({name_task(game[0].task) for game in games}) > 1:
+        over = human.scores_over_games(games, styles.labels, options.metric)
+        caption = (
+            f"The {name_metric(options.metric)} of all games at the last step that all runs of a game have reached. "
+            "Intervals are over runs, each game with its own variance. The median is that of the games' means, without "
+            "an interval."
+        )
+        found.append(Section(over.title, over, caption=caption, folded=False))
+    return found
+
+
 def compare_with_published(
     groups: Sequence[Group], numbers: dict[str, list[Published]], options: Options
 ) -> list[Section]:
@@ -137,6 +160,8 @@ def compare_with_published(
         "Numbers are what each source measured, on the version of the task that it names: see the column 'measured' "
         "before comparing."
     )
+    if any(human.find_players(task) for task in numbers):
+        beside += " Steps are those of an agent: in Atari, each source's are of four frames."
     if altered := [f"{g.task} {g.label} ({', '.join(g.alterations)})" for g in groups if g.alterations]:
         beside += f" Runs that make another task of it are left out: {'; '.join(altered)}."
     against = (

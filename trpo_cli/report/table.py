@@ -44,6 +44,8 @@ SHOWN: dict[str, tuple[str, Format]] = {
     "return": ("return", format_exact),
     "± over seeds": ("± over seeds", format_exact),
     "best published": ("best published", format_exact),
+    "random": ("random", format_exact),
+    "human": ("human", format_exact),
     "p": ("p", format_p),
     "p (Holm)": ("p (Holm)", format_p),
     "P(A > B)": ("A is above B", format_share),
