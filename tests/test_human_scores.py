@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
-from test_claims import table, told
+from test_claims import caption, table, told
 from test_report import rows_of, written
 
 from trpo_cli.columns import EVALUATION, RETURN
@@ -83,6 +83,14 @@ def test_the_evaluation_has_a_score_too(tmp_path: Path) -> None:
     (row,) = table(told(tmp_path), "human_scores")
     assert (row["training return (%)"], row["evaluation (%)"]) == (pytest.approx(50), pytest.approx(100))
     assert not any("all games" in section.title for section in told(tmp_path).sections)
+
+
+def test_a_game_that_was_altered_is_left_out_by_name(tmp_path: Path) -> None:
+    for name, settings in (("plain", ""), ("hard", ", kwargs: {difficulty: 1}")):
+        written(tmp_path / name, f"ALE/Pong-v5{settings}", "trpo", 0, ["-20.0", "14.6"])
+    assert len(table(told(tmp_path), "human_scores")) == 1
+    left_out = "left out: ALE/Pong-v5 trpo env.kwargs.difficulty=1 (env.kwargs.difficulty)."
+    assert caption(told(tmp_path), "Human-normalised scores").endswith(left_out)
 
 
 def test_a_report_without_games_has_no_scores(tmp_path: Path) -> None:

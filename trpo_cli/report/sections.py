@@ -138,7 +138,8 @@ def show_human_scores(tasks: Sequence[Sequence[Group]], options: Options, styles
         "that all runs of a row have reached. The last two columns are what these players score in a game without "
         "sticky actions, with up to 30 no-ops at the start and at most 108,000 frames."
     )
-    found = [Section(table.title, table, caption=caption)]
+    altered = _name_altered([group for task in tasks for group in task if human.find_players(group.task)])
+    found = [Section(table.title, table, caption=caption + altered)]
     if len({name_task(game[0].task) for game in games}) > 1:
         over = human.scores_over_games(games, styles.labels, options.metric)
         caption = (
@@ -148,6 +149,12 @@ def show_human_scores(tasks: Sequence[Sequence[Group]], options: Options, styles
         )
         found.append(Section(over.title, over, caption=caption, folded=False))
     return found
+
+
+def _name_altered(groups: Sequence[Group]) -> str:
+    """Say which groups do not compare with what others have measured on their task, if there are some."""
+    altered = [f"{group.task} {group.label} ({', '.join(group.alterations)})" for group in groups if group.alterations]
+    return f" Runs that make another task of it are left out: {'; '.join(altered)}." if altered else ""
 
 
 def compare_with_published(
@@ -162,8 +169,7 @@ def compare_with_published(
     )
     if any(human.find_players(task) for task in numbers):
         beside += " Steps are those of an agent: in Atari, each source's are of four frames."
-    if altered := [f"{g.task} {g.label} ({', '.join(g.alterations)})" for g in groups if g.alterations]:
-        beside += f" Runs that make another task of it are left out: {'; '.join(altered)}."
+    beside += _name_altered(groups)
     against = (
         "The mean of each group, against the highest published number of the same algorithm, of as many steps, that "
         "several seeds stand behind. Welch's test; where no deviation was published, as if that number were exact. "
