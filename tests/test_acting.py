@@ -98,13 +98,21 @@ def test_evaluations_and_rollouts_carry_the_memory() -> None:
     assert counter.first <= 10
 
 
-def test_branches_begin_with_the_memory_of_their_trunk() -> None:
-    vine = ("sampler=vine", "sampler.steps_per_iteration=64", "sampler.num_states=4", "sampler.branch_length=3")
-    parts = built(*PICTURES, *vine)
+def test_branches_begin_with_the_memory_of_their_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    vine = ("sampler=vine", "sampler.steps_per_iteration=240", "sampler.num_states=4", "sampler.branch_length=3")
+    parts = built(*PICTURES, *vine, "sampler.num_envs=16")  # as many as branches: each plays one
+    acting, taken = Acting.step, []
+
+    def step(self: Acting, *arguments: Any, **named: Any) -> Any:
+        taken.append(acting(self, *arguments, **named))
+        return taken[-1]
+
+    monkeypatch.setattr(Acting, "step", step)
     sample: Any = parts.sampler.collect(Counting(parts.policy))  # type: ignore[attr-defined]
-    going_on = sample.branch.reward[1] > 0
-    assert going_on.any()
-    assert torch.equal(sample.branch.action[1, going_on, 0], (sample.branch.time[1, going_on]) % 3)
+    age, second = sample.trunk.time.flatten()[sample.place].repeat_interleave(4), torch.from_numpy(taken[-2].action)
+    going_on = sample.reward[1] > 0
+    assert len(age[going_on].unique()) > 1
+    assert torch.equal(second[going_on, 0], (age[going_on] + 1) % 3)
 
 
 def test_imposed_actions_are_taken_in_place_of_the_policys() -> None:

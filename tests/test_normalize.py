@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import vectors
 
+from trpo_cli.data import ObservationSpec
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler, RunningMoments
 
 
@@ -25,6 +26,31 @@ def test_observations_come_out_standard_and_clipped() -> None:
     normalizer.update(data)
     expected = ((data - data.mean((0, 1))) / data.std((0, 1))).clip(-1.5, 1.5)
     np.testing.assert_allclose(normalizer(data), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_of_images_are_kept_only_where_they_are_used() -> None:
+    """A checkpoint that has them all the same, of an earlier version, is read."""
+    spec = ObservationSpec((2, 8, 8), np.dtype(np.uint8), stack=2)
+    off, on = (ObservationNormalizer(spec, enabled, 10.0) for enabled in (False, True))
+    assert off.state_dict() == {"shape": [2, 8, 8]}
+    assert off.is_identity
+    on.update(np.random.default_rng(0).integers(0, 256, (20, 2, 8, 8), dtype=np.uint8))
+    off.load_state_dict(on.state_dict())
+    off.load_state_dict(off.state_dict())
+    assert off.dtype == np.uint8
+    with pytest.raises(KeyError):
+        on.load_state_dict(off.state_dict())
+
+
+@pytest.mark.parametrize(("sign", "learned"), [(True, [1.0, -1.0, 0.0]), (False, [4.0, -0.5, 0.0])])
+def test_signs_of_rewards_may_stand_for_them(sign: bool, learned: list[float]) -> None:
+    """They are taken before the deviation is, whose episodes they make up."""
+    reward, done = np.array([[4.0], [-0.5], [0.0]]), np.array([[False], [True], [False]])
+    plain = RewardScaler(1, 0.5, False, 10.0, sign)
+    assert plain(reward, done)[:, 0].tolist() == plain.scaled(reward)[:, 0].tolist() == learned
+    scaler = RewardScaler(1, 0.5, True, 10.0, sign)
+    returns = np.array([learned[0], learned[0] / 2 + learned[1], 0.0])
+    np.testing.assert_allclose(scaler(reward, done)[:, 0], np.array(learned) / returns.std(), rtol=1e-6)
 
 
 def test_disabled_statistics_change_nothing() -> None:

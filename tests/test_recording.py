@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 import probes  # noqa: F401  registers the probe environments
 import pytest
+import screens  # noqa: F401  registers an environment
 import torch
 from comparison import rows
 from conftest import Command, built, quiet_make, thinned
@@ -27,6 +28,7 @@ from trpo_cli.envs.recorded import RecordError, new_record, read_record
 from trpo_cli.errors import ConfigError, EnvironmentFault
 from trpo_cli.play.episodes import STREAM
 from trpo_cli.play.recorder import Recorder
+from trpo_cli.samplers.acting import Acting
 from trpo_cli.seeding import environment_seeds
 
 minari = pytest.importorskip("minari", reason="pip install 'trpo-cli[record]'")
@@ -45,6 +47,11 @@ VIEWS = {
     "a stack of states": ("env=FrozenLake-v1", "env.stack=2"),
     "rescaled actions": ("env=Probe/Wide-v0",),
     "several entries": ("env=Probe/Several-v0", "env.observe=[inner,number]", "env.stack=2"),
+    "small grey images": (
+        *("env=Screens-v0", "env.kwargs={shape: [12, 9, 3]}", "env.grey=true", "env.resize=[8,6]"),
+        "env.stack=3",
+    ),
+    "black and white": ("env=Screens-v0", "env.kwargs={shape: [4, 3, 2], dtype: bool}"),
 }
 BC = ("algo=bc", "sampler.path=record", "sampler.transitions_per_iteration=64", "algo.minibatch_size=16")
 
@@ -98,22 +105,28 @@ def replays(env_id: str, seed: int, episode: Any) -> bool:
 def test_a_clone_sees_and_does_what_its_teacher_saw_and_did(
     view: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record_step, told = Recorder.step, []
+    act, record_step, seen_now, told = Acting.step, Recorder.step, [np.empty(0)], []
     pending: dict[int, list[Any]] = defaultdict(list)
+
+    def acting(self: Acting, *arguments: Any, **named: Any) -> Any:
+        seen_now[0] = self.environments.observation.copy()
+        return act(self, *arguments, **named)
 
     def listening(self: Recorder, step: Any, counted: Any, ended: Any) -> None:
         for row in np.flatnonzero(counted).tolist():
-            pending[row].append((step.seen[row].copy(), step.action[row].copy()))
+            pending[row].append((seen_now[0][row], step.action[row].copy()))
             if ended[row]:
                 told.extend(pending.pop(row))
         record_step(self, step, counted, ended)
 
+    monkeypatch.setattr(Acting, "step", acting)
     monkeypatch.setattr(Recorder, "step", listening)
     record_episodes(tmp_path / "record", *VIEWS[view], longest=20, sample=True)
     parts = built(*VIEWS[view], *BC, "sampler.held_out=0")
     sampler: Any = parts.sampler
     seen, done = (np.stack(values) for values in zip(*told, strict=True))
-    np.testing.assert_array_equal(sampler.observation.astype(np.float32), seen)
+    np.testing.assert_array_equal(sampler.observation, seen)
+    assert sampler.observation.dtype == seen.dtype
     clipped = done.clip(-1, 1) if done.dtype.kind == "f" else done
     np.testing.assert_allclose(sampler.action, clipped, rtol=0, atol=1e-6)
     assert np.isfinite(parts.iterate(0.0).metrics["bc/log_likelihood"])

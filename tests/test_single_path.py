@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import gymnasium
 import numpy as np
+import old_pictures  # noqa: F401  registers an environment
 import probes  # noqa: F401  registers the probe environments
 import pytest
+import screens  # noqa: F401  registers an environment
 import torch
 from conftest import built
+from torch import Tensor
 
+from trpo_cli.data import Frames
 from trpo_cli.errors import ConfigError, EnvironmentFault
 from trpo_cli.parts import Parts
 from trpo_cli.samplers.episodes import EpisodeStatistics
@@ -135,3 +142,89 @@ def test_the_recent_return_is_of_the_episodes_that_ended_in_this_iteration() -> 
     statistics.add(np.ones((2, 2)), np.zeros((2, 2), dtype=bool))
     assert statistics.metrics()["rollout/recent_return_mean"] is None
     assert statistics.metrics()["rollout/episode_return_mean"] == 6.75
+
+
+def lose_lives(run: Parts, lost: list[bool]) -> None:
+    """Have the backend say after each of the next steps whether a life was lost, in every environment."""
+    backend: Any = run.environments._envs
+    step, losses = type(backend).step, iter(lost)
+
+    def stepping(actions: Any) -> Any:
+        backend.lost = np.full(backend.num_envs, next(losses))
+        return step(backend, actions)
+
+    backend.step = stepping
+
+
+def test_a_lost_life_ends_an_episode_for_the_learner_alone() -> None:
+    """Games of four steps; a life is lost in the middle, together with the time limit, and last of all."""
+    run, other = (parts("OldPictures-v0", 1, 6, "env.max_episode_steps=4", "env.stack=2") for _ in range(2))
+    lose_lives(run, [False, True, False, True, False, True])
+    first = run.sampler.collect(run.policy)
+    assert first.terminated[:, 0].tolist() == [False, True, False, True, False, True]
+    assert not first.truncated.any()
+    assert len(first.truncated_observation) == 0
+    assert first.time[:, 0].tolist() == [0, 1, 0, 1, 0, 1]
+    assert run.sampler.metrics()["rollout/episode_return_mean"] == 4.0
+    assert run.sampler.metrics()["rollout/episodes"] == 1
+    assert first.observation.index[:, 0].tolist() == [[1, 1], [1, 2], [2, 3], [3, 4], [5, 5], [5, 6]]  # of whole games
+
+    other.load_state_dict(copy.deepcopy(run.state_dict()))
+    for each in (run, other):
+        lose_lives(each, [False] * 6)
+        second = each.sampler.collect(run.policy)
+        assert second.time[:, 0].tolist() == [0, 1, 0, 1, 2, 3]
+        assert second.truncated[:, 0].tolist() == [False, True, False, False, False, True]
+        assert second.observation.index[:3, 0].tolist() == [[0, 1], [1, 2], [3, 3]]
+        assert each.sampler.metrics()["rollout/episodes"] == 3
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_the_learner_may_be_given_signs_of_rewards(normalised: bool) -> None:
+    run = parts("Pendulum-v1", 2, 400, "env.sign_reward=true", f"env.normalize_reward={normalised}")
+    rollout = run.sampler.collect(run.policy)
+    assert (rollout.reward < 0).all()
+    assert len(rollout.reward.unique()) == 1
+    if not normalised:
+        assert (rollout.reward == -1).all()
+    assert run.sampler.metrics()["rollout/episode_return_mean"] < -400
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "bool"])
+def test_frames_of_stacked_images_are_stored_once(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read from them is what the policy saw, through ends and from one rollout to the next."""
+    run = parts("Screens-v0", 2, 34, "env.stack=4", f"env.kwargs={{shape: [3, 4, 2], dtype: {dtype}}}")
+    actor, seen = run.policy.actor, []
+
+    def watching() -> Any:
+        act = actor()
+
+        def acting(observation: Any, *more: Any) -> Any:
+            seen.append(observation.copy())
+            return act(observation, *more)
+
+        return acting
+
+    monkeypatch.setattr(run.policy, "actor", watching)
+    rollouts = [run.sampler.collect(run.policy) for _ in range(3)]
+    assert any(rollout.terminated.any() for rollout in rollouts)
+    for number, rollout in enumerate(rollouts):
+        assert isinstance(rollout.observation, Frames)
+        assert rollout.observation.frame.dtype == getattr(torch, dtype)
+        assert len(rollout.observation.frame) == (17 + 3) * 2
+        np.testing.assert_array_equal(rollout.observation.read(), np.stack(seen[17 * number : 17 * (number + 1)]))
+
+
+def test_a_batch_of_images_takes_little_more_than_its_frames() -> None:
+    run: Any = parts("Screens-v0", 2, 640, "env.stack=4", "policy=linear", "critic=zero")
+    sample = run.sampler.collect(run.policy)
+    batch, visited = run.algorithm.estimate(sample)
+    held = {one.data_ptr(): one.nbytes() for one in map(Tensor.untyped_storage, tensors_of(sample, batch, visited))}
+    assert sum(held.values()) < 1.05 * 640 * 84 * 84
+
+
+def tensors_of(*records: Any) -> list[Tensor]:
+    """All tensors in records, and in the records that these hold."""
+    values = [value for record in records for value in vars(record).values()]
+    inner = [value for value in values if isinstance(value, Frames)]
+    return [value for value in values if isinstance(value, Tensor)] + (tensors_of(*inner) if inner else [])

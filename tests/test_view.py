@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import importlib.util
 from dataclasses import replace
 from typing import Any
 
+import gymnasium
 import numpy as np
 import old_pictures  # noqa: F401  registers an environment
+import probes  # noqa: F401  registers the probe environments
 import pytest
+import screens  # noqa: F401  registers an environment
 from conftest import Command, built, learned
 from exactness import exactly
 from gymnasium import spaces
+from gymnasium.wrappers import GrayscaleObservation, ResizeObservation
 
 from trpo_cli.data import Entry, ObservationSpec
 from trpo_cli.envs.environments import Environments
@@ -20,6 +26,7 @@ from trpo_cli.envs.spaces import observation_encoder
 from trpo_cli.envs.view import find_entries, select_entries, stack_spec
 from trpo_cli.errors import ConfigError
 
+SCREENS = ("env=Screens-v0", "sampler.num_envs=2")
 VECTOR = ObservationSpec((5,), np.dtype(np.float64))
 PLAIN = Task("CartPole-v1", {}, 25, False, False, 10.0, 10.0)
 
@@ -138,6 +145,80 @@ def test_what_is_seen_and_that_no_episode_ended_is_told(trpo_train: Command) -> 
     )
 
 
+IMAGES = [
+    ((40, 30, 3), True, [17, 11], (17, 11)),
+    ((40, 30, 3), True, None, (40, 30)),
+    ((40, 30, 3), False, [17, 50], (17, 50, 3)),
+    ((40, 30, 1), True, [17, 11], (17, 11, 1)),
+    ((40, 30), False, [60, 11], (60, 11)),
+    ((40, 30), True, [40, 30], (40, 30)),
+]
+
+
+@pytest.mark.parametrize(("given", "grey", "resize", "seen"), IMAGES)
+def test_images_are_those_of_the_wrappers_of_gymnasium(given: Any, grey: bool, resize: Any, seen: Any) -> None:
+    task = replace(PLAIN, id="Screens-v0", kwargs={"shape": given}, grey=grey, resize=resize, max_episode_steps=None)
+    wrapped: Any = gymnasium.make("Screens-v0", shape=given, disable_env_checker=True)
+    wrapped = GrayscaleObservation(wrapped) if grey and given[2:] == (3,) else wrapped
+    wrapped = ResizeObservation(wrapped, tuple(resize)) if resize else wrapped
+    with contextlib.closing(Environments(replace(task, stack=2), 2, [7, 8])) as envs:
+        assert (envs.spec.shape, envs.spec.dtype) == ((2, *seen), np.uint8)
+        expected = wrapped.reset(seed=7)[0]
+        for _ in range(20):
+            np.testing.assert_array_equal(envs.observation[0, -1], expected)
+            _, _, terminated, _ = envs.step(np.zeros((2, 1), np.int64))
+            expected = wrapped.step(0)[0]
+            np.testing.assert_array_equal(envs.observation[0, -1], expected)
+            if terminated.any():
+                envs.restart(terminated)
+                expected = wrapped.reset()[0] if terminated[0] else expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ("env=CartPole-v1", "env.grey=true"),
+            "env.grey: is for images of bytes, .* of CartPole-v1 are arrays of float64",
+        ),
+        (("env=FrozenLake-v1", "env.resize=[84,84]"), "env.resize: is for images of bytes"),
+        ((*SCREENS, "env.kwargs={shape: [4, 4, 2]}", "env.grey=true"), r"arrays of uint8, shape \(4, 4, 2\)"),
+        ((*SCREENS, "env.kwargs={dtype: bool}", "env.resize=[4,4]"), r"arrays of bool, shape \(84, 84\)"),
+        ((*SCREENS, "env.resize=[84]"), r"env.resize: got \[84\]; it should have at least 2 items"),
+        ((*SCREENS, "env.resize=[0,84]"), r"env.resize\[0\]: got \[0, 84\]; it should be greater"),
+        (
+            (*SCREENS, "env.resize=[1e8,1e8]"),
+            "env.resize: the resized observations have 10,000,000,000,000,000 numbers",
+        ),
+        (("env=Probe/Several-v0", "env.grey=true"), "env.grey: is for images of bytes, .* are .* of a vector"),
+    ],
+)
+def test_what_is_no_image_of_bytes_is_not_prepared(overrides: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        built(*overrides)
+
+
+def test_resizing_needs_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "cv2" else find(name))
+    built(*SCREENS, "env.resize=[84,84]").environments.close()
+    with pytest.raises(ConfigError, match=r"env.resize: cv2 is not installed: pip install 'trpo-cli\[images\]'"):
+        built(*SCREENS, "env.resize=[42,42]")
+
+
+def test_what_a_policy_sees_of_images_is_told(trpo_train: Command) -> None:
+    words = (
+        "sampler.num_envs=2",
+        "sampler.steps_per_iteration=64",
+        "total_steps=64",
+        "eval.every=0",
+        "plugins=[screens]",
+    )
+    colours = ("env.kwargs={shape: [40, 30, 3]}", "env.grey=true", "env.resize=[8,9]", "env.stack=3")
+    done = trpo_train(*SCREENS, *colours, *words)
+    assert "the policy sees grey images of 8 x 9 and the last 3 observations at once" in done.err
+
+
 def made(task: Task, vectorization: Any, seed: int = 0) -> Environments:
     return Environments(task, 3, [seed, seed + 1, seed + 2], Parallelism(vectorization, 2))
 
@@ -236,6 +317,7 @@ def test_a_stack_counts_in_the_memory_that_a_batch_needs(monkeypatch: pytest.Mon
     ("overrides", "said"),
     [
         (("sampler=exact", "env.stack=2", "algo.gamma=0.9"), "env.stack: changes what is sampled, and sampler=exact"),
+        (("algo=cpi", "env.sign_reward=true"), "env.sign_reward: changes what is sampled"),
         (("algo=cpi", "env.wrappers=[{ClipReward: {min_reward: 0}}]"), "env.wrappers: changes what is sampled"),
         (("policy=tabular", "env.stack=2"), "it needs a Discrete observation space, and env.stack=1"),
     ],

@@ -16,6 +16,7 @@ from trpo_cli.errors import ConfigError
 from trpo_cli.models.critics import ZeroCritic
 from trpo_cli.parts import Parts
 from trpo_cli.returns import monte_carlo
+from trpo_cli.samplers.acting import Acting, Step
 from trpo_cli.samplers.vine import Branches
 
 SMALL = ("sampler=vine", "sampler.num_envs=4", "sampler.num_states=6", "sampler.branch_length=20")
@@ -32,35 +33,52 @@ def collected(parts: Parts) -> Branches:
     return sample
 
 
-def test_branches_leave_from_states_of_the_trunk() -> None:
-    sample = collected(vine("CartPole-v1"))
-    visited = sample.trunk.observation.flatten(0, 1)
-    age = sample.trunk.time.flatten()
-    for job in range(24):
-        here = (visited == sample.branch.observation[0, job]).all(-1)
-        assert here.sum() == 1
-        assert age[here] == sample.branch.time[0, job]
-    roots = sample.branch.observation[0].view(6, 4, -1)
-    assert (roots == roots[:, :1]).all()
-    assert len(roots[:, 0].unique(dim=0)) == 6
+ONE_EACH = "sampler.num_envs=24"  # environments: as many as branches, so that each plays one
 
 
-def test_a_branch_is_what_the_environment_does_from_there() -> None:
-    """Set up by hand in a CartPole of its own, with the recorded actions."""
-    branch = collected(vine("CartPole-v1")).branch
+def watched(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> tuple[Branches, list[Step], np.ndarray]:
+    """What is collected, the steps of the branches, each in an environment of its own, and where they begin."""
+    sampler: Any = parts.sampler
+    acting, steps, begins = Acting.step, [], []
+
+    def step(self: Acting, *arguments: Any, **named: Any) -> Step:
+        if named.get("imposed") is not None:
+            begins.append(self.environments.observation.copy())
+            steps.append(acting(self, *arguments, **named))
+            return steps[-1]
+        return acting(self, *arguments, **named)
+
+    monkeypatch.setattr(Acting, "step", step)
+    sample: Branches = sampler.collect(parts.policy)
+    return sample, steps, begins[0]
+
+
+def test_branches_leave_from_states_of_the_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample, _, begins = watched(vine("CartPole-v1", ONE_EACH), monkeypatch)
+    chosen = sample.trunk.observation.flatten(0, 1)[sample.place]
+    assert len(sample.place.unique()) == 6
+    np.testing.assert_array_equal(chosen.repeat_interleave(4, dim=0), begins.astype(np.float32))
+    estimates, _ = sample.estimate(lambda seen: torch.zeros(len(seen)), monte_carlo, 0.9, 0.5)
+    assert torch.equal(estimates.observation, chosen)
+    assert torch.equal(estimates.weight, 0.5 ** sample.trunk.time.flatten()[sample.place].float())
+
+
+def test_a_branch_is_what_the_environment_does_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set up by hand in a CartPole of its own, with the same actions."""
+    branch, steps, begins = watched(vine("CartPole-v1", ONE_EACH), monkeypatch)
     env: Any = gymnasium.make("CartPole-v1").unwrapped
     lengths = set()
+    assert torch.equal(branch.action.flatten(0, 1), torch.from_numpy(steps[0].action))
     for job in range(24):
         env.reset(seed=0)
-        env.state = tuple(branch.observation[0, job].double().tolist())
+        env.state = tuple(begins[job].tolist())
         for t in range(20):
-            seen, reward, terminated, _, _ = env.step(int(branch.action[t, job, 0]))
+            seen, reward, terminated, _, _ = env.step(int(steps[t].action[job, 0]))
             assert reward == branch.reward[t, job]
             assert terminated == branch.terminated[t, job]
             if terminated:
                 break
-            following = branch.observation[t + 1, job] if t < 19 else branch.last_observation[job]
-            np.testing.assert_allclose(seen, following, atol=1e-5)
+        np.testing.assert_allclose(seen, branch.last_observation[job], atol=1e-5)
         lengths.add(t + 1)
         assert not branch.reward[t + 1 :, job].any()
     assert len(lengths) > 3
@@ -111,24 +129,29 @@ def test_every_simulator_step_is_counted(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("change", ["sampler.num_threads=3", "sampler.vectorization=sync"])
 def test_threads_and_vectorization_change_nothing(change: str) -> None:
     one, other = (collected(vine("Hopper-v4", x)) for x in ("sampler.num_threads=1", change))
-    for a, b in ((one.trunk, other.trunk), (one.branch, other.branch)):
-        assert exactly(dict(vars(a)), dict(vars(b)))
+    for a, b in ((one, other), (one.trunk, other.trunk)):
+        assert exactly({**vars(a), "trunk": None}, {**vars(b), "trunk": None})
 
 
 def test_branches_of_a_state_share_their_noise() -> None:
     """With one action tried again and again, they are one and the same, slippery ice or not."""
     overrides = ("policy=tabular", "sampler.proposal=uniform", "sampler.actions_per_state=8")
-    branch = collected(vine("FrozenLake-v1", *overrides, steps=2000)).branch
-    for state in range(6):
-        jobs = range(8 * state, 8 * state + 8)
-        for a in jobs:
-            for b in jobs:
-                if branch.action[0, a] == branch.action[0, b]:
-                    assert torch.equal(branch.observation[:, a], branch.observation[:, b])
-    alone = collected(vine("FrozenLake-v1", *overrides, "sampler.common_random_numbers=false", steps=2000)).branch
-    assert len(alone.observation.transpose(0, 1).flatten(1).unique(dim=0)) > len(
-        branch.observation.transpose(0, 1).flatten(1).unique(dim=0)
-    )
+    branch = collected(vine("FrozenLake-v1", *overrides, steps=2000))
+    alone = collected(vine("FrozenLake-v1", *overrides, "sampler.common_random_numbers=false", steps=2000))
+
+    def count_outcomes(sample: Branches) -> tuple[int, int]:
+        """How many actions were tried in a state, and how many pairs of them and the cell reached."""
+        cells = sample.last_observation.argmax(-1).view(6, 8)
+        tried = [set(actions) for actions in sample.action[..., 0].tolist()]
+        pairs = [
+            set(zip(*row, strict=True)) for row in zip(sample.action[..., 0].tolist(), cells.tolist(), strict=True)
+        ]
+        return sum(map(len, tried)), sum(map(len, pairs))
+
+    tried, outcomes = count_outcomes(branch)
+    assert tried == outcomes
+    tried, outcomes = count_outcomes(alone)
+    assert tried < outcomes
 
 
 @pytest.mark.parametrize(
@@ -145,7 +168,7 @@ def test_what_is_proposed(overrides: tuple[str, ...], actions: list[int] | None,
     expected = torch.tensor(log_weight).expand(6, -1)
     exact = "sampler.proposal=policy" in overrides
     torch.testing.assert_close(sample.log_weight, expected, atol=0 if exact else 0.05, rtol=0)
-    first = sample.branch.action[0].view(6, -1)
+    first = sample.action.view(6, -1)
     if actions is not None:
         assert first.tolist() == [actions] * 6
     else:
@@ -168,10 +191,31 @@ def test_a_critic_closes_what_was_cut_off() -> None:
     assert isinstance(parts.critic, ZeroCritic)
     sample = collected(parts)
     estimates, _ = sample.estimate(lambda observation: torch.full((len(observation),), 7.0), monte_carlo, 0.9, 1.0)
-    reward = sample.branch.reward.view(3, 6, 4)
+    reward = sample.reward.view(3, 6, 4)
     q = reward[0] + 0.9 * reward[1] + 0.81 * reward[2] + 0.9**3 * 7.0
     torch.testing.assert_close(estimates.advantage + 7.0, q)
     torch.testing.assert_close(estimates.return_, q.mean(1))
+
+
+def test_a_lost_life_ends_a_branch() -> None:
+    """As a death, with no value beyond, whatever the environment did then."""
+    parts = vine("Pendulum-v1", "sampler.branch_length=3", "env.sign_reward=true")
+    backend: Any = parts.environments._envs
+    sampler: Any = parts.sampler
+    branches = sampler._branches
+
+    def losing(*arguments: Any) -> Any:
+        backend.lost = np.ones(4, dtype=bool)
+        return branches(*arguments)
+
+    sampler._branches = losing
+    sample = collected(parts)
+    assert not sample.trunk.terminated.any()
+    assert sample.terminated[0].all()
+    assert not sample.truncated.any()
+    assert sample.reward.unique().tolist() == [-1.0, 0.0]
+    assert torch.equal(sample.returns(torch.full((24,), 7.0), 0.9), torch.full((24,), -1.0))
+    assert parts.sampler.env_steps == sample.trunk.size + 24
 
 
 @pytest.mark.parametrize(

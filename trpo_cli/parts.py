@@ -182,7 +182,7 @@ def _build_others(envs: Environments, node: dict[str, Any], settings: Settings, 
     task, seed, device, gamma = envs.task, settings.seed, find_device(settings.device), node["algo"].get("gamma")
     normalizer = ObservationNormalizer(envs.spec, task.normalize_observation, task.observation_clip)
     scaled = task.normalize_reward and gamma is not None
-    reward_scaler = RewardScaler(envs.num_envs, gamma or 0.0, scaled, task.reward_clip)
+    reward_scaler = RewardScaler(envs.num_envs, gamma or 0.0, scaled, task.reward_clip, task.sign_reward)
     given = {"environments": envs, "normalizer": normalizer, "reward_scaler": reward_scaler}
     sampler = part(Sampler, "sampler", **given, seed=seed, gamma=gamma)
     seed_globals(seed, "initial parameters")  # they do not depend on what the environments drew

@@ -25,9 +25,14 @@ if TYPE_CHECKING:
 
     from trpo_cli.data import ObservationSpec
     from trpo_cli.envs.make import Task
+    from trpo_cli.models.policies import Policy
     from trpo_cli.run.directory import Run
 
 log = logging.getLogger("trpo_cli")
+NORMALISED_IMAGES = (
+    "env.normalize_observation: each pixel has a mean and a deviation of its own, and rollouts store floating-point "
+    "numbers, whole stacks of them, which take much more memory than single frames of bytes"
+)
 FLAT_IMAGES = "observations hold images, which policy and critic read as flat numbers from 0 to 255"
 
 
@@ -62,9 +67,19 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
     if parts.environments.scale_notice and not plan.continues:
         log.log(logging.INFO if parts.task.rescale_action is True else logging.WARNING, parts.environments.scale_notice)
     if any(part.is_image for part in spec.parts) and not plan.continues:
-        log.warning(FLAT_IMAGES)
+        if not has_convolutions(parts.policy):
+            log.warning(FLAT_IMAGES)
+        if parts.normalizer.enabled:
+            log.warning(NORMALISED_IMAGES)
     if parts.obstacle:
         log.warning(INEXACT, parts.obstacle)
+
+
+def has_convolutions(policy: Policy) -> bool:
+    """Whether a policy reads images as images."""
+    from torch.nn import Conv2d
+
+    return any(isinstance(layer, Conv2d) for layer in policy.modules())
 
 
 @contextlib.contextmanager
@@ -131,5 +146,7 @@ def _describe_view(task: Task, space: Space[Any], seen: ObservationSpec) -> str:
     """Say what a policy sees of an observation in this space, which becomes what is `seen`; empty if it sees all."""
     numbers, whole = seen.size // task.stack, math.prod(space.shape or ())
     some = f"{numbers} of the {counted(whole, 'number')} of an observation" if (task.observe or task.hide) else ""
+    height_width = seen.newest[:2]
+    image = f"{'grey ' * task.grey}images of {' x '.join(map(str, height_width))}" if task.grey or task.resize else ""
     last = f"the last {task.stack} observations at once" if task.stack > 1 else ""
-    return " and ".join(filter(None, [some, last]))
+    return " and ".join(filter(None, [some, image, last]))

@@ -183,7 +183,7 @@ def check_value(value: Any, annotation: Any, path: str, plugins: Sequence[str] =
         details = error.errors()
         where = _format_place(details[0])
         said = dict.fromkeys(detail["msg"] for detail in details if _format_place(detail) == where)
-        first, *others = (text.removeprefix("Input ") for text in said)
+        first, *others = (text.removeprefix("Input ").removeprefix("List ") for text in said)
         fits = " or ".join([first, *(text.removeprefix("should be ") for text in others)])
         instead = _suggest(details[0]["type"], details[0]["input"])
         raise ConfigError(f"{path}{where}: got {value!r}; it {fits}{instead}") from error

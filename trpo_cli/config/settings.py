@@ -177,7 +177,10 @@ LATER: dict[str, Any] = {
     "env.rescale_action": "auto",
     "env.observe": None,
     "env.hide": None,
+    "env.grey": False,
+    "env.resize": None,
     "env.stack": 1,
+    "env.sign_reward": False,
     "env.log_info": [],
     **dict(_list_later_settings()),
 }

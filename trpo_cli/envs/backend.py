@@ -22,6 +22,9 @@ class Backend(VectorEnv[Any, Any, Any]):
     is raised as a `Failure`.
     """
 
+    lost: NDArray[np.bool_] | None = None
+    """Where (N,) the last step lost a life, which ends an episode for the learner only; None without lives."""
+
     @abstractmethod
     def snapshot_obstacle(self) -> str | None:
         """Return why single environments cannot be saved and restored exactly, or None if they can."""

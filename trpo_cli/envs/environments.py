@@ -60,6 +60,7 @@ class Environments:
         self.distribution, self._decode = task.make_decoder(self._envs.single_action_space)
         self.scale_notice = describe_scale(self._envs.single_action_space, task.id, task.rescale_action)
         self._raw: tuple[Any, Any] = (None, None)  # the observations that they gave, the actions that they received
+        self._without_lives = np.zeros(num_envs, dtype=bool)
         try:
             self.observation = self._reset(seeds)
         except UserError:
@@ -96,6 +97,11 @@ class Environments:
         """
         self.observation = self._reset(seeds, ended)
         return self.observation
+
+    @property
+    def lost(self) -> Flags:
+        """Where (N,) the last step lost a life: an episode ends for the learner, and goes on otherwise."""
+        return self._without_lives if self._envs.lost is None else self._envs.lost
 
     @property
     def spaces(self) -> tuple[Any, Any]:
@@ -176,9 +182,13 @@ class Environments:
         self.steps, self.observation = state["steps"], observation.copy()
 
     def _in_shape(self, observation: Any) -> Any:
-        """Give saved observations their shape and dtype, if they come from a version that flattened them to float64."""
-        flat = isinstance(observation, np.ndarray) and observation.shape == (self.num_envs, self.spec.size)
-        if not flat or observation.dtype != np.float64:
+        """Give saved observations their shape and dtype, if they come from a version that made pixels float64."""
+        shapes = ((self.num_envs, self.spec.size), self.observation.shape)
+        if (
+            not isinstance(observation, np.ndarray)
+            or observation.dtype != np.float64
+            or observation.shape not in shapes
+        ):
             return observation
         return observation.reshape(self.observation.shape).astype(self.observation.dtype)
 

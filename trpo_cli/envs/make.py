@@ -25,7 +25,7 @@ from trpo_cli.envs.joining import join
 from trpo_cli.envs.mujoco.batch import MujocoBatch, batch_obstacle
 from trpo_cli.envs.registered import is_registered, registered_ids, versions
 from trpo_cli.envs.spaces import Decoder, Encoder, Rescale, action_decoder, observation_encoder
-from trpo_cli.envs.view import Entries, select_entries
+from trpo_cli.envs.view import Entries, Size, prepare_images, select_entries
 from trpo_cli.envs.watched import Watched
 from trpo_cli.envs.workers import Spaces, Workers
 from trpo_cli.envs.wrappers import Wrappers
@@ -87,7 +87,10 @@ class Task:
     rescale_action: Rescale = False  # whether -1 and 1 stand for the bounds of an action
     observe: Entries | None = None  # of a vector; None: all
     hide: Entries | None = None
+    grey: bool = False  # whether images lose their colours
+    resize: Size | None = None  # of images
     stack: Count = 1  # observations that a policy sees at once
+    sign_reward: bool = False  # whether the learner is given the signs of rewards
     log_info: list[str] = field(default_factory=list)  # numbers in the infos at the end of episodes, by name
     complaints: set[str] = field(default_factory=set, init=False, repr=False, compare=False)  # logged once
 
@@ -104,9 +107,16 @@ class Task:
     def make_encoder(self, space: gymnasium.Space[Any]) -> tuple[ObservationSpec, Encoder]:
         """Return what a policy reads of an observation in this space, and the function that encodes it.
 
-        Raises `ConfigError` if no policy can read it, or it does not have the entries to observe or hide.
+        Raises `ConfigError` if no policy can read it, or it does not have the entries to observe or hide or the pixels
+        to prepare.
         """
-        return select_entries(*observation_encoder(space), self.observe, self.hide, self.id)
+        prepared = prepare_images(*observation_encoder(space), self.grey, self.resize, self.id)
+        return select_entries(*prepared, self.observe, self.hide, self.id)
+
+    def prepares_images(self, space: gymnasium.Space[Any]) -> bool:
+        """Whether images in this space lose their colours or get another size before a policy reads them."""
+        spec, encode = observation_encoder(space)
+        return prepare_images(spec, encode, self.grey, self.resize, self.id)[1] is not encode
 
     def make_decoder(self, space: gymnasium.Space[Any]) -> tuple[Distribution, Decoder]:
         """Return the policy's distribution for this space, and the function that decodes its actions.
@@ -121,7 +131,8 @@ class Task:
         with self.probe() as env:
             spaces = self._read_spaces(env)
             spec, _ = self.make_encoder(spaces[0])  # raises for a space that no policy can read
-            refuse_oversized_observation("env.stack: the stacked observations have", spec.size * self.stack)
+            which = "env.stack: the stacked" if self.stack > 1 else "env.resize: the resized"
+            refuse_oversized_observation(f"{which} observations have", spec.size * self.stack)
             self.make_decoder(spaces[1])
             vectorization, reason = self._choose(env, num_envs, parallelism)
         if vectorization == "native":

@@ -61,6 +61,8 @@ class ObservationNormalizer:
         self.kept = kept.reshape(spec.shape) if kept.any() else None
         self.enabled, self.clip = enabled, clip
         self.dtype = np.dtype(np.float32) if enabled else spec.stored  # of what policies see
+        self._learns = enabled or not spec.is_image
+        self.is_identity = self.dtype == spec.dtype and not enabled
         self._scale = self._inverse_deviation()
 
     def __call__(self, observation: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -86,31 +88,35 @@ class ObservationNormalizer:
         return inverse
 
     def state_dict(self) -> dict[str, Any]:
-        return self.moments.state_dict()
+        """Return the moments; of images, which have very many, only the shape where they are not used."""
+        return self.moments.state_dict() if self._learns else {"shape": list(self.moments.shape)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.moments.load_state_dict(state)
-        self._scale = self._inverse_deviation()
+        if self._learns:
+            self.moments.load_state_dict(state)
+            self._scale = self._inverse_deviation()
 
 
 class RewardScaler:
     """Rewards divided by the standard deviation of the running discounted return, clipped to +-`clip`.
 
-    The mean is left alone: shifting rewards would change the task. The identity when not `enabled`.
+    The mean is left alone: shifting rewards would change the task. The identity when not `enabled`. With `sign`, it
+    takes the signs of rewards in place of these (Mnih et al. 2015).
     """
 
-    def __init__(self, num_envs: int, gamma: float, enabled: bool, clip: float) -> None:
+    def __init__(self, num_envs: int, gamma: float, enabled: bool, clip: float, sign: bool = False) -> None:
         self.moments = RunningMoments((1,))
         self.running_return = np.zeros(num_envs)
-        self.gamma, self.enabled, self.clip = gamma, enabled, clip
+        self.gamma, self.enabled, self.clip, self.sign = gamma, enabled, clip, sign
 
     def __call__(self, reward: Floats, done: NDArray[np.bool_]) -> Floats:
         """Learn from the rewards (T, N) of a rollout, where `done` (T, N) ends an episode, and return them scaled."""
         if not self.enabled:
-            return reward
-        returns = np.empty_like(reward)
-        for t in range(len(reward)):
-            returns[t] = self.running_return = self.gamma * self.running_return + reward[t]
+            return self.scaled(reward)
+        learned = np.sign(reward) if self.sign else reward
+        returns = np.empty_like(learned)
+        for t in range(len(learned)):
+            returns[t] = self.running_return = self.gamma * self.running_return + learned[t]
             self.running_return = np.where(done[t], 0.0, self.running_return)
         self.moments.update(returns.reshape(-1, 1))
         return self.scaled(reward)
@@ -121,6 +127,7 @@ class RewardScaler:
 
     def scaled(self, reward: Floats) -> Floats:
         """`reward` on the scale reached, without learning from it."""
+        reward = np.sign(reward) if self.sign else reward
         if not self.enabled:
             return reward
         scaled: Floats = reward / np.sqrt(self.moments.variance + EPSILON)

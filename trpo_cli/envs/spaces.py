@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from trpo_cli.data import ObservationSpec
+from trpo_cli.data import ObservationSpec, shows_image
 from trpo_cli.envs.joining import join
 from trpo_cli.errors import ConfigError, counted
 from trpo_cli.models.distributions import Categorical, DiagonalGaussian, Distribution
@@ -34,12 +34,14 @@ def find_unreadable(batch: NDArray[Any]) -> int | None:
 def observation_encoder(space: spaces.Space[Any]) -> tuple[ObservationSpec, Encoder]:
     """Return what policies read from this space, and the function (N, ...) -> (N, O) that encodes it.
 
-    A Box keeps its shape, and its dtype if that is `uint8`; other numbers become float64. A Discrete state becomes a
-    one-hot vector. Observations of other spaces are joined before. Raises `ConfigError` if they cannot be.
+    A Box keeps its shape, and its dtype if that is `uint8`, or `bool` in an image; other numbers become float64. A
+    Discrete state becomes a one-hot vector. Observations of other spaces are joined before. Raises `ConfigError` if
+    they cannot be.
     """
     match join(space):
         case spaces.Box() as box:
-            dtype = np.dtype(np.uint8 if box.dtype == np.uint8 else np.float64)
+            is_kept = box.dtype == np.uint8 or shows_image(box.shape, box.dtype)
+            dtype = np.dtype(box.dtype if is_kept else np.float64)
             spec = ObservationSpec(box.shape or (1,), dtype, entries=getattr(box, "entries", ()))
             return spec, lambda batch: batch.reshape(-1, *spec.shape).astype(dtype, copy=False)
         case spaces.Discrete() as states:

@@ -1,23 +1,29 @@
-"""What a policy sees of an environment's observations: some entries of each, and the last few of them."""
+"""What a policy sees of an environment's observations: images in grey or resized, some entries, the last few."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Len
 from numpy.typing import NDArray
 
 from trpo_cli.data import Entry, ObservationSpec
-from trpo_cli.errors import ConfigError, counted
+from trpo_cli.errors import ConfigError, counted, require_packages
+from trpo_cli.ranges import Count
 
 Array = NDArray[Any]
 Encoder = Callable[[Array], Array]
 Entries = list[int | str]
 """Numbers of a vector: indices, ranges such as `5:11`, as in Python, and names of the entries that it joins."""
+Size = Annotated[list[Count], Len(2, 2)]
+"""Height and width."""
+LUMA = (0.2125, 0.7154, 0.0721)  # of red, green and blue: those of Gymnasium's `GrayscaleObservation`
 RANGE = re.compile(r"(-?\d+)?:(-?\d+)?")
 
 
@@ -33,6 +39,48 @@ def select_entries(
         return spec, encode
     entries = tuple(_place(spec.entries, [np.isin(np.arange(spec.size)[one.place], shown) for one in spec.entries]))
     return replace(spec, shape=(len(shown),), entries=entries), lambda batch: encode(batch)[:, shown]
+
+
+def prepare_images(
+    spec: ObservationSpec, encode: Encoder, grey: bool, resize: Size | None, env_id: str
+) -> tuple[ObservationSpec, Encoder]:
+    """Return the spec and the encoder of images in grey, and then of this size.
+
+    They are those of Gymnasium's `GrayscaleObservation` and `ResizeObservation`, bit for bit; images in grey, and those
+    of the size already, stay as they are. Raises `ConfigError` unless the observations are images of bytes.
+    """
+    if not grey and resize is None:
+        return spec, encode
+    key, colours = "env.grey" if grey else "env.resize", spec.shape[2:]
+    if not spec.is_image or spec.dtype != np.uint8 or colours not in ((), (1,), (3,)):
+        what = f"{counted(len(spec.entries), 'entry')} of a vector" if spec.entries else f"arrays of {spec.dtype}"
+        raise ConfigError(
+            f"{key}: is for images of bytes, (height, width) and at the end the colours, 1 or 3 if any; the "
+            f"observations of {env_id} are {what}, shape {spec.shape}"
+        )
+    if grey and colours == (3,):
+        spec, encode = replace(spec, shape=spec.shape[:2]), _in_turn(encode, _to_grey)
+    if resize is not None and spec.shape[:2] != tuple(resize):
+        require_packages("env.resize", "images", "cv2")
+        spec = replace(spec, shape=(*resize, *spec.shape[2:]))
+        encode = _in_turn(encode, functools.partial(_resize, shape=spec.shape))
+    return spec, encode
+
+
+def _in_turn(first: Encoder, then: Encoder) -> Encoder:
+    return lambda batch: then(first(batch))
+
+
+def _to_grey(images: Array) -> Array:
+    red, green, blue = (images[..., colour] * weight for colour, weight in enumerate(LUMA))
+    return (red + green + blue).astype(np.uint8)
+
+
+def _resize(images: Array, shape: tuple[int, ...]) -> Array:
+    import cv2
+
+    resized = [cv2.resize(image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA) for image in images]
+    return np.stack(resized).reshape(-1, *shape)
 
 
 def find_shown(

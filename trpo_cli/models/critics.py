@@ -57,6 +57,9 @@ class ZeroCritic(Critic):
     def forward(self, observation: Tensor) -> Tensor:
         return observation.new_zeros(len(observation))
 
+    def predict(self, observation: Observations) -> Tensor:
+        return read(observation[:0]).new_zeros(len(observation))
+
 
 class LinearCritic(Critic):
     """Ridge regression on the observation, its square and a constant (Duan et al. 2016, less the time features)."""

@@ -120,6 +120,11 @@ def export(run: LoadedRun, name: str, examples: Examples, tolerance: float = TOL
     form, trained = FORMATS[name], run.trained
     if trained.policy.memory_size:
         raise UserError(f"--{name}: policies with a memory cannot be exported")
+    if trained.task.prepares_images(trained.spaces[0]):
+        raise UserError(
+            f"--{name}: what env.grey and env.resize make of an image cannot be exported; with env.wrappers in their "
+            "place, such as GrayscaleObservation, the environment itself shows what the policy reads"
+        )
     try:
         with torch.no_grad(), isolate_globals(0, "export"):
             inputs = to_inputs(run, examples.first(2), torch.from_numpy)

@@ -117,7 +117,8 @@ class Source:
 
     def _compare_views(self, env: Mapping[str, Any]) -> str:
         """How what a policy sees of an observation differs; empty if it does not."""
-        pairs = [(key, _get(self.config["env"], key), _get(env, key)) for key in ("observe", "hide", "stack")]
+        keys = ("observe", "hide", "grey", "resize", "stack")
+        pairs = [(key, _get(self.config["env"], key), _get(env, key)) for key in keys]
         differing = [(key, format_setting(there), format_setting(here)) for key, there, here in pairs if there != here]
         return ", ".join(f"env.{key}: {there} there, {here} here" for key, there, here in differing)
 
@@ -140,9 +141,9 @@ class Source:
         """How the numbers of observations differ; empty if they do not."""
         import numpy as np
 
-        there, here = (
-            math.prod(shape) for shape in (np.shape(self.state["normalizer"]["mean"]), normalizer.moments.shape)
-        )
+        given = self.state["normalizer"]
+        shape = given["shape"] if "shape" in given else np.shape(given["mean"])
+        there, here = math.prod(shape), math.prod(normalizer.moments.shape)
         because = f" ({view})" if view else ""
         return f"an observation has {counted(there, 'number')} there, {here} here{because}" if there != here else ""
 

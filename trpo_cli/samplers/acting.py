@@ -17,12 +17,16 @@ Array = NDArray[Any]
 class Step(NamedTuple):
     """One step of a policy in N environments."""
 
-    seen: Array  # (N, O), the observations as the policy saw them
     action: Array  # (N, A)
     reached: Array  # (N, O), the next observations, as the environments gave them
     reward: NDArray[np.float64]  # (N,)
     terminated: Flags  # (N,)
     truncated: Flags  # (N,), never where terminated
+    lost: Flags  # (N,), where a life was lost: an end for the learner alone
+
+    def ends_for_learner(self) -> tuple[Flags, Flags]:
+        """Where episodes terminated (N,) and were truncated (N,) for the learner, never both."""
+        return self.terminated | self.lost, self.truncated & ~self.lost
 
 
 class Acting:
@@ -42,12 +46,14 @@ class Acting:
         What the policy sees is written to `out` (N, O) if given. `imposed` names environments, a mask (N,), and the
         actions (K, A) to take there in place of the policy's. Raises whatever `Environments.step` raises.
         """
-        seen = self.normalizer(self.environments.observation, out=out)
+        seen = self.environments.observation
+        if out is not None or not self.normalizer.is_identity:
+            seen = self.normalizer(seen, out=out)
         action, self.memory = self.act(seen, self.memory, noise)
         if imposed is not None:
             rows, actions = imposed
             action[rows] = actions
-        return Step(seen, action, *self.environments.step(action))
+        return Step(action, *self.environments.step(action), self.environments.lost)
 
     def restart(self, ended: Flags, seeds: list[int] | None = None) -> None:
         """Begin new episodes, with an empty memory, where they have `ended` (N,). `seeds` are as in `Environments`."""

@@ -15,6 +15,16 @@ from trpo_cli.envs.infos import Infos, mean_where_present
 WINDOW = 100  # finished episodes that the reported means are taken over
 
 
+def ages(ended: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many steps each episode has behind it at the times 0 to T (T + 1, N).
+
+    `ended` (T, N) says after which steps one ended, and `before` (N,) is the age at time 0.
+    """
+    times = np.arange(len(ended) + 1)[:, None]
+    begun = np.maximum.accumulate(np.concatenate([-before[None], np.where(ended, times[1:], -before)]))
+    return times - begun
+
+
 class FinishedEpisodes:
     """The last `WINDOW` finished episodes, those of the latest iteration, and their number so far."""
 
@@ -66,15 +76,10 @@ class EpisodeStatistics(FinishedEpisodes):
         self.running_return = np.zeros(num_envs)
         self.running_length = np.zeros(num_envs, dtype=np.int64)
 
-    def add(self, reward: NDArray[Any], done: NDArray[np.bool_], infos: Sequence[Infos] = ()) -> NDArray[np.int64]:
-        """Add the T steps of one iteration: `reward` (T, N), which episodes ended with each, and their infos, in order.
-
-        Returns how old each episode was before.
-        """
-        age = np.empty(done.shape, dtype=np.int64)
+    def add(self, reward: NDArray[Any], done: NDArray[np.bool_], infos: Sequence[Infos] = ()) -> None:
+        """Add the T steps of one iteration: `reward` (T, N), which episodes ended with each, and their infos."""
         returns, lengths = [self.running_return[:0]], [self.running_length[:0]]
         for t, ended in enumerate(done):
-            age[t] = self.running_length
             self.running_return += reward[t]
             self.running_length += 1
             if ended.any():
@@ -82,7 +87,6 @@ class EpisodeStatistics(FinishedEpisodes):
                 lengths.append(self.running_length[ended])
                 self.running_return[ended], self.running_length[ended] = 0, 0
         self.record(np.concatenate(returns), np.concatenate(lengths), infos)
-        return age
 
     def abandon(self) -> None:
         """Forget unfinished episodes."""

@@ -76,8 +76,8 @@ class Exact(PolicySampler):
             self.mdp = FiniteMDP.from_env(env)
         if task.normalize_observation or task.normalize_reward:
             raise ConfigError("env: normalisation is for sampled observations and rewards, not for sampler=exact")
-        if task.wrappers.layers or task.stack > 1:
-            key = "wrappers" if task.wrappers.layers else "stack"
+        changes = {"wrappers": bool(task.wrappers.layers), "stack": task.stack > 1, "sign_reward": task.sign_reward}
+        for key in filter(changes.get, changes):
             raise ConfigError(
                 f"env.{key}: changes what is sampled, and sampler=exact evaluates the bare model of the task"
             )

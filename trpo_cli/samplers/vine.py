@@ -8,7 +8,7 @@ Q of its first action. Branches run in the environments of the trunks: those are
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +20,6 @@ from trpo_cli.data import (
     Advantage,
     Estimates,
     Observations,
-    ObservationSpec,
     Predict,
     Rollout,
     Sample,
@@ -28,7 +27,7 @@ from trpo_cli.data import (
     Visited,
 )
 from trpo_cli.envs import global_generators
-from trpo_cli.envs.environments import Environments
+from trpo_cli.envs.environments import Environments, Flags
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.distributions import Categorical
@@ -45,15 +44,24 @@ MOST_ACTIONS = 1024  # of a discrete set, where every one is to be tried
 
 @dataclass(frozen=True)
 class Branches(Tensors, Sample):
-    """Trunks, and K branches from each of S of their states."""
+    """Trunks, and K branches from each of S of their states.
+
+    A branch is L steps long, or shorter where an episode ended, with zeros after its end. Branches of one state are
+    neighbours.
+    """
 
     trunk: Rollout
-    branch: Rollout  # (L, S * K), where branches of one state are neighbours; zero after a branch has ended
-    log_weight: Tensor  # (S, K), log pi_old(a|s) - log q(a|s) of the first actions
+    place: Tensor  # (S,) int64, of the states among the T * N of the trunk
+    action: Tensor  # (S, K, A), with which the branches begin
+    log_weight: Tensor  # (S, K), log pi_old(a|s) - log q(a|s) of these actions
+    reward: Tensor  # (L, S * K)
+    terminated: Tensor  # (L, S * K) bool
+    truncated: Tensor  # (L, S * K) bool
+    last_observation: Tensor  # (S * K, O), what the last step of each branch led to
 
     @property
     def size(self) -> int:  # type: ignore[override]
-        return self.trunk.size + self.branch.size
+        return self.trunk.size + self.reward.numel()
 
     def estimate(
         self, predict: Predict, advantage: Advantage, gamma: float, discount: float
@@ -63,20 +71,25 @@ class Branches(Tensors, Sample):
         The critic, if there is one, gives the value of branches that were cut off, and learns from the trunks by
         `advantage`.
         """
-        branch, (states, actions) = self.branch, self.log_weight.shape
-        value, next_value = branch.values(predict)
-        q = monte_carlo(branch.reward, value, next_value, branch.terminated, branch.truncated, gamma)[0] + value[0]
-        q = q.view(states, actions)
-        state_value = (self.log_weight.softmax(-1) * q).sum(-1)
+        _, visited = self.trunk.advantages(predict, advantage, gamma)
+        observation, time = visited.observation[self.place], self.trunk.time.flatten()[self.place]
+        q = self.returns(predict(self.last_observation), gamma).view_as(self.log_weight)
         estimates = Estimates(
-            observation=branch.observation[0, ::actions],
-            action=branch.action[0].view(states, actions, -1),
-            advantage=q - value[0].view(states, actions),
-            return_=state_value,
-            weight=discount ** branch.time[0, ::actions].to(q.dtype),
+            observation=observation,
+            action=self.action,
+            advantage=q - predict(observation)[:, None],
+            return_=(self.log_weight.softmax(-1) * q).sum(-1),
+            weight=discount ** time.to(q.dtype),
             log_weight=self.log_weight,
         )
-        return estimates, self.trunk.advantages(predict, advantage, gamma)[1]
+        return estimates, visited
+
+    def returns(self, beyond: Tensor, gamma: float) -> Tensor:
+        """Return the discounted returns (S * K,) of the branches, of which those cut off are worth V `beyond`."""
+        nothing = torch.zeros_like(self.reward)
+        following = self.truncated * beyond
+        following[-1] = beyond
+        return monte_carlo(self.reward, nothing, following, self.terminated, self.truncated, gamma)[0]
 
 
 class Vine(PathSampler):
@@ -161,19 +174,29 @@ class Vine(PathSampler):
             memories.append(memory[rows[times == t]])
 
         trunk, raw = self.paths.follow(policy, self.horizon, visit)
-        first, log_weight = self._first_actions(policy, trunk.observation[times, rows])
+        place = torch.from_numpy(times * envs.num_envs + rows)
+        first, log_weight = self._first_actions(policy, trunk.observation.flatten(0, 1)[place])
         everywhere = np.arange(envs.num_envs)
         aside, before = envs.save(everywhere), global_generators.current_states()
-        branch = self._branches(policy, states, np.concatenate(memories), first)
+        record = self._branches(policy, states, np.concatenate(memories), first)
         if drawn := global_generators.changed_states(before):
             raise ConfigError(
                 f"sampler: vine has to save and restore {envs.task.id}, and cannot: its steps draw from "
                 f"{' and '.join(drawn)}, whose generator all environments share; self.np_random is each one's own"
             )
         envs.restore(everywhere, aside)
-        branch = replace(branch, time=branch.time + trunk.time[times, rows].repeat_interleave(self.actions_per_state))
+        branches = Branches(
+            trunk=trunk,
+            place=place,
+            action=first,
+            log_weight=log_weight,
+            reward=torch.from_numpy(self.paths.reward_scaler.scaled(record.reward)).float(),
+            terminated=torch.from_numpy(record.terminated),
+            truncated=torch.from_numpy(record.truncated),
+            last_observation=torch.from_numpy(self.normalizer(record.last_observation)),
+        )
         self.paths.learn_scale(raw)
-        return Branches(trunk, branch, log_weight)
+        return branches
 
     @torch.no_grad()
     def _first_actions(self, policy: Policy, observation: Observations) -> tuple[Tensor, Tensor]:
@@ -191,7 +214,7 @@ class Vine(PathSampler):
         log_q = -np.log(len(self.every_action))
         return action, distribution.log_prob(parameters[:, None], action) - log_q
 
-    def _branches(self, policy: Policy, states: list[Any], memory: NDArray[Any], first: Tensor) -> Rollout:
+    def _branches(self, policy: Policy, states: list[Any], memory: NDArray[Any], first: Tensor) -> _Record:
         """Follow every branch to its end or `branch_length`, as many at a time as there are environments.
 
         They begin in the `states` (S), where the policy has the `memory` (S, M), with the actions `first` (S, K, A).
@@ -201,7 +224,7 @@ class Vine(PathSampler):
         noise = policy.distribution.noise((length, self.num_states if common else count), generator).numpy()
         seeds = torch.randint(2**31, (self.num_states if common else count,), generator=generator).numpy()
         stream = np.arange(count) // (tries if common else 1)  # index of each branch's noise and seed
-        record = _Record(length, count, envs.spec, self.normalizer.dtype, first.flatten(0, 1).numpy())
+        record, beginning = _Record(length, count, envs.observation), first.flatten(0, 1).numpy()
         acting = Acting(envs, self.normalizer, policy)
         jobs, age = Jobs(count, envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
 
@@ -214,49 +237,34 @@ class Vine(PathSampler):
         begin(np.arange(envs.num_envs))
         while jobs.busy.any():
             fresh = age == 0
-            step = acting.step(noise[age, stream[jobs.of]], imposed=(fresh, record.first[jobs.of[fresh]]))
+            step = acting.step(noise[age, stream[jobs.of]], imposed=(fresh, beginning[jobs.of[fresh]]))
             self.paths.env_steps += envs.num_envs
-            record.add(step, age, jobs)
+            ended = np.flatnonzero(record.add(step, age, jobs))
             age += 1
-            ended = np.flatnonzero(step.terminated | step.truncated | (age == length))
             if len(ended):
                 jobs.advance(ended)
                 begin(ended)
-        return record.rollout(self.normalizer, self.paths.reward_scaler)
+        return record
 
 
 class _Record:
-    """The steps of `count` branches, of at most `length` steps each; zero after a branch has ended."""
+    """What became of `count` branches of at most `length` steps each; zeros follow the end of a branch."""
 
-    def __init__(
-        self, length: int, count: int, spec: ObservationSpec, dtype: np.dtype[Any], first: NDArray[Any]
-    ) -> None:
-        """`first` (count, A) are the actions that the branches begin with."""
-        self.first = first
-        self.observation = np.zeros((length, count, *spec.shape), dtype=dtype)
-        self.action = np.zeros((length, *first.shape), dtype=first.dtype)
+    def __init__(self, length: int, count: int, observation: NDArray[Any]) -> None:
+        """`observation` (N, O) is what environments show."""
         self.reward = np.zeros((length, count))
-        self.terminated = np.zeros((length, count), dtype=bool)
-        self.truncated = np.zeros((length, count), dtype=bool)
-        self.last = np.zeros((count, *spec.shape), dtype=spec.dtype)
+        self.terminated, self.truncated = (np.zeros((length, count), dtype=bool) for _ in range(2))
+        self.last_observation = np.zeros((count, *observation.shape[1:]), dtype=observation.dtype)
 
-    def add(self, step: Step, age: NDArray[np.int64], jobs: Jobs) -> None:
-        """Add a step of the environments that are busy with a branch, `age` (N,) steps after the branch began."""
+    def add(self, step: Step, age: NDArray[np.int64], jobs: Jobs) -> Flags:
+        """Add a step of the environments that are busy with a branch, `age` (N,) steps after the branch began.
+
+        Returns which branches (N,) have ended with it, those that are repeated included.
+        """
         busy, at = jobs.busy, (age[jobs.busy], jobs.of[jobs.busy])
-        self.observation[at], self.action[at], self.reward[at] = step.seen[busy], step.action[busy], step.reward[busy]
-        self.terminated[at], self.truncated[at] = step.terminated[busy], step.truncated[busy]
-        self.last[jobs.of[busy]] = step.reached[busy]
-
-    def rollout(self, normalizer: ObservationNormalizer, scaler: RewardScaler) -> Rollout:
-        """Return the branches side by side (L, S * K), with rewards on the present scale."""
-        length, count = self.reward.shape
-        return Rollout(
-            observation=torch.from_numpy(self.observation),
-            action=torch.from_numpy(self.action),
-            reward=torch.from_numpy(scaler.scaled(self.reward)).float(),
-            terminated=torch.from_numpy(self.terminated),
-            truncated=torch.from_numpy(self.truncated),
-            time=torch.arange(length)[:, None].expand(length, count),
-            truncated_observation=torch.from_numpy(normalizer(self.last[np.nonzero(self.truncated)[1]])),
-            last_observation=torch.from_numpy(normalizer(self.last)),
-        )
+        terminated, truncated = step.ends_for_learner()
+        self.reward[at] = step.reward[busy]
+        self.terminated[at], self.truncated[at] = terminated[busy], truncated[busy]
+        ended: Flags = terminated | truncated | (age + 1 == len(self.reward))
+        self.last_observation[jobs.of[ended & busy]] = step.reached[ended & busy]
+        return ended
