@@ -44,6 +44,7 @@ ALL = (*ALL, "env.wrappers=[{probes.Remembering:{k:3}},{StickyAction:{repeat_act
 ALL = (*ALL, "algo.schedule.delta=[step,[0.3,0.02],[0.6,0.005]]", "checkpoint.best=eval", "total_steps=20_000", *TRPO)
 MOVING = ("algo=ppo", "algo.schedule.gamma=[linear,0.9]", "algo.surrogate.schedule.clip=[step,[0.5,0.1]]")
 MOVING = ("env=Hopper-v4", *MOVING, "critic.schedule.learning_rate=cosine", "total_steps=30_000", *TRPO)
+BONUS = ("algo.entropy_coefficient=0.02", "algo.schedule.entropy_coefficient=linear", "algo.max_rejected=1000")
 CASES: dict[str, tuple[str, ...]] = {
     "Hopper-v4 trpo": ("env=Hopper-v4", "algo=trpo", "total_steps=60_000", *TRPO),
     "Walker2d-v4 npg": ("env=Walker2d-v4", "algo=npg", "total_steps=50_000", *TRPO),
@@ -99,6 +100,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "Hopper-v4 ppo, schedules": MOVING,
     "CartPole-v1 vine": ("env=CartPole-v1", "sampler=vine", "total_steps=300_000", *VINE),
     "Walker2d-v4 vine": ("env=Walker2d-v4", "sampler=vine", "total_steps=200_000", *VINE),
+    "MinAtar/Seaquest-v1 trpo, an entropy bonus": ("env=MinAtar/Seaquest-v1", "total_steps=20_000", *BONUS, *TRPO),
+    "MinAtar/Breakout-v1 vine": ("env=MinAtar/Breakout-v1", "sampler=vine", "total_steps=60_000", *VINE),
     "CartPole-v1 bc": ("algo=bc", "env=CartPole-v1", "total_steps=200_000", RECORDED, "checkpoint.every=2"),
     "FrozenLake-v1 cpi, exact": ("env=FrozenLake-v1", "algo=cpi", *EXACT),
     "CartPole-v1 cma_es": ("env=CartPole-v1", "algo=cma_es", "total_steps=400_000", *SEARCH),

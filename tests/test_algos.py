@@ -17,6 +17,7 @@ from trpo_cli.algos import Outcome
 from trpo_cli.algos.first_order import FirstOrder
 from trpo_cli.config.groups import CONF, find_options
 from trpo_cli.data import Batch
+from trpo_cli.models.linearisation import flat
 from trpo_cli.run import checkpoint
 from trpo_cli.trust_region import step
 from trpo_cli.trust_region.fisher import gauss_newton
@@ -107,6 +108,62 @@ def test_fisher_products_on_a_fraction_of_the_batch() -> None:
     (geometry,) = geometries
     assert geometry.outputs(geometry.theta_old).shape[0] == 16
     assert algorithm.problem(batch).evaluate(geometry.theta_old).kl.shape[0] == 64
+
+
+BONUS = {
+    "single path": ("env=Pendulum-v1", "sampler.steps_per_iteration=64", "algo.discount_states=true"),
+    "vine": (
+        "env=CartPole-v1",
+        "algo=trpo_vine",
+        "algo/step/constraint=max_kl",
+        "sampler.num_states=4",
+        "sampler.branch_length=30",
+        "sampler.steps_per_iteration=600",
+        "policy.output_gain=1.0",
+    ),
+    "exact": ("env=RandomMDP-v0", "sampler=exact", "policy=tabular", "algo/metric=kl_hessian"),
+}
+
+
+@pytest.mark.parametrize("sampler", BONUS)
+def test_the_entropy_bonus_is_part_of_what_the_update_maximises_and_compares(sampler: str) -> None:
+    """Without it, the objective has the same bits as the surrogate; with it, the weighted mean entropy is added."""
+    many = () if sampler == "exact" else ("sampler.num_envs=2",)
+    algorithm: Any = built("algo=trpo", *BONUS[sampler], *many).algorithm
+    policy, distribution = algorithm.policy, algorithm.policy.distribution
+    batch, _ = algorithm.estimate(algorithm.sampler.collect(policy))
+    plain = algorithm.problem(batch)
+    start, gradient = plain.start, plain.gradient()
+    assert start == plain.evaluate(plain.theta_old).objective == algorithm.objective(batch.old_log_prob, batch)
+
+    algorithm.entropy_coefficient = 0.3
+    problem = algorithm.problem(batch)
+    theta = problem.theta_old.clone().requires_grad_()
+    entropy = (batch.weight * distribution.entropy(policy.outputs(theta, batch.observation))).mean()
+    slope = torch.autograd.grad(entropy, theta)[0]
+    torch.testing.assert_close(problem.start, start + 0.3 * entropy.detach())
+    torch.testing.assert_close(problem.gradient(), gradient + 0.3 * slope, rtol=1e-4, atol=1e-6)
+
+    outcome, row = algorithm.update(batch)
+    assert outcome is Outcome.ACCEPTED
+    reached = problem.evaluate(flat(policy))
+    assert reached.objective > problem.start  # which the line search compared
+    assert row["trust_region/improvement"] == (reached.objective - problem.start).item()
+    algorithm.entropy_coefficient = 0.0
+    surrogate = problem.evaluate(flat(policy)).objective
+    assert row["policy/surrogate_improvement"] == pytest.approx((surrogate - start).item(), abs=1e-6)
+
+
+def test_a_large_entropy_bonus_makes_the_policy_uniform() -> None:
+    parts = built("algo=trpo", *BONUS["exact"], "algo.entropy_coefficient=1000", "algo.delta=0.1")
+    policy: Any = parts.policy
+    with torch.no_grad():
+        policy.logits.copy_(torch.randn(policy.logits.shape, generator=torch.Generator().manual_seed(1)))
+    rows = [parts.iterate(0.0).metrics for _ in range(30)]
+    assert rows[0]["trust_region/improvement"] > 10 * abs(rows[0]["policy/surrogate_improvement"]) > 0
+    torch.testing.assert_close(
+        policy.table(), torch.full_like(policy.table(), 1 / policy.logits.shape[-1]), atol=0.03, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("constraint", "column"), [("mean_kl", "policy/kl"), ("max_kl", "policy/max_kl")])

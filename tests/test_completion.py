@@ -59,7 +59,7 @@ def test_options_of_the_user_s_are_offered(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine" / "env").mkdir(parents=True)
     (tmp_path / "mine" / "env" / "Mine-v0.yaml").touch()
-    assert list_candidates("trpo-train --config-dir mine env=Mi") == ["env=Mine-v0"]
+    assert list_candidates("trpo-train --config-dir mine env=Mine") == ["env=Mine-v0"]
 
 
 def test_an_answer_needs_neither_torch_nor_gymnasium() -> None:

@@ -19,7 +19,8 @@ from trpo_cli.envs import generators
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task
 from trpo_cli.envs.mujoco import contact_forces
-from trpo_cli.envs.snapshot import CLONE, GENERATOR, SIMULATION, SPACE
+from trpo_cli.envs.snapshot import CLONE
+from trpo_cli.envs.values import GENERATOR, SIMULATION, SPACE
 from trpo_cli.errors import CheckpointError, ConfigError, EnvironmentFault
 
 KEPT: list[tuple[str, Any]] = [

@@ -89,7 +89,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
                 logger = Logger(directory, headline, total, progress.env_steps, kept, tracking, watched)
                 with hint_at_resume(run, settings, in_sweep), logger, StopRequest() as stop:
                     logger.describe(plan.config, run.provenance)
-                    announce(parts, progress, plan, run)
+                    announce(parts, progress, plan, run, overrides)
                     Training(settings, parts, run, logger, stop, progress).finish()
             if stopped := find_early_end(settings, progress):
                 log.info("ended early by %s", describe_end(stopped))

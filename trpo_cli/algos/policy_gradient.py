@@ -113,5 +113,7 @@ class PolicyGradient(PatientAlgorithm):
             "policy/kl": mean_kl(reached.kl, batch.weight).item(),
             "policy/max_kl": max_kl(reached.kl, batch.weight).item(),
             "policy/entropy": (batch.weight * entropy).mean().item(),
-            "policy/surrogate_improvement": (reached.objective - surrogate(batch.old_log_prob, batch)).item(),
+            "policy/surrogate_improvement": (
+                reached.objective - reached.bonus - surrogate(batch.old_log_prob, batch)
+            ).item(),
         }

@@ -16,7 +16,8 @@ from trpo_cli.data import Batch
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.critics import SharedCritic
 from trpo_cli.models.linearisation import flat, share_memory
-from trpo_cli.ranges import Count, Fraction, NonNegative, NonNegativeInt, Positive
+from trpo_cli.ranges import Count, Finite, Fraction, NonNegative, NonNegativeInt, Positive
+from trpo_cli.surrogates import Surrogate, importance_sampled
 from trpo_cli.trust_region.geometry import Geometry, Scores
 from trpo_cli.trust_region.problem import Evaluation, Problem
 from trpo_cli.trust_region.update import Metric, StepRule, update
@@ -35,6 +36,7 @@ class TrustRegion(PolicyGradient):
     damping: NonNegative
     damping_retries: NonNegativeInt
     fvp_fraction: Fraction  # of the batch, drawn anew for each update: the states of Fisher-vector products
+    entropy_coefficient: Finite = 0.0  # of the bonus in the objective, which the line search compares too
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,8 +52,9 @@ class TrustRegion(PolicyGradient):
             )
 
     def update(self, batch: Batch) -> tuple[Outcome, Metrics]:
+        problem = self.problem(batch)
         result = update(
-            self.problem(batch),
+            problem,
             self.geometry(self._draw_states(batch)),
             metric=self.metric,
             step=self.step,
@@ -63,16 +66,33 @@ class TrustRegion(PolicyGradient):
         )
         if result.theta is not None:
             vector_to_parameters(result.theta, self.policy.parameters())
-        metrics = {f"trust_region/{name}": value for name, value in {"delta": self.delta, **result.metrics}.items()}
-        return Outcome[result.outcome.name], metrics | self.measure(batch, self.objective, result.evaluation)
+        reached = result.evaluation
+        improvement = 0.0 if reached is None else (reached.objective - problem.start).item()
+        named = {"delta": self.delta, **result.metrics, "improvement": improvement}
+        metrics = {f"trust_region/{name}": value for name, value in named.items()}
+        return Outcome[result.outcome.name], metrics | self.measure(batch, self.objective, reached)
+
+    def merit(self, parameters: Tensor, batch: Batch) -> Tensor:
+        """What the update maximises, of the policy that gives the batch these `parameters` (S, P)."""
+        log_prob = self.policy.distribution.log_prob(parameters[:, None], batch.action)
+        return self.objective(log_prob, batch) + self._bonus(parameters, batch)
+
+    def _bonus(self, parameters: Tensor, batch: Batch) -> Tensor | float:
+        """The mean entropy, weighed by the coefficient."""
+        if not self.entropy_coefficient:
+            return 0.0
+        return self.entropy_coefficient * (batch.weight * self.policy.distribution.entropy(parameters)).mean()
+
+    def evaluate(self, batch: Batch, parameters: Tensor, surrogate: Surrogate = importance_sampled) -> Evaluation:
+        found, bonus = super().evaluate(batch, parameters, surrogate), self._bonus(parameters, batch)
+        return found._replace(objective=found.objective + bonus, bonus=bonus)
 
     def problem(self, batch: Batch) -> Problem:
         """The batch as a constrained problem in the policy's flat parameters."""
         policy, candidate = self.policy, copy.deepcopy(self.policy)
 
         def objective(theta: Tensor) -> Tensor:
-            parameters = policy.outputs(theta, batch.observation)
-            return self.objective(policy.distribution.log_prob(parameters[:, None], batch.action), batch)
+            return self.merit(policy.outputs(theta, batch.observation), batch)
 
         def evaluate(theta: Tensor) -> Evaluation:
             # By `infer`, as in `estimate`: a pass with a graph rounds differently, which a small radius would show.
@@ -81,7 +101,7 @@ class TrustRegion(PolicyGradient):
 
         return Problem(
             theta_old=flat(policy),
-            start=self.objective(batch.old_log_prob, batch),
+            start=self.objective(batch.old_log_prob, batch) + self._bonus(batch.old_parameters, batch),
             objective=objective,
             evaluate=evaluate,
             weight=batch.weight,

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trpo_cli.cli.fitting_network import describe_fitting
 from trpo_cli.cli.resume import Plan
 from trpo_cli.columns import RETURN
 from trpo_cli.config.settings import EVAL, TRAIN, Settings
@@ -36,8 +37,8 @@ NORMALISED_IMAGES = (
 FLAT_IMAGES = "observations hold images, which policy and critic read as flat numbers from 0 to 255"
 
 
-def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
-    """Log how a run starts or resumes."""
+def announce(parts: Parts, progress: Progress, plan: Plan, run: Run, overrides: Sequence[str]) -> None:
+    """Log how a run, for which these overrides were typed, starts or resumes."""
     log.info("training on %s, writing to %s", parts.task.id, run.directory)
     if parts.sampler.random:
         log.info("%s, %s", counted(parts.environments.num_envs, "environment"), parts.environments.how)
@@ -66,6 +67,8 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run) -> None:
         )
     if parts.environments.scale_notice and not plan.continues:
         log.log(logging.INFO if parts.task.rescale_action is True else logging.WARNING, parts.environments.scale_notice)
+    if not plan.continues and (fitting := describe_fitting(plan.config, overrides)):
+        log.info("%s", fitting)
     if any(part.is_image for part in spec.parts) and not plan.continues:
         if not has_convolutions(parts.policy):
             log.warning(FLAT_IMAGES)

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trpo_cli.cli.command_line import CommandLine, read_list
+from trpo_cli.cli.fitting_network import NETWORKS, find_network, without_making
 from trpo_cli.config.groups import CONF, GROUPS
 from trpo_cli.config.plugins import find_configurations, import_plugins
 from trpo_cli.config.sections import WHERE, drop_sections, find_bases, find_mistake, select_sections
@@ -138,6 +139,10 @@ def write_choices(*without: str, _root_: DictConfig) -> str:
     Hydra resolves `${choices:}` within a list of defaults against all choices made so far.
     """
     made: Any = OmegaConf.to_container(_root_)
+    for default in filter(
+        OmegaConf.is_dict, _root_.defaults
+    ):  # those that are interpolations are not among the choices
+        made |= {group: default[group] for group in default if group in NETWORKS and group not in made}
     return " ".join(
         f"{group}={option}"
         for group, option in sorted(made.items())
@@ -147,6 +152,7 @@ def write_choices(*without: str, _root_: DictConfig) -> str:
 
 OmegaConf.register_new_resolver("choices", write_choices, replace=True)
 OmegaConf.register_new_resolver("choices_without", write_choices, replace=True)
+OmegaConf.register_new_resolver("network_for", find_network, replace=True)
 
 
 class OurSearchPath(SearchPathPlugin):
@@ -194,7 +200,7 @@ def _try_to_compose(typed: CommandLine, chosen: Mapping[str, str]) -> DictConfig
     one, in_use = GlobalHydra.instance(), GlobalHydra.instance().hydra  # a sweep may be using it
     one.clear()
     try:
-        with search_everywhere(typed), initialize_config_dir(str(CONF), version_base="1.3"):
+        with search_everywhere(typed), without_making(), initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("train", [f"{key}={name}" for key, name in chosen.items()], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, UserError):
         return None

@@ -1,4 +1,4 @@
-"""The ids of environments: those of Gymnasium, this package, and plugins that announce themselves."""
+"""The ids of environments: those of Gymnasium, this package, games, and plugins that announce themselves."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import gymnasium
 
 from trpo_cli.config.plugins import find_announced, import_plugins
 from trpo_cli.envs import random_mdp  # noqa: F401  registers RandomMDP-v0
+from trpo_cli.envs.games import register_game, register_installed
 
 VERSIONED = re.compile(r"(.+)-v(\d+)")
 
 
 def is_registered(id: str) -> bool:
-    """Whether an environment has this id. If it is unknown, packages that announce themselves are imported first.
+    """Whether an environment has this id.
 
-    Raises `ConfigError` if such a package cannot be imported.
+    A package of games is registered if it is one of theirs. If it is unknown, packages that announce themselves are
+    imported. Raises `ConfigError` if such a package is missing or cannot be imported.
     """
+    register_game(id)
     if id not in gymnasium.registry:
         import_plugins(find_announced())
     return id in gymnasium.registry
@@ -25,6 +28,7 @@ def is_registered(id: str) -> bool:
 
 def registered_ids() -> list[str]:
     """All ids, without those of the old MuJoCo tasks that Gymnasium keeps only to report their removal."""
+    register_installed()
     return sorted(
         id
         for id, spec in gymnasium.registry.items()

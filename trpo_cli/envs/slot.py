@@ -10,6 +10,7 @@ import numpy as np
 
 from trpo_cli.envs import global_generators, snapshot, snapshot_check
 from trpo_cli.envs.global_generators import WorkerGenerators
+from trpo_cli.envs.values import copy_plain, restore_value
 
 
 @dataclass
@@ -26,14 +27,14 @@ class Slot:
 
     def save(self) -> dict[str, Any]:
         """The complete state. Raises `NoSnapshot` as `snapshot.save` does."""
-        observation = snapshot.copy_plain(self.observation)
+        observation = copy_plain(self.observation)
         state = {"env": snapshot.save(self.env), "observation": observation, "ended": self.ended}
         return state if self.shared is None else {**state, "globals": self.shared.save()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore what `save` of this or another slot returned."""
         snapshot.restore(self.env, state["env"])
-        self.observation, self.ended = snapshot.restore_value(state["observation"]), state["ended"]
+        self.observation, self.ended = restore_value(state["observation"]), state["ended"]
         if self.shared is not None and "globals" in state:
             self.shared.load(state["globals"])
 

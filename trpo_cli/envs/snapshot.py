@@ -3,9 +3,10 @@
 The state of an environment consists of the attributes of its instance and of its wrappers, as far as they are plain
 data. The spaces, spec and arguments of `gymnasium.make` are not state, except for the generators of the spaces, from
 which the environment may draw. An attribute of any other type could hide state, so the environment cannot be saved: it
-is restored exactly or not at all. There are two exceptions: Gymnasium's MuJoCo environments, whose attributes are known
-here, and environments that offer `clone_state` and `restore_state`, as those of Atari do. State outside the instance,
-such as variables of a module or spaces of the class, is not found; for global generators see `global_generators.py`.
+is restored exactly or not at all. There are three exceptions: Gymnasium's MuJoCo environments, whose attributes are
+known here, objects of a few packages (`values.py`), and environments that offer `clone_state` and `restore_state`, as
+those of Atari do. State outside the instance, such as variables of a module or spaces of the class, is not found; for
+global generators see `global_generators.py`.
 
 A snapshot consists of plain data (and whatever `clone_state` returns) and shares no memory with the environment. It can
 be restored any number of times, to any environment made with the same arguments.
@@ -26,17 +27,16 @@ import mujoco  # type: ignore[import-untyped]
 import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.envs.registration import EnvSpec
-from mujoco.batch import DATA_FIELDS  # type: ignore[import-untyped]
 from numpy.lib.array_utils import byte_bounds
 
 from trpo_cli.envs import generators
+from trpo_cli.envs.values import SCALARS, SPACE, is_object, restore_value, save_value
 from trpo_cli.errors import NoSnapshot
 
 Env = gymnasium.Env[Any, Any]
 Snapshot = list[dict[str, Any]]
 """The attributes of each layer by name, from the outermost wrapper to the environment itself."""
 
-SCALARS = {type(None), bool, int, float, complex, str, bytes, *np.sctypeDict.values()} - {np.object_, np.void}
 ARGUMENTS = {"metadata", "_metadata", "_saved_kwargs", "_ezpickle_args", "_ezpickle_kwargs"}
 CONSTANTS = {
     "gymnasium.envs.toy_text.": {"P"},
@@ -45,8 +45,7 @@ CONSTANTS = {
     "trpo_cli.envs.watched": {"index", "contract", "simulator"},
 }
 """Attributes that known environments never change, by the package of their class."""
-DEQUE, GENERATOR, SPACE, SIMULATION, CLONE = "__deque__", "__generator__", "__space__", "__simulation__", "__clone__"
-SIMULATION_FIELDS = sorted(DATA_FIELDS)
+CLONE = "__clone__"
 
 
 def save(env: Env) -> Snapshot:
@@ -77,7 +76,7 @@ def reseed(env: Env, seed: int) -> None:
     """
     found = [env.unwrapped.np_random]
     for layer in layers(env):
-        found += [g for g in vars(layer).values() if type(g) in generators.KINDS and g not in found]
+        found += [g for g in _find_generators(layer) if g not in found]
     for layer in layers(env):
         spaces = (value for value in vars(layer).values() if isinstance(value, gymnasium.Space))
         parts = (part for space in spaces for part in generators.subspaces(space))
@@ -86,6 +85,15 @@ def reseed(env: Env, seed: int) -> None:
         sequence = np.random.SeedSequence(seed, spawn_key=(stream,) if stream else ())
         generators.reseed_generator(generator, sequence)
     env.unwrapped._np_random_seed = seed
+
+
+def _find_generators(holder: Any) -> Iterator[Any]:
+    """Yield the generators among the attributes of a layer, and of the objects in it."""
+    for value in vars(holder).values():
+        if type(value) in generators.KINDS:
+            yield value
+        elif is_object(value):
+            yield from _find_generators(value)
 
 
 def seed_spaces(env: Env, seed: int) -> None:
@@ -134,7 +142,7 @@ def _save_layer(layer: Any) -> dict[str, Any]:
                 saved[name] = {SPACE: states}
         elif name not in fixed and not _is_code(value):
             try:
-                saved[name] = _save_value(value)
+                saved[name] = save_value(value)
             except TypeError as kind:
                 if not clones:
                     raise NoSnapshot(f"{type(layer).__name__}.{name} holds {kind}, which is not plain data") from None
@@ -156,66 +164,6 @@ def _is_code(value: Any) -> bool:
     if isinstance(value, FunctionType):
         return value.__closure__ is None or value.__module__.startswith("gymnasium.wrappers.")
     return isinstance(value, EnvSpec)
-
-
-def _save_value(value: Any) -> Any:
-    """The value of an attribute as data. Raises `TypeError`, naming the type, if that is impossible."""
-    match value:
-        case _ if type(value) in generators.KINDS:
-            return {GENERATOR: generators.generator_state(value)}
-        case mujoco.MjData():
-            # Contacts and constraints are left out, since every step computes them. Quantities derived from the state
-            # are kept, since they lag a substep behind it and cannot be recomputed. Integers are left out: they are
-            # constant or recomputed indices, and with those of an untrusted file the engine could access any memory.
-            arrays = ((name, getattr(value, name)) for name in SIMULATION_FIELDS)
-            kept = {name: a.copy() for name, a in arrays if isinstance(a, np.ndarray) and a.dtype.kind not in "iu"}
-            return {SIMULATION: kept, "time": value.time}
-        case _:
-            return copy_plain(value)
-
-
-def copy_plain(value: Any) -> Any:
-    """A copy of plain data. Raises `TypeError`, naming the type, for anything else."""
-    kind = type(value)
-    if kind in SCALARS:
-        return value
-    if kind is np.ndarray and not value.dtype.hasobject and value.dtype.names is None:
-        return value.copy(order="K")
-    if kind is list:
-        return [copy_plain(item) for item in value]
-    if kind is tuple:
-        return tuple([copy_plain(item) for item in value])
-    if kind is dict:
-        return {copy_plain(key): copy_plain(item) for key, item in value.items()}
-    if kind is deque:
-        return {DEQUE: [copy_plain(item) for item in value], "maxlen": value.maxlen}
-    raise TypeError(kind.__name__)
-
-
-def restore_value(saved: Any, present: Any = None) -> Any:
-    """A copy of a `saved` value. Generators and simulations are restored in place, since they may be shared."""
-    match saved:
-        case {"__generator__": state}:
-            return generators.restore_generator(state, present)
-        case {"__simulation__": fields, "time": time}:
-            for name, array in fields.items():
-                getattr(present, name)[...] = array
-            present.time = time
-            present.warning.number[:] = 0  # warnings after the snapshot
-            return present
-        case {"__space__": states}:
-            generators.restore_space(present, states)
-            return present
-        case {"__deque__": items, "maxlen": maxlen}:
-            return deque(map(restore_value, items), maxlen)
-        case dict():
-            return {key: restore_value(item) for key, item in saved.items()}
-        case list():
-            return [restore_value(item) for item in saved]
-        case tuple():
-            return tuple([restore_value(item) for item in saved])
-        case _:
-            return saved.copy() if type(saved) is np.ndarray else saved
 
 
 def _shared_memory(env: Env) -> str | None:
@@ -244,4 +192,8 @@ def _spans(value: Any) -> Iterator[tuple[int, int]]:
                 yield from _spans(item)
         case tuple():
             for item in value:
+                yield from _spans(item)
+        case _ if is_object(value):
+            yield id(value), id(value) + 1
+            for item in vars(value).values():
                 yield from _spans(item)

@@ -12,17 +12,8 @@ import gymnasium
 import numpy as np
 
 from trpo_cli.envs import generators
-from trpo_cli.envs.snapshot import (
-    CLONE,
-    GENERATOR,
-    SIMULATION,
-    SPACE,
-    constants,
-    copy_plain,
-    layers,
-    restore_value,
-    save,
-)
+from trpo_cli.envs.snapshot import CLONE, constants, layers, save
+from trpo_cli.envs.values import GENERATOR, OBJECT, SAME, SIMULATION, SPACE, copy_plain, restore_value
 from trpo_cli.errors import CheckpointError
 
 Env = gymnasium.Env[Any, Any]
@@ -74,12 +65,19 @@ def _fits(layer: Any, name: Any, has: dict[str, Any], value: Any) -> bool:
         return isinstance(present, gymnasium.Space) and _fits_space(present, value)
     if name not in has and not _may_appear(layer, name):
         return False
-    simulation = has.get(name)
-    if _has_mark(value, SIMULATION) or _has_mark(simulation, SIMULATION):
-        return _fits_simulation(simulation, value)
+    own = has.get(name)
+    if _has_mark(value, SIMULATION) or _has_mark(own, SIMULATION):
+        return _fits_simulation(own, value)
+    if _has_mark(value, OBJECT) or _has_mark(own, OBJECT):
+        return _fits_object(own, value, [])
     if _has_mark(value, GENERATOR):
         generators.restore_generator(value[GENERATOR], None)
         return True
+    return _is_data(value)
+
+
+def _is_data(value: Any) -> bool:
+    """Whether `value` is plain data that can be restored."""
     try:
         restore_value(value)
     except (LookupError, TypeError, ValueError, AttributeError):
@@ -96,6 +94,28 @@ def _may_appear(layer: Any, name: Any) -> bool:
 
 def _has_mark(value: Any, mark: str) -> bool:
     return isinstance(value, dict) and mark in value
+
+
+def _fits_object(own: Any, value: Any, found: list[Any]) -> bool:
+    """Whether `value` has the attributes of the saved object `own`; `found` are the generators so far."""
+    if not (_has_mark(own, OBJECT) and _has_mark(value, OBJECT) and type(value[OBJECT]) is dict):
+        return False
+    if own[OBJECT].keys() != value[OBJECT].keys():
+        return False
+    return all(_fits_attribute(own[OBJECT][name], inner, found) for name, inner in value[OBJECT].items())
+
+
+def _fits_attribute(own: Any, value: Any, found: list[Any]) -> bool:
+    if _has_mark(own, OBJECT) or _has_mark(value, OBJECT):
+        return _fits_object(own, value, found)
+    if _has_mark(own, GENERATOR) or _has_mark(own, SAME):
+        if _has_mark(value, SAME):
+            return type(value[SAME]) is int and 0 <= value[SAME] < len(found)
+        if not _has_mark(value, GENERATOR):
+            return False
+        found.append(generators.restore_generator(value[GENERATOR], None))
+        return True
+    return not (_has_mark(value, GENERATOR) or _has_mark(value, SAME)) and _is_data(value)
 
 
 def _fits_space(space: gymnasium.Space[Any], value: Any) -> bool:

@@ -48,6 +48,7 @@ COLUMNS = (
     "trust_region/cg_residual",
     "trust_region/curvature",
     "trust_region/predicted_improvement",
+    "trust_region/improvement",
     "trust_region/backtracks",
     "trust_region/accepted",
     "trust_region/outcome",

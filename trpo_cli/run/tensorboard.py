@@ -34,8 +34,9 @@ LAYOUT = {
     },
     "trust region": {
         "KL, its largest, and the radius": ["policy/kl", "policy/max_kl", "trust_region/delta"],
-        "improvement of the surrogate, predicted and measured": [
+        "improvement of the objective, predicted and measured, and of its surrogate": [
             "trust_region/predicted_improvement",
+            "trust_region/improvement",
             "policy/surrogate_improvement",
         ],
         "residual of conjugate gradient": ["trust_region/cg_residual"],

@@ -22,6 +22,7 @@ class Evaluation(NamedTuple):
 
     objective: Tensor  # scalar
     kl: Tensor  # (S,), KL(old || candidate) in each state, in nats
+    bonus: Tensor | float = 0.0  # what of the objective is not the surrogate
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Problem:
 
     theta_old: Tensor  # (D,)
     start: Tensor  # scalar, the objective at theta_old: bit for bit the one that `evaluate` finds there
-    objective: Callable[[Tensor], Tensor]  # theta (D,) -> the surrogate, a scalar to maximise, with a graph
+    objective: Callable[[Tensor], Tensor]  # theta (D,) -> a scalar to maximise, with a graph
     evaluate: Callable[[Tensor], Evaluation]  # of a candidate theta (D,), in one pass without a graph
     weight: Tensor  # (S,), of each state in the mean KL; their mean is one
 

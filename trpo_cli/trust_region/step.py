@@ -52,7 +52,7 @@ def _accept_if_finite(problem: Problem, theta: Tensor, length: float) -> Step:
     """Accept `theta` if it, the objective and the KL are finite."""
     with torch.no_grad():
         evaluation = problem.evaluate(theta)
-        if all(x.isfinite().all() for x in (theta, *evaluation)):
+        if all(x.isfinite().all() for x in (theta, evaluation.objective, evaluation.kl)):
             return Step(Outcome.ACCEPTED, length, theta, evaluation)
     return Step(Outcome.NON_FINITE_LOSS, length)
 
@@ -88,7 +88,7 @@ def line_search(
     shrink: Shrink,
     max_backtracks: NonNegativeInt,
 ) -> Step:
-    """Shrink the full step until the surrogate improves and the constraint holds (the TRPO paper, appendix C).
+    """Shrink the full step until the objective improves and the constraint holds (the TRPO paper, appendix C).
 
     The candidates have length beta, shrink beta, shrink^2 beta, ...: `max_backtracks` of them after the first. The
     constraint is tested on the true KL(old || new), never on its quadratic model.

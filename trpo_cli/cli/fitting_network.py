@@ -1,0 +1,85 @@
+"""Which network policy and critic are where nobody names one: convolutions for images, and otherwise none."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from trpo_cli.config.groups import CONF
+from trpo_cli.envs.games import find_package
+from trpo_cli.errors import UserError
+
+NETWORKS = ("policy", "critic")
+FOR_VECTORS, FOR_IMAGES, FOR_SMALL = "mlp", "cnn", "cnn_small"
+ENOUGH = 36  # pixels a side, of which the convolutions of `cnn` make one
+OF_VECTORS = ("gymnasium.envs.", "gymnasium_robotics.", "trpo_cli.")
+"""Packages whose environments show no images, but for those in `OF_IMAGES`."""
+OF_IMAGES = ("gymnasium.envs.box2d.car_racing",)
+
+_may_make: ContextVar[bool] = ContextVar("may_make", default=True)
+
+
+def find_network(env: Any) -> str:
+    """Return the option of `policy` and `critic` that reads what this option of `env` shows."""
+    side = _find_side(str(env))
+    return FOR_VECTORS if side is None else FOR_IMAGES if side >= ENOUGH else FOR_SMALL
+
+
+def describe_fitting(node: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """Say which networks were chosen because of images, in a configuration that `overrides` compose to; or nothing."""
+    typed = {text.partition("=")[0] for text in overrides}
+    choices = {group: node["choices"].get(group) for group in NETWORKS if group not in typed}
+    chosen = [f"{group}={name}" for group, name in choices.items() if name in (FOR_IMAGES, FOR_SMALL)]
+    reason = f"because {node['env']['id']} shows images; {NETWORKS[0]}={FOR_VECTORS} reads flat numbers"
+    return f"{' and '.join(chosen)}, {reason}" if chosen else ""
+
+
+@contextlib.contextmanager
+def without_making() -> Iterator[None]:
+    """Within the context, no environment is made to look at it: an answer is wanted at once, and may be a guess."""
+    token = _may_make.set(False)
+    try:
+        yield
+    finally:
+        _may_make.reset(token)
+
+
+def _find_side(id: str) -> int | None:
+    """Return the shorter side of the image that an environment shows, in pixels; None if it shows none.
+
+    It is known from the id, or from where the environment comes from; only others are made and looked at.
+    """
+    if package := find_package(id):
+        return package.side
+    if any((CONF / folder / f"{id}.yaml").is_file() for folder in ("tuned", "env")):
+        return None
+    import gymnasium
+
+    spec = gymnasium.registry.get(id)
+    if spec is None:
+        return None
+    entry = spec.entry_point
+    module = f"{entry if isinstance(entry, str) else getattr(entry, '__module__', '')}"
+    if module.startswith(OF_IMAGES):
+        return ENOUGH
+    return None if module.startswith(OF_VECTORS) or not _may_make.get() else _look(id)
+
+
+@functools.cache
+def _look(id: str) -> int | None:
+    """Make one environment, and see what it shows. Whatever fails here will fail again, and be told then."""
+    from trpo_cli.envs.make import Task
+    from trpo_cli.seeding import isolate_globals
+
+    task = Task(
+        id, {}, None, normalize_observation=False, normalize_reward=False, observation_clip=1.0, reward_clip=1.0
+    )
+    try:
+        with isolate_globals(0, "probe"), task.probe() as env:
+            spec = task.make_encoder(env.observation_space)[0]
+            return sorted(spec.shape)[-2] if spec.is_image else None
+    except UserError:
+        return None

@@ -1,0 +1,72 @@
+"""Packages of games, whose ids are registered when one is asked for. Nothing here imports Gymnasium before that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from trpo_cli.errors import ConfigError
+
+
+class Games(NamedTuple):
+    """A package with environments, all of which show images."""
+
+    module: str
+    extra: str  # of ours, which installs it
+    ids: re.Pattern[str]
+    register: Callable[[], None]
+    side: int  # the shorter one of the images, in pixels
+
+    @property
+    def is_installed(self) -> bool:
+        return find_spec(self.module) is not None
+
+    def add(self) -> None:
+        """Register its environments, once."""
+        import gymnasium
+
+        if not any(map(self.ids.match, gymnasium.registry)):
+            self.register()
+
+
+def _register_minatar() -> None:
+    """Register what `minatar.gym.register_envs` does, without importing what it draws with, which takes seconds."""
+    import gymnasium
+
+    for game in ("asterix", "breakout", "freeway", "seaquest", "space_invaders"):
+        for version, minimal in enumerate((False, True)):
+            gymnasium.register(
+                f"MinAtar/{game.title().replace('_', '')}-v{version}",
+                "minatar.gym:BaseEnv",
+                kwargs={"game": game, "use_minimal_action_set": minimal},
+            )
+
+
+PACKAGES = (Games("minatar", "minatar", re.compile("MinAtar/"), _register_minatar, 10),)
+
+
+def find_package(id: str) -> Games | None:
+    """Return the package to which an environment belongs, by its id alone; None if it belongs to none."""
+    return next((package for package in PACKAGES if package.ids.match(id)), None)
+
+
+def register_game(id: str) -> None:
+    """Register the package to which an environment belongs, if it does. Raises `ConfigError` if that is missing."""
+    package = find_package(id)
+    if package is None:
+        return
+    if not package.is_installed:
+        raise ConfigError(
+            f"env: {id} belongs to the package {package.module}, which is not installed; "
+            f"pip install 'trpo-cli[{package.extra}]' installs it"
+        )
+    package.add()
+
+
+def register_installed() -> None:
+    """Register all packages that are installed."""
+    for package in PACKAGES:
+        if package.is_installed:
+            package.add()
