@@ -45,7 +45,11 @@ ALL = (*ALL, "algo.schedule.delta=[step,[0.3,0.02],[0.6,0.005]]", "checkpoint.be
 MOVING = ("algo=ppo", "algo.schedule.gamma=[linear,0.9]", "algo.surrogate.schedule.clip=[step,[0.5,0.1]]")
 MOVING = ("env=Hopper-v4", *MOVING, "critic.schedule.learning_rate=cosine", "total_steps=30_000", *TRPO)
 BONUS = ("algo.entropy_coefficient=0.02", "algo.schedule.entropy_coefficient=linear", "algo.max_rejected=1000")
+SEEN = ("plugins=[probes]", "env=Probe/Bar-v0", "total_steps=20_000", *TRPO, "algo.max_rejected=1000")
+SEEN = (*SEEN, "policy=cnn", "policy.convolutions=[[8,4,2],[8,3,1]]", "policy.hidden_sizes=[16]")
 CASES: dict[str, tuple[str, ...]] = {
+    "convolutions trpo": (*SEEN, "critic=cnn", "critic.convolutions=[[4,4,2]]", "critic.hidden_sizes=[16]"),
+    "convolutions ppo, shared": (*SEEN, "algo=ppo", "critic=shared"),
     "Hopper-v4 trpo": ("env=Hopper-v4", "algo=trpo", "total_steps=60_000", *TRPO),
     "Walker2d-v4 npg": ("env=Walker2d-v4", "algo=npg", "total_steps=50_000", *TRPO),
     "Ant-v4 trpo": ("env=Ant-v4", "algo=trpo", "total_steps=30_000", *TRPO),

@@ -104,6 +104,21 @@ class Match(Probe):
         return float((action == 1) == (self.sign > 0))
 
 
+class Bar(Probe):
+    """Reward 1 for telling whether a bright bar stands or lies in a picture of noise, wherever it is."""
+
+    observation_space = spaces.Box(0, 255, (12, 12), np.uint8)
+
+    def observe(self) -> Any:
+        picture = self.np_random.integers(0, 100, (12, 12), dtype=np.uint8)
+        row, column = self.np_random.integers((9, 12))
+        (picture if self.sign > 0 else picture.T)[row : row + 4, column] = 255
+        return picture
+
+    def reward(self, action: Any) -> float:
+        return float((action == 1) == (self.sign > 0))
+
+
 class Continuous(Probe):
     """Reward -(a - s / 2)^2 for each of two actions."""
 

@@ -69,14 +69,17 @@ def pendulum(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("pendulum"), *SMALL, "env=Pendulum-v1")
 
 
-def untrained(observed: spaces.Space[Any], done: spaces.Space[Any], normalised: bool, view: dict[str, Any]) -> Trained:
+def untrained(
+    observed: spaces.Space[Any], done: spaces.Space[Any], normalised: bool, view: dict[str, Any], **network: Any
+) -> Trained:
     """A policy between two spaces, and a normaliser that has seen something."""
     task, space = Task("Some-v0", {}, None, normalised, False, 10.0, 10.0, **view), join(observed)
     one, encode = task.make_encoder(space)
     spec, (distribution, _) = stack_spec(one, task.stack), task.make_decoder(done)
     sizes: dict[str, Any] = {"hidden_sizes": [8], "activation": "tanh", "output_gain": 1.0, "initial_log_std": 0.0}
+    sizes |= {"encoder_sizes": [4] if spec.entries else None, **network}
     torch.manual_seed(0)
-    policy = MLPPolicy(spec, distribution, **sizes, encoder_sizes=[4] if spec.entries else None)
+    policy = MLPPolicy(spec, distribution, **sizes)
     normalizer, given = ObservationNormalizer(spec, normalised, 10.0), Given(space)
     normalizer.update(encode(np.concatenate([given(one)[0] for one in several(observed, 24)])))
     return Trained(task, policy, normalizer, 0, (space, done))
@@ -118,6 +121,18 @@ def test_every_format_holds_every_kind_of_space(name: str, case: tuple[Any, Any,
     run = trpo_cli.LoadedRun(pendulum, untrained(observed, done, True, view))
     _, difference = export(run, name, make_examples(run, several(observed), BEGINS), tolerance=3e-5)
     assert difference == 0 or done.dtype.kind == "f"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_convolutions_are_in_every_format(name: str, pendulum: Path) -> None:
+    observed, done = spaces.Box(0, 255, (6, 5, 3), np.uint8), DONE[0]
+    run = trpo_cli.LoadedRun(
+        pendulum, untrained(observed, done, False, {"stack": 3}, convolutions=[[4, 3, 2]], hidden_sizes=[8])
+    )
+    examples = make_examples(run, several(observed), BEGINS)
+    assert examples.encoded.dtype == np.uint8
+    _, difference = export(run, name, examples)
+    assert 0 < difference < 1e-5
 
 
 def test_a_file_has_an_input_for_each_entry(trpo_train: Command, trpo_export: Command, tmp_path: Path) -> None:

@@ -100,7 +100,15 @@ def test_without_layers_of_encoders_it_is_the_mlp() -> None:
     for sizes in ([], None):
         torch.manual_seed(0)
         networks.append(
-            make_network(SEVERAL, 2, hidden_sizes=[4], encoder_sizes=sizes, activation="tanh", output_gain=1.0)
+            make_network(
+                *(SEVERAL, 2),
+                hidden_sizes=[4],
+                encoder_sizes=sizes,
+                convolutions=None,
+                activation="tanh",
+                output_gain=1.0,
+                role="policy",
+            )[0]
         )
     assert all(type(network) is MLP for network in networks)
     assert torch.equal(flat(networks[0]), flat(networks[1]))

@@ -22,8 +22,8 @@ def trained(env: str, iterations: int, *overrides: str) -> Parts:
     return parts
 
 
-def best_return(parts: Parts) -> float:
-    return evaluate(parts.task, parts.policy, parts.normalizer, Episodes(32, 100), seed=0).returns.mean()
+def best_return(parts: Parts, episodes: int = 32) -> float:
+    return evaluate(parts.task, parts.policy, parts.normalizer, Episodes(episodes, 100), seed=0).returns.mean()
 
 
 @pytest.mark.parametrize(("env", "algo"), thinned(3, ["Action", "Match", "States", "Multi", "Binary"], ALGORITHMS))
@@ -45,6 +45,20 @@ def test_finds_the_rewarded_continuous_action(algo: str) -> None:
 
 def test_a_linear_policy_finds_it_too() -> None:
     assert best_return(trained("Match", 12, "policy=linear")) == 1.0
+
+
+SEEING = ("policy=cnn", "policy.convolutions=[[8,4,2],[8,3,1]]", "policy.hidden_sizes=[16]")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [("algo=trpo", "critic=zero", "algo.delta=0.05"), ("algo=ppo", "critic=shared", "algo.learning_rate=3e-3")],
+)
+def test_convolutions_find_what_may_be_anywhere_in_a_picture(method: tuple[str, ...]) -> None:
+    """A guess is right half of the time. A fully connected network would have to learn each place by itself."""
+    more = (*method, "sampler.steps_per_iteration=1024")
+    assert best_return(trained("Bar", 6, *more, *SEEING), episodes=400) > 0.8
+    assert best_return(trained("Bar", 6, *more, "policy.hidden_sizes=[64,64]"), episodes=400) < 0.7
 
 
 def test_ppo_with_a_shared_trunk() -> None:

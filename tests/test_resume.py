@@ -74,6 +74,24 @@ def test_a_run_on_several_entries_goes_on_bit_for_bit(
 
 
 @pytest.mark.parametrize(
+    "method", [("algo=trpo", "critic=cnn", "critic.convolutions=[[4,4,2]]"), ("algo=ppo", "critic=shared")]
+)
+def test_convolutions_go_on_bit_for_bit(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: tuple[str, ...]
+) -> None:
+    """Also on another number of threads."""
+    seen = ("plugins=[probes]", "env=Probe/Bar-v0", "policy=cnn", "policy.convolutions=[[8,4,2],[8,3,1]]", *SMALL[1:])
+    seen = (*seen, *method, "sampler.steps_per_iteration=320", "total_steps=1600", "sampler.num_threads=2")
+    seen = (*seen, "sampler.vectorization=sync", "eval.every=0")
+    done = trpo_train(*seen, "hydra.run.dir=whole")
+    assert done.status == 0
+    assert "flat numbers" not in done.err
+    assert interrupted(trpo_train, monkeypatch, *seen, "hydra.run.dir=parts").status == 143
+    assert trpo_train("resume=parts", "plugins=[probes]", "sampler.num_threads=1").status == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
     ("saved", "edited", "said"),
     [("stack: 1", "stack: 2", "normalizer"), ("log_info: []", "log_info: [nope]", "sampler")],
 )

@@ -129,9 +129,9 @@ def build_parts(node: dict[str, Any], settings: Settings, begins: bool = True) -
     from trpo_cli.config.build import build
     from trpo_cli.envs.make import Task
     from trpo_cli.seeding import seed_globals
-    from trpo_cli.threads import limit_threads
+    from trpo_cli.threads import cores, limit_threads
 
-    limit_threads(settings.update_threads)
+    limit_threads(settings.update_threads, workers=node["sampler"].get("num_threads") or cores())
     source = Source.read(settings.init_from, settings.init) if begins and settings.init_from is not None else None
     seed_globals(settings.seed, "environments")
     task = build(node.get("env"), "env", Task, settings.plugins, node.get("choices"))
@@ -188,6 +188,11 @@ def _build_others(envs: Environments, node: dict[str, Any], settings: Settings, 
     seed_globals(seed, "initial parameters")  # they do not depend on what the environments drew
     shape = {"observation": envs.spec}
     policy = part(Policy, "policy", **shape, distribution=envs.distribution).to(device)
+    if policy.works_in_pieces and settings.update_threads > 1:
+        raise ConfigError(
+            f"update_threads: got {settings.update_threads}; with convolutions sampler.num_threads threads share the "
+            "pieces of a batch, one per core by default, and torch needs no others; update_threads=1"
+        )
     critic = part(Critic, "critic", **shape, policy=policy, generator=torch_generator(seed, "critic")).to(device)
     origin = source.lend(node, envs.spaces[1], policy, critic, normalizer, reward_scaler) if source else None
     core = {"sampler": sampler, "policy": policy, "critic": critic}

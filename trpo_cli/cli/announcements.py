@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from trpo_cli.data import ObservationSpec
     from trpo_cli.envs.make import Task
-    from trpo_cli.models.policies import Policy
     from trpo_cli.run.directory import Run
 
 log = logging.getLogger("trpo_cli")
@@ -34,7 +33,7 @@ NORMALISED_IMAGES = (
     "env.normalize_observation: each pixel has a mean and a deviation of its own, and rollouts store floating-point "
     "numbers, whole stacks of them, which take much more memory than single frames of bytes"
 )
-FLAT_IMAGES = "observations hold images, which policy and critic read as flat numbers from 0 to 255"
+FLAT_IMAGES = "observations hold images, which %s as flat numbers from 0 to 255"
 
 
 def announce(parts: Parts, progress: Progress, plan: Plan, run: Run, overrides: Sequence[str]) -> None:
@@ -70,19 +69,12 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run, overrides: 
     if not plan.continues and (fitting := describe_fitting(plan.config, overrides)):
         log.info("%s", fitting)
     if any(part.is_image for part in spec.parts) and not plan.continues:
-        if not has_convolutions(parts.policy):
-            log.warning(FLAT_IMAGES)
+        if flat := [name for name in ("policy", "critic") if not getattr(parts, name).works_in_pieces]:
+            log.warning(FLAT_IMAGES, "policy and critic read" if len(flat) > 1 else f"the {flat[0]} reads")
         if parts.normalizer.enabled:
             log.warning(NORMALISED_IMAGES)
     if parts.obstacle:
         log.warning(INEXACT, parts.obstacle)
-
-
-def has_convolutions(policy: Policy) -> bool:
-    """Whether a policy reads images as images."""
-    from torch.nn import Conv2d
-
-    return any(isinstance(layer, Conv2d) for layer in policy.modules())
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import re
 import time
 import warnings
@@ -34,6 +33,7 @@ from trpo_cli.memory import refuse_oversized_observation
 from trpo_cli.models.distributions import Distribution
 from trpo_cli.ranges import Count, Positive
 from trpo_cli.seeding import isolate_globals
+from trpo_cli.threads import cores
 
 Vectorization = Literal["auto", "native", "sync", "async"]
 WORKERS_PAY = 200e-6  # seconds a step; a faster step costs less than talking to a worker process (2 cores)
@@ -269,8 +269,3 @@ class Task:
         except Failure as failure:
             raise failure.as_user_error(self.id, len(times) - 1) from failure
         return sorted(times[1:])[steps // 2]
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

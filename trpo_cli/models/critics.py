@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from trpo_cli.data import Observations, ObservationSpec, read
+from trpo_cli.data import Frames, Observations, ObservationSpec, read
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.adam import Adam
+from trpo_cli.models.convolutions import Convolution
 from trpo_cli.models.layers import orthogonal
 from trpo_cli.models.linearisation import Linearisation, linearise, share_memory, size
-from trpo_cli.models.networks import make_network
+from trpo_cli.models.networks import CNN, make_network
 from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies import FeaturePolicy, Policy
 from trpo_cli.ranges import Count, NonNegative, Positive
@@ -29,6 +30,7 @@ class Critic(nn.Module, ABC):
     """A module whose forward pass is V(s)."""
 
     architecture: ClassVar[Sequence[str] | None] = None  # as of a policy
+    works_in_pieces: bool = False  # as of a policy
 
     @abstractmethod
     def forward(self, observation: Tensor) -> Tensor:
@@ -54,11 +56,16 @@ class Fitted(Protocol):
 class ZeroCritic(Critic):
     """V = 0 everywhere: no baseline."""
 
+    works_in_pieces = True  # of nothing
+
     def forward(self, observation: Tensor) -> Tensor:
-        return observation.new_zeros(len(observation))
+        dtype = observation.dtype if observation.is_floating_point() else torch.float32
+        return observation.new_zeros(len(observation), dtype=dtype)
 
     def predict(self, observation: Observations) -> Tensor:
-        return read(observation[:0]).new_zeros(len(observation))
+        if isinstance(observation, Frames):  # there is nothing to read
+            observation = observation.frame.new_empty((len(observation), 0))
+        return super().predict(observation)
 
 
 class LinearCritic(Critic):
@@ -88,7 +95,7 @@ class LinearCritic(Critic):
 
 
 class MLPCritic(Critic):
-    """A fully connected network, fitted by minibatches of Adam on the squared error.
+    """A fully connected network, also behind convolutions, fitted by minibatches of Adam on the squared error.
 
     The network predicts standardised returns, V = mean + std * network, so that one learning rate suits rewards of any
     scale. Mean and deviation are moving averages over batches, because the returns of a single batch, with or without
@@ -96,7 +103,7 @@ class MLPCritic(Critic):
     (Pop-Art: van Hasselt et al. 2016).
     """
 
-    architecture = ("hidden_sizes", "activation", "encoder_sizes")
+    architecture = ("hidden_sizes", "activation", "encoder_sizes", "convolutions")
     mean: Tensor
     std: Tensor
     fits: Tensor
@@ -112,17 +119,20 @@ class MLPCritic(Critic):
         epochs: Count,
         minibatch_size: Count,
         encoder_sizes: list[Count] | None = None,
+        convolutions: list[Convolution] | None = None,
     ) -> None:
         super().__init__()
-        self.vectors = observation.vectors
-        self.network = make_network(
+        self.network, self.inputs = make_network(
             observation,
             1,
             hidden_sizes=hidden_sizes,
             encoder_sizes=encoder_sizes,
+            convolutions=convolutions,
             activation=activation,
             output_gain=1.0,
+            role="critic",
         )
+        self.works_in_pieces = isinstance(self.network, CNN)
         share_memory(self.network)  # as after a fit: a resumed run then rounds as one that was never interrupted
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
@@ -133,21 +143,26 @@ class MLPCritic(Critic):
         self.optimizer = Adam(size(self.network))
 
     def forward(self, observation: Tensor) -> Tensor:
-        return self.mean + self.std * self.network(self.vectors(observation)).squeeze(-1)  # type: ignore[no-any-return]
+        return self.mean + self.std * self.network(self.inputs(observation)).squeeze(-1)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def predict(self, observation: Observations) -> Tensor:
+        if isinstance(self.network, CNN):
+            return self.mean + self.std * self.network.infer(observation).squeeze(-1)
+        return super().predict(observation)
 
     @torch.no_grad()
     def fit(self, observation: Observations, return_: Tensor) -> None:
         before = copy.deepcopy(self.state_dict())
         theta = share_memory(self.network)
         self._standardise(return_)
-        network = self.network.passes(min(self.minibatch_size, len(return_)))
+        linearise = self.network.linearising(min(self.minibatch_size, len(return_)))
         target = ((return_ - self.mean) / self.std)[:, None]
-        vectors = self.vectors(observation)
+        inputs = self.inputs(observation)
         for _ in range(self.epochs):
             order = torch.randperm(len(return_), generator=self.generator).to(return_.device)
-            shuffled = (x.index_select(0, order).split(self.minibatch_size) for x in (vectors, target))
-            for inputs, wanted in zip(*shuffled, strict=True):
-                value = network.linearise(inputs)
+            for rows in order.split(self.minibatch_size):
+                value, wanted = linearise(inputs[rows]), target[rows]
                 slope = (value.output - wanted).mul_(2 / len(wanted))  # of the mean squared error
                 self.optimizer.step(theta, value.vjp(slope), self.learning_rate)
         if not theta.isfinite().all():
@@ -188,12 +203,16 @@ class SharedCritic(Critic):
             raise ConfigError(
                 f"critic: shared needs {type(policy).__name__}.feature_size, how many features `features` computes"
             )
-        self.coefficient = coefficient
+        self.coefficient, self.works_in_pieces = coefficient, policy.works_in_pieces
         self.head = orthogonal(nn.Linear(policy.feature_size, 1), 1.0)
         self.features = policy.features
+        self.infer_head, self.linearise_with = policy.infer_head, policy.linearise_with
 
     def forward(self, observation: Tensor) -> Tensor:
         return self.head(self.features(observation)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def predict(self, observation: Observations) -> Tensor:
+        return self.infer_head(self.head, observation).squeeze(-1)
 
 
 class PolicyAndValue(nn.Module):
@@ -209,7 +228,7 @@ class PolicyAndValue(nn.Module):
 
     def linearise(self, observation: Observations) -> Linearisation:
         """`forward`, and its products with the Jacobian by the parameters of both."""
-        return linearise(self, read(observation))
+        return self.critic.linearise_with(self.critic.head, observation) or linearise(self, read(observation))
 
 
 def explained_variance(value: Tensor, return_: Tensor) -> float | None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trpo_cli.data import ObservationSpec
+from trpo_cli.data import Observations, ObservationSpec
+from trpo_cli.errors import ConfigError
+from trpo_cli.models.convolutions import Convolution, Convolutions, ImagePasses, InPieces
 from trpo_cli.models.encoders import Encoder, Map, MLPEncoder
 from trpo_cli.models.layers import Layers, orthogonal, write_out, write_out_each
 from trpo_cli.models.linearisation import Linearisation, join, size
 from trpo_cli.models.passes import Activation, Array, Passes
+from trpo_cli.threads import in_order
 
 PIECE = 4096  # rows that a pass goes over at once
 
@@ -54,6 +58,10 @@ class MLP(nn.Module):
         if len(x) <= PIECE:
             return passes.linearise(x)
         return join([passes.linearise(piece) for piece in x.split(PIECE)])
+
+    def linearising(self, rows: int) -> Callable[[Tensor], Linearisation]:
+        """`linearise` for batches of `rows` rows, while the parameters change in place."""
+        return self.passes(rows).linearise
 
     def passes(self, rows: int) -> Passes | EncodedPasses:
         """The network as it is, prepared for inputs of `rows` rows."""
@@ -131,18 +139,104 @@ class EncodedPasses:
         return Linearisation(trace.output, jvp, vjp)
 
 
+class CNN(nn.Module):
+    """Convolutions, and an MLP that reads their features. It reads observations as they are stored."""
+
+    def __init__(
+        self,
+        observation: ObservationSpec,
+        convolutions: Sequence[Convolution],
+        hidden_sizes: Sequence[int],
+        outputs: int,
+        activation: Activation,
+        output_gain: float,
+        role: str,
+    ) -> None:
+        """Raises `ConfigError`, which names the group `role`, if the images are too small for the convolutions."""
+        super().__init__()
+        self.convolutions = Convolutions(observation, convolutions, activation, role)
+        self.rest = MLP(self.convolutions.size, hidden_sizes, outputs, activation, output_gain)
+        self.feature_size = self.rest.feature_size
+        self._activation: Activation = activation
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.rest.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(self.convolutions(x))  # type: ignore[no-any-return]
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head reads (B, `feature_size`)."""
+        return self.rest.features(self.convolutions(x))
+
+    def infer(self, x: Observations) -> Tensor:
+        """`forward` (B, P) without a graph."""
+        return self.passes()(x)
+
+    def infer_each(self, thetas: Tensor, x: Tensor) -> Tensor:
+        """`infer` (B, P) on a CPU, each of the images (B, O) with the parameters in its row of `thetas` (B, D)."""
+        each = in_order(lambda one: self.passes().with_parameters(one[0])(one[1][None]), zip(thetas, x, strict=True))
+        return torch.cat([*each])
+
+    def linearise(self, x: Observations) -> Linearisation:
+        """Outputs and products, piece by piece."""
+        return self.passes().linearise(x)
+
+    def linearising(self, rows: int) -> Callable[[Observations], Linearisation]:
+        """`linearise`, while the parameters change in place."""
+        return self.linearise
+
+    def outputs(self, theta: Tensor, x: Observations) -> Tensor:
+        """`forward` (B, P) with the parameters `theta` (D,), with a graph that can be differentiated once."""
+        return InPieces.apply(theta, self.passes(), x)  # type: ignore[no-any-return, no-untyped-call]
+
+    def passes(self, heads: Sequence[nn.Linear] | None = None) -> ImagePasses:
+        """The network as it is now, until its parameters change; its own head gives way to other `heads`."""
+        heads = heads or [self.head]
+        return ImagePasses.write_out(self.convolutions, self.rest.trunk.linear, heads, self._activation)
+
+
+Network = MLP | CNN
+
+
 def make_network(
     observation: ObservationSpec,
     outputs: int,
     *,
     hidden_sizes: Sequence[int],
     encoder_sizes: Sequence[int] | None,
+    convolutions: Sequence[Convolution] | None,
     activation: Activation,
     output_gain: float,
-) -> MLP:
-    """A network that reads `observation.vectors`: all numbers together, or through an encoder for each entry."""
+    role: str,
+) -> tuple[Network, Callable[[Observations], Any]]:
+    """A network for the group `role`, and what makes its inputs of observations.
+
+    With `convolutions` it reads images as they are stored; otherwise it reads all numbers of an observation, together
+    or through an encoder for each entry. Raises `ConfigError` if the convolutions do not fit the observations.
+    """
+    if convolutions:
+        refuse_vectors(observation, role)
+        return CNN(observation, convolutions, hidden_sizes, outputs, activation, output_gain, role), as_stored
     if not encoder_sizes:
-        return MLP(observation.size, hidden_sizes, outputs, activation, output_gain)
+        return MLP(observation.size, hidden_sizes, outputs, activation, output_gain), observation.vectors
     encoders = [MLPEncoder(entry.size, encoder_sizes, activation) for entry in observation.parts]
     places = [entry.place for entry in observation.parts]
-    return MultiInput(encoders, places, hidden_sizes, outputs, activation, output_gain)
+    return MultiInput(encoders, places, hidden_sizes, outputs, activation, output_gain), observation.vectors
+
+
+def as_stored(observation: Observations) -> Observations:
+    """What a network reads that takes observations as they are."""
+    return observation
+
+
+def refuse_vectors(observation: ObservationSpec, role: str) -> None:
+    """Raise `ConfigError` unless the observations are images."""
+    if not observation.is_image:
+        option = "multi_input" if observation.entries else "mlp"
+        raise ConfigError(
+            f"{role}: convolutions read images, which are arrays of uint8 or bool with two axes, or three with "
+            f"colours; an observation here has the shape {observation.newest} and is {observation.dtype}\n"
+            f"{role}={option} reads it"
+        )

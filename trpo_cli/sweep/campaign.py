@@ -275,7 +275,7 @@ def _has_finished(state: State, wanted: Settings) -> bool:
 
 def threads_per_job(launcher: DictConfig, jobs: int) -> int | None:
     """The number of sampling threads for each of `jobs` jobs on this machine; None if the launcher is unknown."""
-    from trpo_cli.envs.make import cores
+    from trpo_cli.threads import cores
 
     kind = launcher._target_.rpartition(".")[2]
     if kind == "JoblibLauncher":

@@ -35,6 +35,7 @@ class Policy(nn.Module, ABC):
     architecture: ClassVar[Sequence[str] | None] = None
     """The keys that decide which function of its parameters it is, in which a run that lends them must agree; None if
     all may."""
+    works_in_pieces: bool = False  # shared among threads, so that torch needs none of its own
 
     @abstractmethod
     def forward(self, observation: Tensor) -> Tensor:
@@ -75,8 +76,11 @@ class Policy(nn.Module, ABC):
         """Distribution parameters, and their products with the Jacobian by theta."""
         return linearise(self, read(observation))
 
-    def outputs(self, theta: Tensor, observation: Observations) -> Tensor:
-        """Distribution parameters (B, P) of the policy with the parameters `theta` (D,), with a graph."""
+    def outputs(self, theta: Tensor, observation: Observations, twice: bool = False) -> Tensor:
+        """Distribution parameters (B, P) of the policy with the parameters `theta` (D,), with a graph.
+
+        `twice` asks for one that can be differentiated twice, which may hold all activations of the batch.
+        """
         return outputs(self, theta, read(observation))
 
 
@@ -88,6 +92,18 @@ class FeaturePolicy(Policy):
     @abstractmethod
     def features(self, observation: Tensor) -> Tensor:
         """Features (B, `feature_size`) of observations (B, O), with a graph."""
+
+    @torch.no_grad()
+    def infer_head(self, head: nn.Linear, observation: Observations) -> Tensor:
+        """What another head (B, out) makes of the features, without a graph."""
+        return head(self.features(read(observation)))  # type: ignore[no-any-return]
+
+    def linearise_with(self, head: nn.Linear, observation: Observations) -> Linearisation | None:
+        """Distribution parameters, and behind them the outputs of another head, which has the last parameters.
+
+        None if there is no faster way than automatic differentiation.
+        """
+        return None
 
 
 def on_cpu(policy: Policy) -> Policy:

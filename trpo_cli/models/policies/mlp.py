@@ -1,4 +1,4 @@
-"""Fully connected policies (the TRPO paper, appendix D); without hidden layers, the linear policy."""
+"""Fully connected policies (the TRPO paper, appendix D), also behind convolutions; without hidden layers, linear."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from trpo_cli.data import Observations, ObservationSpec
+from trpo_cli.models.convolutions import Convolution
 from trpo_cli.models.distributions import DiagonalGaussian, Distribution
 from trpo_cli.models.linearisation import Linearisation
-from trpo_cli.models.networks import make_network
+from trpo_cli.models.networks import CNN, make_network
 from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies import Actor, Array, FeaturePolicy
 from trpo_cli.ranges import Count, Finite, Positive
@@ -18,10 +19,11 @@ class MLPPolicy(FeaturePolicy):
     """Observation (B, O) -> distribution parameters (B, P).
 
     For a Gaussian the network computes the mean, and the log standard deviation is a free vector; for categoricals it
-    computes the logits. With `encoder_sizes` each entry of the observation goes through layers of its own first.
+    computes the logits. With `encoder_sizes` each entry of the observation goes through layers of its own first, and
+    with `convolutions` images do.
     """
 
-    architecture = ("hidden_sizes", "activation", "encoder_sizes")
+    architecture = ("hidden_sizes", "activation", "encoder_sizes", "convolutions")
 
     def __init__(
         self,
@@ -33,49 +35,55 @@ class MLPPolicy(FeaturePolicy):
         output_gain: Positive,
         initial_log_std: Finite,
         encoder_sizes: list[Count] | None = None,
+        convolutions: list[Convolution] | None = None,
     ) -> None:
         super().__init__()
         self.distribution = distribution
         size = distribution.network_size
-        self.vectors, self.is_vector = observation.vectors, observation.is_vector
-        self.network = make_network(
+        self.is_vector = observation.is_vector
+        self.network, self.inputs = make_network(
             observation,
             size,
             hidden_sizes=hidden_sizes,
             encoder_sizes=encoder_sizes,
+            convolutions=convolutions,
             activation=activation,
             output_gain=output_gain,
+            role="policy",
         )
-        self.feature_size = self.network.feature_size
+        self.feature_size, self.works_in_pieces = self.network.feature_size, isinstance(self.network, CNN)
         self.log_std: nn.Parameter | None = None
         if isinstance(distribution, DiagonalGaussian):
             self.log_std = nn.Parameter(torch.full((size,), float(initial_log_std)))
 
     def forward(self, observation: Tensor) -> Tensor:
-        return self._with_log_std(self.network(self.vectors(observation)))
+        return self._with_log_std(self.network(self.inputs(observation)))
 
     def features(self, observation: Tensor) -> Tensor:
-        return self.network.features(self.vectors(observation))
+        return self.network.features(self.inputs(observation))
 
     @torch.no_grad()
     def infer(self, observation: Observations) -> Tensor:
-        return self._with_log_std(self.network.infer(self.vectors(observation)))
+        return self._with_log_std(self.network.infer(self.inputs(observation)))
 
     @torch.no_grad()
     def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
-        observation = self.vectors(observation)
+        observation = self.inputs(observation)
         if self.log_std is None:
             return self.network.infer_each(thetas, observation)
         size = len(self.log_std)
         return torch.cat([self.network.infer_each(thetas[:, size:], observation), thetas[:, :size]], dim=-1)
 
     def actor(self) -> Actor:
+        if isinstance(self.network, CNN):
+            passes = self.network.passes()
+            return self._acting(lambda observation: self._with_log_std(passes(observation)))
         if self.log_std is None:
             return super().actor()
         network, deviation = self.network.passes(1), self.log_std.detach().exp().numpy()
 
         def act(observation: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:
-            vectors = observation if self.is_vector else self.vectors(torch.from_numpy(observation)).numpy()
+            vectors = observation if self.is_vector else self.inputs(torch.from_numpy(observation)).numpy()
             mean = network(vectors)
             return (mean if noise is None else mean + deviation * noise), memory
 
@@ -83,20 +91,45 @@ class MLPPolicy(FeaturePolicy):
 
     @torch.no_grad()
     def linearise(self, observation: Observations) -> Linearisation:
-        network = self.network.linearise(self.vectors(observation))
+        return self._with_deviations(self.network.linearise(self.inputs(observation)))
+
+    def outputs(self, theta: Tensor, observation: Observations, twice: bool = False) -> Tensor:
+        if twice or not isinstance(self.network, CNN):
+            return super().outputs(theta, observation, twice)
+        size = 0 if self.log_std is None else len(self.log_std)
+        output = self.network.outputs(theta[size:], observation)
+        return torch.cat([output, theta[:size].expand(len(output), -1)], dim=-1) if size else output
+
+    @torch.no_grad()
+    def infer_head(self, head: nn.Linear, observation: Observations) -> Tensor:
+        if not isinstance(self.network, CNN):
+            return super().infer_head(head, observation)
+        return self.network.passes([head])(observation)
+
+    @torch.no_grad()
+    def linearise_with(self, head: nn.Linear, observation: Observations) -> Linearisation | None:
+        if not isinstance(self.network, CNN):
+            return None
+        return self._with_deviations(self.network.passes([self.network.head, head]).linearise(observation))
+
+    def _with_deviations(self, network: Linearisation) -> Linearisation:
+        """The same with log standard deviations behind the means, and before what further heads say."""
         if self.log_std is None:
             return network
-        size = len(self.log_std)
+        log_std, size = self.log_std.detach(), len(self.log_std)
+
+        def insert(output: Tensor, deviations: Tensor) -> Tensor:
+            mean, others = output[:, :size], output[:, size:]
+            return torch.cat([mean, deviations.expand_as(mean), others], dim=-1)
 
         def jvp(v: Tensor) -> Tensor:
-            log_std, rest = v[:size], v[size:]  # a module's own parameters come before those of its children
-            mean = network.jvp(rest)
-            return torch.cat([mean, log_std.expand_as(mean)], dim=-1)
+            return insert(network.jvp(v[size:]), v[:size])  # a module's own parameters come before its children's
 
         def vjp(u: Tensor) -> Tensor:
-            return torch.cat([u[:, size:].sum(0), network.vjp(u[:, :size])])
+            of_mean, of_log_std, others = u[:, :size], u[:, size : 2 * size], u[:, 2 * size :]
+            return torch.cat([of_log_std.sum(0), network.vjp(torch.cat([of_mean, others], dim=-1))])
 
-        return Linearisation(self._with_log_std(network.output), jvp, vjp)
+        return Linearisation(insert(network.output, log_std), jvp, vjp)
 
     def _with_log_std(self, output: Tensor) -> Tensor:
         return output if self.log_std is None else torch.cat([output, self.log_std.expand_as(output)], dim=-1)
