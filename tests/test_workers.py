@@ -73,6 +73,10 @@ def play(envs: Environments, episodes: int) -> None:
         envs.restart(TWO)
 
 
+def sleep_long(seconds: float, rows: range) -> Any:
+    time.sleep(seconds)
+
+
 def goes_on(envs: Environments) -> None:
     """After `rebuild`, in other processes."""
     before = pids(envs)
@@ -115,9 +119,9 @@ def test_a_worker_that_hangs_is_named(capfd: pytest.CaptureFixture[str]) -> None
 def test_a_worker_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parent, "START", 0.3)
     before = set(multiprocessing.active_children())
-    endless, env = functools.partial(time.sleep, 1000.0), gymnasium.make("Probe/Constant-v0")
+    endless, env = functools.partial(sleep_long, 1000.0), gymnasium.make("Probe/Constant-v0")
     with pytest.raises(Failure) as failure:
-        parent.Workers(endless, (env.observation_space, env.action_space), [0, 1], timeout=30.0)  # type: ignore[arg-type]
+        parent.Workers(endless, (env.observation_space, env.action_space), [0, 1], timeout=30.0)
     assert failure.value.summary == ": worker process 0 did not make its environment within 0.3 s"
     assert set(multiprocessing.active_children()) <= before
 

@@ -17,7 +17,7 @@ FOR_VECTORS, FOR_IMAGES, FOR_SMALL = "mlp", "cnn", "cnn_small"
 ENOUGH = 36  # pixels a side, of which the convolutions of `cnn` make one
 OF_VECTORS = ("gymnasium.envs.", "gymnasium_robotics.", "trpo_cli.")
 """Packages whose environments show no images, but for those in `OF_IMAGES`."""
-OF_IMAGES = ("gymnasium.envs.box2d.car_racing",)
+OF_IMAGES = ("gymnasium.envs.box2d.car_racing", "ale_py.")
 
 _may_make: ContextVar[bool] = ContextVar("may_make", default=True)
 

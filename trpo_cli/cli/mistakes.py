@@ -264,7 +264,7 @@ def _explain_missing_package(option: str) -> ConfigError:
 
 
 def _suggest_environments(name: str, known: Sequence[str]) -> str:
-    from trpo_cli.envs.registered import versions  # Gymnasium is slow to import
+    from trpo_cli.envs.registered import explain_atari, versions  # Gymnasium is slow to import
 
     if ":" in name:
         module, _, id = name.partition(":")
@@ -272,7 +272,7 @@ def _suggest_environments(name: str, known: Sequence[str]) -> str:
     if others := versions(name, known):
         return f"; there are {', '.join(others)}" if len(others) > 1 else f"; did you mean '{others[0]}'?"
     more = "any id that is registered with Gymnasium will do; plugins=[PACKAGE] imports a package that registers some"
-    return f"{did_you_mean(name, known)}\n{more}"
+    return f"{did_you_mean(name, known)}\n{more}{explain_atari(name)}"
 
 
 def _explain_unknown_group(group: str) -> ConfigError:

@@ -27,6 +27,7 @@ from trpo_cli.config.groups import CONF, GROUPS
 from trpo_cli.config.plugins import find_configurations, import_plugins
 from trpo_cli.config.sections import WHERE, drop_sections, find_bases, find_mistake, select_sections
 from trpo_cli.config.yaml_files import SLIPPED, describe_slip, find_top_key, read_option
+from trpo_cli.envs.atari.names import OF_ATARI
 from trpo_cli.errors import ConfigError, UserError
 from trpo_cli.shell import short_path
 
@@ -38,8 +39,9 @@ TUNED = "tuned/"
 class GymnasiumSource(ConfigSource):
     """Serves `env=ID` for every registered environment: `env/gym.yaml`, its sections for this id, and the id itself.
 
-    The path after the scheme lists packages to import first, since they may register environments. The processes of a
-    launcher receive this class by value, and it needs nothing else there.
+    For a game of Atari it is `env/atari.yaml`, and `tuned/ID where CHOICES` means the sections of that, unless the game
+    has some of its own. The path after the scheme lists packages to import first, since they may register environments.
+    The processes of a launcher receive this class by value, and it needs nothing else there.
     """
 
     @staticmethod
@@ -53,21 +55,42 @@ class GymnasiumSource(ConfigSource):
         return config_path == GROUP.rstrip("/")
 
     def is_config(self, config_path: str) -> bool:
-        id = config_path.removeprefix(GROUP)
-        if id == config_path or WHERE in id:
+        name, where, _ = config_path.partition(WHERE)
+        if where:
+            return name.startswith(TUNED) and self._is_game(name.removeprefix(TUNED))
+        id = name.removeprefix(GROUP)
+        return id != name and (self._is_tuned(id) or self._is_registered(id))
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        name, where, choices = config_path.partition(WHERE)
+        if where:
+            config: dict[str, Any] = {"defaults": [f"/env/atari{WHERE}{choices}@_global_"]}
+            return ConfigResult(self.provider, self.full_path(), OmegaConf.create(config), {"package": "_global_"})
+        id = name.removeprefix(GROUP)
+        given = ["/env/atari@_here_", "_self_"]
+        if not self._is_game(id):
+            given = ["/env/gym@_here_", "_self_", f"/env/gym{WHERE}env={id}@_global_"]
+        config = {"defaults": given, "id": id}
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(config), {"package": None})
+
+    def _is_game(self, id: str) -> bool:
+        if OF_ATARI.fullmatch(id):
+            return self._is_registered(id)
+        if self._is_tuned(id):
             return False
-        if (CONF / "tuned" / f"{id}.yaml").is_file():  # these need no import of Gymnasium, which is slow
-            return True
+        from trpo_cli.envs.registered import is_game
+
+        return self._is_registered(id) and is_game(id)
+
+    def _is_tuned(self, id: str) -> bool:
+        """Whether this package has settings for a task, which therefore exists; to import Gymnasium is slow."""
+        return (CONF / "tuned" / f"{id}.yaml").is_file()
+
+    def _is_registered(self, id: str) -> bool:
         from trpo_cli.envs.registered import is_registered
 
         self._import()
         return is_registered(id)
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        id = config_path.removeprefix(GROUP)
-        sections = f"/env/gym{WHERE}env={id}@_global_"
-        config = OmegaConf.create({"defaults": ["/env/gym@_here_", "_self_", sections], "id": id})
-        return ConfigResult(self.provider, self.full_path(), config, header={"package": None})
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if results_filter is ObjectType.GROUP or not self.is_group(config_path):

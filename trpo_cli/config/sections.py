@@ -63,7 +63,10 @@ def find_mistake(name: str, content: Mapping[Any, Any], places: Sequence[Path]) 
 
 def _check_section(name: str, title: str, body: Any, places: Sequence[Path]) -> str:
     if not _may_have_sections(name):
-        return "only options of algo and experiment, env/gym.yaml and tuned/TASK.yaml have sections; write one there"
+        return (
+            "only options of algo and experiment, env/gym.yaml, env/atari.yaml and tuned/TASK.yaml have sections; "
+            "write one there"
+        )
     for group, options in parse_title(title).items():
         if group.partition("/")[0] not in GROUPS or not all(options):
             return "the title of a section is one or more GROUP=OPTION,OPTION"
@@ -76,7 +79,9 @@ def _check_section(name: str, title: str, body: Any, places: Sequence[Path]) -> 
 
 def _may_have_sections(name: str) -> bool:
     group, _, option = name.partition("/")
-    return group in ("experiment", "tuned") or name == "env/gym" or (group == "algo" and "/" not in option)
+    return (
+        group in ("experiment", "tuned") or name in ("env/gym", "env/atari") or (group == "algo" and "/" not in option)
+    )
 
 
 def _check_names(group: str, names: Sequence[str], places: Sequence[Path]) -> str:

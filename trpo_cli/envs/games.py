@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import NamedTuple
 
+from trpo_cli.envs.atari.names import OF_ATARI, PACKAGE
 from trpo_cli.errors import ConfigError
 
 
@@ -44,7 +45,19 @@ def _register_minatar() -> None:
             )
 
 
-PACKAGES = (Games("minatar", "minatar", re.compile("MinAtar/"), _register_minatar, 10),)
+def _register_atari() -> None:
+    """Register the games of ale-py, and keep it from printing its name."""
+    import ale_py
+    import gymnasium
+
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    gymnasium.register_envs(ale_py)
+
+
+PACKAGES = (
+    Games(PACKAGE, "atari", OF_ATARI, _register_atari, 84),
+    Games("minatar", "minatar", re.compile("MinAtar/"), _register_minatar, 10),
+)
 
 
 def find_package(id: str) -> Games | None:

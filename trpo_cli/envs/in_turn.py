@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import concatenate
 from numpy.typing import NDArray
 
 from trpo_cli.envs import snapshot
 from trpo_cli.envs.backend import Backend
 from trpo_cli.envs.failure import Failure
+from trpo_cli.envs.global_generators import WorkerGenerators
 from trpo_cli.envs.infos import Numbers
 from trpo_cli.envs.slot import Slot, check_number
 from trpo_cli.envs.watched import Watched
@@ -28,6 +30,8 @@ OTHER_GLOBALS = (
 
 class InTurn(SyncVectorEnv[Any, Any], Backend):
     """A vector environment without autoreset and without infos; `reset(options={"reset_mask": mask})` resets some."""
+
+    shared: WorkerGenerators | None = None  # the global generators, in the worker process of a single environment
 
     def __init__(self, make: Callable[[int], Watched], num_envs: int) -> None:
         """`make(i)` makes environment i. If one cannot be made, those before it are closed."""
@@ -45,6 +49,19 @@ class InTurn(SyncVectorEnv[Any, Any], Backend):
             with contextlib.suppress(Failure):  # the error from making them matters more
                 self.close_extras()
             raise
+        own = [env.unwrapped for env in made]
+        self._with_lives: list[Any] = own if all(hasattr(env, "life_lost") for env in own) else []
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        returned = super().step(actions)
+        if self._with_lives:
+            self.lost = np.array([env.life_lost for env in self._with_lives])
+        return returned
+
+    def observations(self) -> Any:
+        """Return the present observations (N, ...)."""
+        own: Any = self
+        return concatenate(self.single_observation_space, own._env_obs, self._observations)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close every environment, even if others fail to close. Raises the first `Failure`."""
@@ -61,6 +78,9 @@ class InTurn(SyncVectorEnv[Any, Any], Backend):
         return [self.envs[row].read_numbers(names) for row in rows.tolist()]
 
     def snapshot_obstacle(self) -> str | None:
+        """Why not; with generators of its own, an environment costs more messages than it saves."""
+        if self.shared is not None:
+            return "they run in worker processes"
         return next(filter(None, map(snapshot.obstacle, self.envs)), None)
 
     def file_obstacle(self) -> str | None:
@@ -89,12 +109,12 @@ class InTurn(SyncVectorEnv[Any, Any], Backend):
             slot = self._slot(row)
             slot.load(one)
             self._keep(row, slot)
-        if any(one.get("globals", {}).get("drawn") for one in state):
+        if self.shared is None and any(one.get("globals", {}).get("drawn") for one in state):
             log.warning("%s", OTHER_GLOBALS)
 
     def _slot(self, row: int) -> Slot:
         own: Any = self
-        return Slot(self.envs[row], own._env_obs[row], bool(own._autoreset_envs[row]))
+        return Slot(self.envs[row], own._env_obs[row], bool(own._autoreset_envs[row]), self.shared)
 
     def _keep(self, row: int, slot: Slot) -> None:
         own: Any = self

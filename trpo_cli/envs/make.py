@@ -22,7 +22,7 @@ from trpo_cli.envs.failure import INTERRUPTS, Failure, describe_error
 from trpo_cli.envs.in_turn import InTurn
 from trpo_cli.envs.joining import join
 from trpo_cli.envs.mujoco.batch import MujocoBatch, batch_obstacle
-from trpo_cli.envs.registered import is_registered, registered_ids, versions
+from trpo_cli.envs.registered import explain_atari, is_registered, registered_ids, versions
 from trpo_cli.envs.spaces import Decoder, Encoder, Rescale, action_decoder, observation_encoder
 from trpo_cli.envs.view import Entries, Size, prepare_images, select_entries
 from trpo_cli.envs.watched import Watched
@@ -136,18 +136,19 @@ class Task:
             self.make_decoder(spaces[1])
             vectorization, reason = self._choose(env, num_envs, parallelism)
         if vectorization == "native":
-            threads = min(parallelism.num_threads or cores(), num_envs)
-            return f"one MuJoCo batch, {counted(threads, 'thread')}", functools.partial(self._make_batch, threads)
+            return self.plan_native(spaces, min(parallelism.num_threads or cores(), num_envs))
         if vectorization == "sync":
-            return f"stepped in turn ({reason})", functools.partial(self._make_in_turn, spaces)
-        return f"in {counted(num_envs, 'worker process')} ({reason})", functools.partial(self._make_workers, spaces)
+            return f"stepped in turn ({reason})", functools.partial(self.make_in_turn, spaces)
+        return f"in {counted(num_envs, 'worker process')} ({reason})", functools.partial(
+            self.make_workers, spaces, None
+        )
 
     def _choose(
         self, env: gymnasium.Env[Any, Any], num_envs: int, parallelism: Parallelism
     ) -> tuple[Vectorization, str]:
         """Choose how to run environments like `env`, which may be stepped to time it, and say why."""
         vectorization, _, in_process = parallelism
-        obstacle = batch_obstacle(env)
+        obstacle = self.native_obstacle(env)
         if obstacle is None and vectorization in ("auto", "native"):
             return "native", ""
         if vectorization == "native":
@@ -160,6 +161,15 @@ class Task:
                 reason += f"; {1e6 * seconds:.0f} µs a step"
                 vectorization = "async" if seconds > WORKERS_PAY else "sync"
         return vectorization, reason
+
+    def native_obstacle(self, env: gymnasium.Env[Any, Any]) -> str | None:
+        """Return why there is no native batch of environments like `env`, or None if there is."""
+        return batch_obstacle(env)
+
+    def plan_native(self, spaces: Spaces, num_threads: int) -> tuple[str, Maker]:
+        """Return how a native batch runs, for the log, and the function that makes it."""
+        how = f"one MuJoCo batch, {counted(num_threads, 'thread')}"
+        return how, functools.partial(self._make_batch, num_threads)
 
     @contextlib.contextmanager
     def probe(self) -> Iterator[gymnasium.Env[Any, Any]]:
@@ -180,16 +190,20 @@ class Task:
     def _make_batch(self, num_threads: int, seeds: Sequence[int]) -> MujocoBatch:
         return MujocoBatch(self.make_one(), len(seeds), num_threads)
 
-    def _make_in_turn(self, spaces: Spaces, seeds: Sequence[int]) -> InTurn:
-        return InTurn(functools.partial(self._make_watched, spaces), len(seeds))
+    def make_in_turn(self, spaces: Spaces, seeds: Sequence[int]) -> InTurn:
+        """Make environments of this process. Raises `ConfigError` if the spaces of one are others."""
+        return self._make_group(spaces, None, range(len(seeds)))
 
-    def _make_watched(self, spaces: Spaces, index: int) -> Watched:
-        return Watched(self._make_alike(spaces), index)
+    def make_workers(self, spaces: Spaces, count: int | None, seeds: Sequence[int]) -> Workers:
+        """Make environments in `count` worker processes; None: each in its own.
 
-    def _make_workers(self, spaces: Spaces, seeds: Sequence[int]) -> Workers:
-        """Pass the spec, since the id of a plugin is not registered in a worker process."""
-        make = functools.partial(self._make_alike, spaces, gymnasium.spec(self.id))
-        return Workers(make, spaces, seeds, self.step_timeout)
+        Pass the spec, since the id of a plugin is not registered there.
+        """
+        make = functools.partial(self._make_group, spaces, gymnasium.spec(self.id))
+        return Workers(make, spaces, seeds, self.step_timeout, count)
+
+    def _make_group(self, spaces: Spaces, spec: EnvSpec | None, rows: range) -> InTurn:
+        return InTurn(lambda index: Watched(self._make_alike(spaces, spec), rows[index]), len(rows))
 
     def _make_alike(self, spaces: Spaces, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
         """Make one environment. Raises `ConfigError` if its spaces differ: one policy acts in all environments."""
@@ -214,26 +228,31 @@ class Task:
         """Make one environment with its wrappers. Raises `ConfigError` if it is unknown or cannot be made."""
         return self.wrappers.wrap(self._make_bare(spec))
 
-    def _make_bare(self, spec: EnvSpec | None) -> gymnasium.Env[Any, Any]:
-        """Make one environment with Gymnasium."""
+    def find_spec(self) -> EnvSpec:
+        """Return what is registered as this id. Raises `ConfigError` if nothing is."""
         if ":" in self.id:  # Gymnasium would import the module
             module, _, name = self.id.partition(":")
             raise ConfigError(f"env.id: no package is named in an id; write plugins=[{module}] env.id={name}")
-        if spec is None and not is_registered(self.id):
+        if not is_registered(self.id):
             others = versions(self.id, registered_ids())
             raise ConfigError(
                 f"env.id: no environment is registered as '{self.id}'"
                 + (f"; its versions are {', '.join(others)}" if others else did_you_mean(self.id, registered_ids()))
                 + "\nOne of your own is registered by its package: plugins=[PACKAGE] of trpo-train, "
-                "or --plugins PACKAGE of other commands"
+                f"or --plugins PACKAGE of other commands{explain_atari(self.id)}"
             )
+        return gymnasium.spec(self.id)
+
+    def _make_bare(self, spec: EnvSpec | None) -> gymnasium.Env[Any, Any]:
+        """Make one environment with Gymnasium."""
+        spec = spec or self.find_spec()
         try:
             with warnings.catch_warnings():
                 # The user asked for this version by name, and need not hear that a newer one exists.
                 warnings.filterwarnings("ignore", message=".*is out of date.*")
                 warnings.filterwarnings("ignore", message=".*deprecated.*")
                 return gymnasium.make(
-                    spec or self.id, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
+                    spec, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
                 )
         except INTERRUPTS:
             raise

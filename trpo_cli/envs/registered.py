@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 from trpo_cli.config.plugins import find_announced, import_plugins
 from trpo_cli.envs import random_mdp  # noqa: F401  registers RandomMDP-v0
+from trpo_cli.envs.atari.names import OF_ATARI, PACKAGE
 from trpo_cli.envs.games import register_game, register_installed
 
 VERSIONED = re.compile(r"(.+)-v(\d+)")
@@ -17,13 +20,22 @@ VERSIONED = re.compile(r"(.+)-v(\d+)")
 def is_registered(id: str) -> bool:
     """Whether an environment has this id.
 
-    A package of games is registered if it is one of theirs. If it is unknown, packages that announce themselves are
-    imported. Raises `ConfigError` if such a package is missing or cannot be imported.
+    A package of games is registered if it is one of theirs. If it is unknown, all of them that are installed are, and
+    packages that announce themselves are imported. Raises `ConfigError` if such a package is missing or cannot be
+    imported.
     """
     register_game(id)
     if id not in gymnasium.registry:
+        register_installed()
+    if id not in gymnasium.registry:
         import_plugins(find_announced())
     return id in gymnasium.registry
+
+
+def is_game(id: str) -> bool:
+    """Whether a registered environment is a game of Atari."""
+    spec: EnvSpec = gymnasium.registry[id]
+    return str(spec.entry_point).startswith(f"{PACKAGE}.")
 
 
 def registered_ids() -> list[str]:
@@ -34,6 +46,14 @@ def registered_ids() -> list[str]:
         for id, spec in gymnasium.registry.items()
         if not getattr(spec.entry_point, "__name__", "").startswith("_raise")
     )
+
+
+def explain_atari(id: str) -> str:
+    """Tell how to install the games of Atari, on a line of its own, if they are not and `id` may be one of them."""
+    if find_spec(PACKAGE) is not None or "/" in id.removeprefix("ALE/"):
+        return ""
+    whose = "this game" if OF_ATARI.fullmatch(id) else "the games of Atari"
+    return f"\npip install 'trpo-cli[atari]' installs {whose}"
 
 
 def versions(id: str, known: Iterable[str]) -> list[str]:

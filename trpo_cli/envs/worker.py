@@ -1,7 +1,7 @@
-"""The code of a worker process, which runs one environment.
+"""The code of a worker process, which runs one environment or a few of them, one after the other.
 
 A worker answers one request at a time over its pipe; observations go through shared memory. It ends when the pipe is
-closed. It leads a process group, so that processes of its environment are killed together with it.
+closed. It leads a process group, so that processes of its environments are killed together with it.
 """
 
 from __future__ import annotations
@@ -18,29 +18,31 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from trpo_cli.envs.failure import Failure, as_failure
 from trpo_cli.envs.global_generators import WorkerGenerators
-from trpo_cli.envs.infos import Numbers
-from trpo_cli.envs.slot import Slot
-from trpo_cli.envs.watched import Watched
+from trpo_cli.envs.in_turn import InTurn
 from trpo_cli.errors import UserError
 from trpo_cli.run.signals import SIGNALS
 from trpo_cli.seeding import seed_globals
 
-Env = gymnasium.Env[Any, Any]
 Array = NDArray[Any]
-GRACE = 2.0  # seconds to close the environment once the parent is gone
+GRACE = 2.0  # seconds to close the environments once the parent is gone
 CLOSED = "closed"
 """The last answer of a worker, unless closing its environment failed."""
 
 
-def work(index: int, seed: int, make: bytes, pipe: Connection, memory: Any, shape: tuple[int, ...], kind: Any) -> None:
-    """Run a worker. `make` is pickled, since reading it imports the environment's module, which may use generators."""
+def work(
+    rows: range, seed: int, alone: bool, make: bytes, pipe: Connection, memory: Any, shape: Any, kind: Any
+) -> None:
+    """Run a worker for the environments `rows`, whose observations are those rows of the shared `memory`.
+
+    `make` is pickled, since reading it imports the environment's module, which may use generators. `seed` is for the
+    global generators, which belong to an environment that is `alone` in a process.
+    """
     for number in SIGNALS:  # sent to every process of a run; the parent handles them
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -50,15 +52,16 @@ def work(index: int, seed: int, make: bytes, pipe: Connection, memory: Any, shap
     with contextlib.suppress(EOFError, ConnectionError):  # the parent has closed the pipe
         try:
             seed_globals(seed, "making an environment")
-            env = pickle.loads(make)()
-            worker = _Worker(index, env, shared_array(memory, shape, kind), WorkerGenerators(seed))
+            envs = pickle.loads(make)()
+            envs.shared = WorkerGenerators(seed) if alone else None
+            worker = _Worker(envs, shared_array(memory, shape, kind)[rows.start : rows.stop])
         except Exception as error:
-            pipe.send(_portable_error(index, error))
+            pipe.send(_portable_error(rows.start, error))
             return
         try:
             pipe.send(None)
             while not worker.closed:
-                pipe.send(_answer(index, worker, *pipe.recv()))
+                pipe.send(_answer(rows.start, worker, *pipe.recv()))
         finally:
             if not worker.closed:
                 with contextlib.suppress(Exception):  # nobody is left to report it to
@@ -71,47 +74,39 @@ def shared_array(memory: Any, shape: Any, kind: Any) -> Array:
 
 
 class _Worker:
-    """The methods that answer requests, by name."""
+    """The methods that answer requests, by name. Rows are counted from the first environment of this worker."""
 
-    def __init__(self, index: int, env: Env, observations: Array, shared: WorkerGenerators) -> None:
-        self._watched = Watched(env, index)
-        self._slot, self._observation = Slot(self._watched, shared=shared), observations[index : index + 1]
-        self._shared, self.closed = shared, False
+    def __init__(self, envs: InTurn, observations: Array) -> None:
+        self._envs, self._observations, self.closed = envs, observations, False
 
-    def reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
-        if seed is not None:
-            self._shared.reseed(seed)
-        observation, _ = self._slot.env.reset(seed=seed, options=options)
-        self._slot.ended = False
-        self._show(observation)
+    def reset(self, seed: list[int | None] | None, options: dict[str, Any]) -> None:
+        if self._envs.shared is not None and seed is not None and seed[0] is not None:
+            self._envs.shared.reseed(seed[0])
+        self._observations[:] = self._envs.reset(seed=seed, options=options)[0]
 
-    def step(self, action: Any) -> tuple[float, bool, bool]:
-        observation, reward, terminated, truncated, _ = self._slot.env.step(action)
-        self._slot.ended = terminated or truncated
-        self._show(observation)
-        return float(reward), terminated, truncated
+    def step(self, actions: Any) -> tuple[Array, Array, Array, Array | None]:
+        observation, reward, terminated, truncated, _ = self._envs.step(actions)
+        self._observations[:] = observation
+        return reward, terminated, truncated, self._envs.lost
 
-    def read_numbers(self, names: Sequence[str]) -> Numbers:
-        return self._watched.read_numbers(names)
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+        self._envs.load_state_dict(state)
+        self._show()
 
-    def obstacle(self) -> str | None:
-        return self._slot.file_obstacle()
-
-    def save(self) -> dict[str, Any]:
-        return self._slot.save()
-
-    def load(self, state: dict[str, Any]) -> None:
-        self._slot.load(state)
-        self._show(self._slot.observation)
+    def restore(self, rows: Array, snapshots: Sequence[Any]) -> None:
+        self._envs.restore(rows, snapshots)
+        self._show()
 
     def close(self) -> str:
         self.closed = True
-        self._slot.env.close()
+        self._envs.close()
         return CLOSED
 
-    def _show(self, observation: Any) -> None:
-        self._slot.observation = observation
-        self._observation[0] = observation
+    def __getattr__(self, request: str) -> Any:
+        return getattr(self._envs, request)
+
+    def _show(self) -> None:
+        self._observations[:] = self._envs.observations()
 
 
 def _die_with_parent() -> None:

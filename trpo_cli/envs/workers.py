@@ -1,4 +1,4 @@
-"""Environments in worker processes, one in each, with timeouts, clear errors, and no processes left behind.
+"""Environments in worker processes, with timeouts, clear errors, and no processes left behind.
 
 This is the side of the parent; `worker.py` is that of the child.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -24,18 +26,18 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import CloudpickleWrapper, batch_space, iterate
+from gymnasium.vector.utils import CloudpickleWrapper, batch_space
 from numpy.typing import NDArray
 
 from trpo_cli.envs.backend import Backend
 from trpo_cli.envs.failure import Failure
+from trpo_cli.envs.in_turn import InTurn
 from trpo_cli.envs.infos import Numbers
 from trpo_cli.envs.slot import check_number
 from trpo_cli.envs.worker import CLOSED, GRACE, shared_array, work
 from trpo_cli.errors import ConfigError
 from trpo_cli.run.signals import SIGNALS, block_signals
 
-Env = gymnasium.Env[Any, Any]
 Array = NDArray[Any]
 Spaces = tuple[gymnasium.Space[Any], gymnasium.Space[Any]]  # of observations and actions
 LONGEST_FOLDER = 72  # bytes; a socket's path is limited to 103 on some systems, and 31 are added here
@@ -53,32 +55,39 @@ class Workers(Backend):
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012  as in Gymnasium
 
-    def __init__(self, make: Callable[[], Env], spaces: Spaces, seeds: Sequence[int], timeout: float) -> None:
-        """Start one worker for each of `seeds`, which seeds its global generators before it calls `make`.
+    def __init__(
+        self,
+        make: Callable[[range], InTurn],
+        spaces: Spaces,
+        seeds: Sequence[int],
+        timeout: float,
+        count: int | None = None,
+    ) -> None:
+        """Start `count` workers, between which the environments are shared out in order, or one for each environment.
 
-        `spaces` are those of the environments. `timeout` is the time limit of an answer in seconds.
+        In a worker, `make` makes the environments with the numbers in a range, after the global generators were seeded
+        with the first of their `seeds`; these belong to an environment that has a worker of its own. `spaces` are those
+        of an environment. `timeout` is the time limit of an answer in seconds.
         """
         self.num_envs, self.timeout = len(seeds), timeout
-        num_envs, made = (
-            len(seeds),
-            pickle.dumps(CloudpickleWrapper(make)),
-        )  # unpickled in the worker, as it may import modules
+        self._groups = _share_out(self.num_envs, count or self.num_envs)
         self.single_observation_space, self.single_action_space = spaces
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
         context = multiprocessing.get_context("forkserver")
         shape, kind = self.observation_space.shape or (), np.dtype(self.observation_space.dtype)
         memory = context.RawArray(ctypes.c_byte, max(1, int(np.prod(shape)) * kind.itemsize))
         self.observations = shared_array(memory, shape, kind)
         self._pipes: list[Any] = []
         self._processes: list[Any] = []
-        self._busy = set(range(num_envs))  # workers that have not answered yet
+        self._busy = set(range(len(self._groups)))  # workers that have not answered yet
         # At exit, the interpreter would send SIGTERM, which the workers ignore.
         self._end = Finalize(self, _end_workers, (self._processes, self._pipes, self._busy), exitpriority=10)
         _start_server()
-        for index, seed in enumerate(seeds):
+        for rows in self._groups:
             pipe, far = context.Pipe()
-            arguments = (index, seed, made, far, memory, shape, kind)
+            made = pickle.dumps(CloudpickleWrapper(functools.partial(make, rows)))  # to read it may import modules
+            arguments = (rows, seeds[rows.start], count is None, made, far, memory, shape, kind)
             process = context.Process(target=work, args=arguments)  # no daemon, which could not start processes
             with _main_left_alone():
                 process.start()
@@ -86,7 +95,7 @@ class Workers(Backend):
             self._pipes.append(pipe)
             self._processes.append(process)
         try:
-            self._receive(range(num_envs), START, "did not make its environment")
+            self._receive(range(len(self._groups)), START, "did not make its environment")
         except Exception:
             self.close()
             raise
@@ -97,45 +106,78 @@ class Workers(Backend):
         """Reset all environments or those in `options["reset_mask"]` (N,) bool; return all observations (N, ...)."""
         if isinstance(seed, int):
             seed = range(seed, seed + self.num_envs)
-        others = None if options is None else {key: value for key, value in options.items() if key != "reset_mask"}
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool))
-        rows = np.flatnonzero(mask).tolist()
-        self._ask("reset", {row: (None if seed is None else seed[row], others) for row in rows})
+        asked = {}
+        for worker, rows in enumerate(self._groups):
+            own = slice(rows.start, rows.stop)
+            if mask[own].any():
+                asked[worker] = (
+                    None if seed is None else list(seed[own]),
+                    {**(options or {}), "reset_mask": mask[own]},
+                )
+        self._ask("reset", asked)
         return self.observations, {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Take actions (N, ...); return observations (N, ...), rewards (N,), terminated and truncated (N,) bool."""
-        each = {row: (action,) for row, action in enumerate(iterate(self.action_space, actions))}
-        reward, terminated, truncated = zip(*self._ask("step", each), strict=True)
-        return self.observations, np.array(reward), np.array(terminated), np.array(truncated), {}
+        asked = {worker: (actions[rows.start : rows.stop],) for worker, rows in enumerate(self._groups)}
+        reward, terminated, truncated, lost = zip(*self._ask("step", asked), strict=True)
+        self.lost = None if lost[0] is None else np.concatenate(lost)
+        return self.observations, np.concatenate(reward), np.concatenate(terminated), np.concatenate(truncated), {}
 
     def read_numbers(self, rows: NDArray[np.int64], names: Sequence[str]) -> list[Numbers]:
-        return self._ask("read_numbers", dict.fromkeys(rows.tolist(), (names,)))
+        return self._ask_of_rows("read_numbers", rows, lambda places: (names,))
 
-    def snapshot_obstacle(self) -> str:
-        """Why single environments cannot be saved and restored often: each time would take a message."""
-        return "they run in worker processes"
+    def snapshot_obstacle(self) -> str | None:
+        return next(filter(None, self._ask("snapshot_obstacle")), None)
 
     def file_obstacle(self) -> str | None:
-        return next(filter(None, self._ask("obstacle")), None)
+        return next(filter(None, self._ask("file_obstacle")), None)
+
+    def save(self, rows: NDArray[np.int64]) -> list[Any]:
+        return self._ask_of_rows("save", rows, lambda places: ())
+
+    def restore(self, rows: NDArray[np.int64], snapshots: Sequence[Any]) -> None:
+        self._ask_of_rows("restore", rows, lambda places: ([snapshots[place] for place in places],))
+
+    def reseed(self, rows: NDArray[np.int64], seeds: Sequence[int]) -> None:
+        self._ask_of_rows("reseed", rows, lambda places: ([seeds[place] for place in places],))
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Return the whole states of all environments, in the format of `InTurn.state_dict`."""
-        return self._ask("save")
+        return list(itertools.chain(*self._ask("state_dict")))
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         """Restore what `state_dict` of `Workers` or `InTurn` returned."""
         check_number(state, self.num_envs)
-        self._ask("load", {row: (one,) for row, one in enumerate(state)})
+        each = {worker: (state[rows.start : rows.stop],) for worker, rows in enumerate(self._groups)}
+        self._ask("load_state_dict", each)
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the workers, and kill those that hang. Raises the first `Failure`."""
         for failure in self._end() or ():
             raise failure
 
+    def _ask_of_rows(
+        self, request: str, rows: NDArray[np.int64], arguments: Callable[[list[int]], tuple[Any, ...]]
+    ) -> list[Any]:
+        """Send a request about the environments `rows` (K,) to their workers; return what they answer, by row (K,).
+
+        `arguments` gives the further arguments of a request about those at some places in `rows`.
+        """
+        places = [np.flatnonzero((rows >= own.start) & (rows < own.stop)).tolist() for own in self._groups]
+        asked = {
+            worker: (rows[at] - self._groups[worker].start, *arguments(at)) for worker, at in enumerate(places) if at
+        }
+        answers: list[Any] = [None] * len(rows)
+        for worker, answer in zip(asked, self._ask(request, asked), strict=True):
+            for place, one in zip(places[worker], answer or (), strict=bool(answer)):
+                answers[place] = one
+        return answers
+
     def _ask(self, request: str, arguments: dict[int, tuple[Any, ...]] | None = None) -> list[Any]:
         """Send a request to the workers in `arguments`, by default all of them; return their answers."""
-        asked = dict.fromkeys(range(self.num_envs), ()) if arguments is None else arguments
+        asked = dict.fromkeys(range(len(self._groups)), ()) if arguments is None else arguments
         for row, argument in asked.items():
             self._busy.add(row)
             try:
@@ -165,6 +207,12 @@ class Workers(Backend):
         status = self._processes[row].exitcode
         end = "broke off" if status is None else f"ended with status {status}"
         return Failure(f": worker process {row} {f'was killed by signal {-status}' if (status or 0) < 0 else end}")
+
+
+def _share_out(num_envs: int, count: int) -> list[range]:
+    """Share out the numbers of environments among so many workers, as evenly as possible."""
+    ends = [num_envs * worker // count for worker in range(count + 1)]
+    return [range(*pair) for pair in itertools.pairwise(ends)]
 
 
 def _start_server() -> None:

@@ -1,0 +1,109 @@
+"""A game of Atari as a task: its rules from the id and the configuration, several games in each of a few processes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from trpo_cli.envs.atari.rules import Rules
+from trpo_cli.envs.backend import Backend
+from trpo_cli.envs.make import Maker, Task
+from trpo_cli.envs.workers import Spaces
+from trpo_cli.errors import ConfigError, counted
+from trpo_cli.ranges import Count, NonNegativeInt, UnitInterval
+
+FRAME_SKIP = 4  # where neither the id nor the configuration has a range
+KEYS = {"frameskip": "frame_skip", "repeat_action_probability": "repeat_action_probability"}
+KEYS |= {"full_action_space": "full_action_space"}
+"""Arguments of ale-py's environments that have a key of their own here."""
+ARGUMENTS = {"mode", "difficulty", "max_num_frames_per_episode", "render_mode"}
+"""The other arguments that games have here."""
+
+
+@dataclass(frozen=True)
+class Atari(Task):
+    """A game that ale-py registers, with the preprocessing of the field (Mnih et al., 2015; Machado et al., 2018)."""
+
+    grey: bool = True
+    resize: list[Count] | None = None  # height and width in pixels; None: as it is
+    sign_reward: bool = True
+    frame_skip: Count | None = None  # frames of a step; None: a range that the id has, otherwise 4
+    noop_max: NonNegativeInt = 30  # the most frames before an episode in which nothing is pressed
+    fire: bool = True  # whether FIRE is pressed where a game waits for it
+    repeat_action_probability: UnitInterval | None = None  # of a frame; None: that of the id
+    life_loss_ends: bool = True  # whether a lost life ends an episode for the learner
+    full_action_space: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for a size that is not two numbers."""
+        if self.resize is not None and len(self.resize) != 2:
+            raise ConfigError(f"env.resize: got {self.resize}; it should be [HEIGHT, WIDTH] in pixels")
+
+    def native_obstacle(self, env: gymnasium.Env[Any, Any]) -> str | None:
+        """Return which argument the games here do not have; all others run natively, whatever wrappers they have."""
+        if others := self._foreign_arguments():
+            return f"env.kwargs.{others[0]} is for ale-py's own environment, without no-ops, FIRE and lives"
+        return "render_mode=rgb_array" if env.render_mode is not None else None
+
+    def plan_native(self, spaces: Spaces, num_threads: int) -> tuple[str, Maker]:
+        """Play all games in this process, or share them out among worker processes."""
+        if num_threads == 1:
+            return "games in turn", functools.partial(self.make_in_turn, spaces)
+        how = f"games in turn in each of {counted(num_threads, 'worker process')}"
+        return how, functools.partial(self._make_groups, spaces, num_threads)
+
+    def _make_groups(self, spaces: Spaces, count: int, seeds: Sequence[int]) -> Backend:
+        return self.make_workers(spaces, min(count, len(seeds)), seeds)
+
+    def _make_bare(self, spec: EnvSpec | None) -> gymnasium.Env[Any, Any]:
+        self._refuse_doubled_arguments()
+        spec = spec or self.find_spec()
+        if self._foreign_arguments():
+            return super()._make_bare(self._with_own_keys(spec))
+        from trpo_cli.envs.atari.game import Game  # the extra may not be installed
+
+        return Game(self._read_rules(spec), spec, self.kwargs.get("render_mode"))
+
+    def _foreign_arguments(self) -> list[str]:
+        return [name for name in self.kwargs if name not in ARGUMENTS]
+
+    def _refuse_doubled_arguments(self) -> None:
+        for name in self.kwargs.keys() & KEYS.keys():
+            raise ConfigError(f"env.kwargs.{name}: write env.{KEYS[name]}={self.kwargs[name]}")
+
+    def _with_own_keys(self, spec: EnvSpec) -> EnvSpec:
+        """The spec with what `gymnasium.make` is to use instead of the arguments in it."""
+        given = {"frameskip": self.frame_skip, "repeat_action_probability": self.repeat_action_probability}
+        given = {name: value for name, value in given.items() if value is not None}
+        return EnvSpec(
+            spec.id, spec.entry_point, kwargs={**spec.kwargs, **given, "full_action_space": self.full_action_space}
+        )
+
+    def _read_rules(self, spec: EnvSpec) -> Rules:
+        """Read the rules of a game. Raises `ConfigError` for arguments of a wrong type."""
+        given, own = {**spec.kwargs, **self.kwargs}, self.repeat_action_probability
+        for name in ("mode", "difficulty", "max_num_frames_per_episode"):
+            value = given.get(name)
+            if value is not None and (type(value) is not int or value < 0):
+                raise ConfigError(f"env.kwargs.{name}: got {value!r}; it should be a whole number, 0 or more")
+        skip = given["frameskip"]
+        return Rules(
+            game=given["game"],
+            frame_skip=self.frame_skip or (FRAME_SKIP if isinstance(skip, int) else tuple(skip)),
+            repeat_action_probability=given["repeat_action_probability"] if own is None else own,
+            noop_max=self.noop_max,
+            fire=self.fire,
+            life_loss_ends=self.life_loss_ends,
+            full_action_space=self.full_action_space,
+            grey=self.grey,
+            resize=(self.resize[0], self.resize[1]) if self.resize else None,
+            max_frames=given["max_num_frames_per_episode"] or 0,
+            max_episode_steps=self.max_episode_steps,
+            mode=given.get("mode"),
+            difficulty=given.get("difficulty"),
+        )
