@@ -130,3 +130,9 @@ def test_a_run_says_what_it_chose_and_resumes_by_its_id(
     for part in ("policy", "critic", "environments"):
         assert exactly(saved(run)[part], saved(tmp_path / "whole")[part])
     assert trpo_eval(str(run), "--episodes", "1").status == 0
+
+
+def test_games_are_branched_exactly(trpo_train: Command) -> None:
+    """The states of vine, with pixels of bool and no critic; a bonus for entropy."""
+    sampler = ("sampler=vine", "sampler.num_envs=4", "sampler.num_states=2", "sampler.branch_length=4")
+    assert trpo_train(*SMALL[:1], *sampler, "sampler.steps_per_iteration=64", "total_steps=64").status == 0

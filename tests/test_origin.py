@@ -272,13 +272,15 @@ def test_a_run_without_what_earlier_versions_did_not_save_goes_on_as_it_is(
     trpo_train: Command, source: Path, tmp_path: Path
 ) -> None:
     conf = TESTS.parent / "conf"
-    root, env = (yaml.safe_load((conf / name).read_text()) for name in ("train.yaml", "env/gym.yaml"))
-    known = dict(flatten({**root, "env": env}))
+    names = ("train.yaml", "env/gym.yaml", "algo/trpo.yaml")
+    root, env, algo = (yaml.safe_load((conf / name).read_text()) for name in names)
+    known = dict(flatten({**root, "env": env, "algo": algo}))
     assert {key: known[key] for key in LATER} == LATER
     shutil.copytree(source, tmp_path / "old")
     config = read_config(source)
     older = {key: value for key, value in config.items() if key not in ("stop", "init", "init_from")}
-    older["env"] = {key: value for key, value in config["env"].items() if f"env.{key}" not in LATER}
+    for group in ("env", "algo"):
+        older[group] = {key: value for key, value in config[group].items() if f"{group}.{key}" not in LATER}
     (tmp_path / "old" / "config.yaml").write_text(yaml.safe_dump(older))
     words = (*SOURCE, "checkpoint.every=1", "checkpoint.best=train", "hydra.run.dir=old", "resume=auto")
     assert "init.policy: saved null, given false" in trpo_train(*words, "total_steps=384", "init.policy=false").err
@@ -286,4 +288,5 @@ def test_a_run_without_what_earlier_versions_did_not_save_goes_on_as_it_is(
     assert done.status == 0, done.err
     assert "changed: stop.at_return: saved null, given 1000000000.0" in done.err
     kept = read_config(tmp_path / "old")
-    assert (kept.keys() - older.keys(), kept["stop"], kept["env"]) == ({"stop"}, {"at_return": 1e9}, older["env"])
+    assert (kept.keys() - older.keys(), kept["stop"]) == ({"stop"}, {"at_return": 1e9})
+    assert (kept["env"], kept["algo"]) == (older["env"], older["algo"])

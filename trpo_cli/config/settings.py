@@ -173,6 +173,7 @@ def _list_later_settings() -> Iterator[tuple[str, Any]]:
 
 
 LATER: dict[str, Any] = {
+    "algo.entropy_coefficient": 0.0,
     "env.wrappers": [],
     "env.rescale_action": "auto",
     "env.observe": None,

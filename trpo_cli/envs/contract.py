@@ -61,7 +61,7 @@ class Contract:
     def _number(self, given: Any) -> float:
         """`given` as a reward."""
         try:
-            if _kind(given) in "biufO":
+            if type(given) is int or _kind(given) in "biufO":
                 return float(given)
         except (TypeError, ValueError, OverflowError):
             pass
