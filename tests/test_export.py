@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from pathlib import Path
@@ -252,6 +253,15 @@ def test_policies_that_do_not_fit_are_refused(name: str, pendulum: Path) -> None
         odd = run.trained._replace(policy=kind(run.trained.policy))
         with pytest.raises(trpo_cli.UserError, match=f"--{name}: {said}"):
             export(trpo_cli.LoadedRun(pendulum, odd), name, examples)
+
+
+def test_what_is_made_of_images_before_a_policy_reads_them_is_refused(pendulum: Path) -> None:
+    image = spaces.Box(0, 255, (8, 6), np.uint8)
+    for view, refused in (({"resize": [4, 3]}, True), ({"resize": [8, 6], "grey": True}, False)):
+        run = trpo_cli.LoadedRun(pendulum, untrained(image, DONE[0], False, view))
+        examples = make_examples(run, several(image), BEGINS)
+        with pytest.raises(trpo_cli.UserError, match=r"env\.resize") if refused else contextlib.nullcontext():
+            export(run, "torchscript", examples)
 
 
 def test_a_missing_package_is_named(pendulum: Path, trpo_export: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -313,6 +313,16 @@ def test_a_stack_counts_in_the_memory_that_a_batch_needs(monkeypatch: pytest.Mon
         built(*small, "env.stack=11")
 
 
+def test_a_stack_of_images_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is stored once, unless each place in a stack has statistics of its own."""
+    monkeypatch.setattr("trpo_cli.memory.total_memory", lambda: 64 * (26 + 84 * 84.0) + 1e9)
+    monkeypatch.setattr("trpo_cli.samplers.paths.BYTES", 26 + 1e9 / 64)
+    small = (*SCREENS, "sampler.steps_per_iteration=64", "env.stack=4", "policy=linear", "critic=zero")
+    built(*small).environments.close()
+    with pytest.raises(ConfigError, match=r"a batch of 64 steps takes at least"):
+        built(*small, "env.normalize_observation=true")
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

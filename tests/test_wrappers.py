@@ -225,11 +225,19 @@ def test_branches_of_a_vine_leave_from_wrapped_and_stacked_states() -> None:
     )
     parts = built("env=CartPole-v1", "sampler=vine", *small, *wrapped)
     sampler: Any = parts.sampler
-    first, second = sampler.collect(parts.policy), sampler.collect(parts.policy)
-    assert first.branch.observation.shape[2:] == (3, 4)
-    visited = first.trunk.observation.flatten(0, 1)
-    for job in range(24):
-        assert (visited == first.branch.observation[0, job]).flatten(1).all(-1).any()
+    restore, begun = parts.environments.restore, []
+
+    def restoring(rows: Any, saved: Any) -> None:
+        restore(rows, saved)
+        begun.extend(parts.environments.observation[rows].astype(np.float32))
+
+    parts.environments.restore = restoring  # type: ignore[method-assign]
+    first = sampler.collect(parts.policy)
+    chosen = first.trunk.observation.flatten(0, 1)[first.place].numpy()
+    assert chosen.shape == (6, 3, 4)
+    for seen in begun[:-4]:  # the last ones are where the trunks go on
+        assert (chosen == seen).all((1, 2)).any()
+    second = sampler.collect(parts.policy)
     assert (second.trunk.observation[0] == first.trunk.last_observation).all()  # the trunks go on
     parts.environments.close()
 

@@ -24,10 +24,6 @@ class Step(NamedTuple):
     truncated: Flags  # (N,), never where terminated
     lost: Flags  # (N,), where a life was lost: an end for the learner alone
 
-    def ends_for_learner(self) -> tuple[Flags, Flags]:
-        """Where episodes terminated (N,) and were truncated (N,) for the learner, never both."""
-        return self.terminated | self.lost, self.truncated & ~self.lost
-
 
 class Acting:
     """A policy in environments that are at any point of their episodes."""

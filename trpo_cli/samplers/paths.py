@@ -52,7 +52,7 @@ class Paths:
         raw = np.empty((horizon if self.normalizer.enabled else 0, *envs.observation.shape), envs.spec.dtype)
         seen = Seen(horizon, envs, self.normalizer)
         reward = np.empty(places)
-        done, terminated, truncated = (np.empty(places, dtype=bool) for _ in range(3))
+        terminated, truncated, lost = (np.empty(places, dtype=bool) for _ in range(3))
         noise = policy.distribution.noise(places, self.generator).numpy()
         acting = Acting(envs, self.normalizer, on_cpu(policy), self.memory)
         actions, cut_off, infos = [], [envs.observation[:0]], []
@@ -64,24 +64,25 @@ class Paths:
             step = acting.step(noise[t], out=seen.place(t))
             self.env_steps += envs.num_envs
             actions.append(step.action)
-            reward[t], done[t] = step.reward, step.terminated | step.truncated
-            terminated[t], truncated[t] = step.ends_for_learner()
-            if done[t].any():
-                cut_off.append(step.reached[truncated[t]])
-                infos.append(envs.read_infos(done[t]))
-                acting.restart(done[t])
+            reward[t], terminated[t], truncated[t], lost[t] = step.reward, step.terminated, step.truncated, step.lost
+            ended = step.terminated | step.truncated
+            if ended.any():
+                cut_off.append(step.reached[step.truncated & ~step.lost])
+                infos.append(envs.read_infos(ended))
+                acting.restart(ended)
         self.memory = acting.memory
+        done = terminated | truncated
         age = ages(done, self.episodes.running_length)
         self.episodes.add(reward, done, infos)
-        ended = terminated | truncated
-        time = ages(ended, self.life)
+        for_learner = done | lost
+        time = ages(for_learner, self.life)
         self.life = time[-1].copy()
         rollout = Rollout(
             observation=seen.observations(age[:-1]),
             action=torch.from_numpy(np.stack(actions)),
-            reward=torch.from_numpy(self.reward_scaler(reward, ended)).float(),
-            terminated=torch.from_numpy(terminated),
-            truncated=torch.from_numpy(truncated),
+            reward=torch.from_numpy(self.reward_scaler(reward, for_learner)).float(),
+            terminated=torch.from_numpy(terminated | lost),
+            truncated=torch.from_numpy(truncated & ~lost),
             time=torch.from_numpy(time[:-1]),
             truncated_observation=torch.from_numpy(self.normalizer(np.concatenate(cut_off))),
             last_observation=torch.from_numpy(self.normalizer(envs.observation)),

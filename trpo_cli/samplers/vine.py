@@ -262,7 +262,7 @@ class _Record:
         Returns which branches (N,) have ended with it, those that are repeated included.
         """
         busy, at = jobs.busy, (age[jobs.busy], jobs.of[jobs.busy])
-        terminated, truncated = step.ends_for_learner()
+        terminated, truncated = step.terminated | step.lost, step.truncated & ~step.lost
         self.reward[at] = step.reward[busy]
         self.terminated[at], self.truncated[at] = terminated[busy], truncated[busy]
         ended: Flags = terminated | truncated | (age + 1 == len(self.reward))
