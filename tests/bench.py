@@ -44,11 +44,11 @@ def parts(*overrides: str) -> Any:
     return built(*overrides)
 
 
-def defaults() -> dict[str, Any]:
+def defaults(*overrides: str) -> dict[str, Any]:
     sys.path.insert(0, str(Path(__file__).parent))
     from conftest import composed
 
-    return composed()
+    return composed(*overrides)
 
 
 def sampler(task: str, kind: str, num_envs: int, num_threads: int) -> Round:
@@ -285,6 +285,97 @@ def peer_update(size: int, width: int, critic: bool) -> Round:
     return play
 
 
+NETWORKS = {"cnn": (84, 84), "cnn_nips": (84, 84), "cnn_paper": (52, 40)}  # and the pixels of their frames
+IMAGES = 512  # that a pass goes over
+
+
+def our_network(option: str) -> Round:
+    """Seconds of a core for a pass forward, a gradient, and a Fisher product, in pieces on all cores."""
+    from trpo_cli.threads import cores, limit_threads
+
+    policy, images, u, v = network_case(option)
+    limit_threads(workers=cores())
+    model = policy.linearise(images)
+
+    def gradient() -> None:
+        theta = v.clone().requires_grad_()
+        policy.outputs(theta, images).backward(u)
+
+    return measuring(
+        {"forward": lambda: policy.infer(images), "gradient": gradient, "product": lambda: model.vjp(model.jvp(v))}
+    )
+
+
+def plain_network(option: str) -> Round:
+    """The same by automatic differentiation, in batches of 256 images, `channels_last`, on all cores."""
+    import torch
+    from torch.func import functional_call, jvp, vjp
+
+    from trpo_cli.threads import cores
+
+    policy, images, u, v = network_case(option)
+    torch.set_num_threads(cores())
+    module = policy.network.to(memory_format=torch.channels_last)
+    parameters, sizes = dict(module.named_parameters()), [one.numel() for one in module.parameters()]
+    moves = {name: part.view_as(parameters[name]) for name, part in zip(parameters, v.split(sizes), strict=True)}
+    values = {name: parameter.detach() for name, parameter in parameters.items()}
+    batches = list(zip(images.split(256), u.split(256), strict=True))
+
+    def forward() -> None:
+        with torch.no_grad():
+            for x, _ in batches:
+                module(x.read())
+
+    def gradient() -> None:
+        module.zero_grad()
+        for x, slope in batches:
+            module(x.read()).backward(slope)
+
+    def product() -> None:
+        for x, _ in batches:
+            stack = x.read()
+            outputs, moved = jvp(lambda p, x=stack: functional_call(module, p, (x,)), (values,), (moves,))
+            vjp(lambda p, x=stack: functional_call(module, p, (x,)), values)[1](moved + 0 * outputs)
+
+    return measuring({"forward": forward, "gradient": gradient, "product": product})
+
+
+def network_case(option: str) -> Any:
+    """A policy, stacked images that share their frames, outputs and parameters to multiply."""
+    import numpy as np
+    import torch
+
+    from trpo_cli.data import Frames, ObservationSpec
+    from trpo_cli.models.distributions import Categorical
+    from trpo_cli.models.linearisation import size
+    from trpo_cli.models.policies.mlp import MLPPolicy
+
+    parts("env=CartPole-v1")  # limits threads as a run does
+    node = {key: value for key, value in defaults(f"policy={option}")["policy"].items() if key != "_target_"}
+    torch.manual_seed(0)
+    spec = ObservationSpec((4, *NETWORKS[option]), np.dtype(np.uint8), stack=4)
+    policy = MLPPolicy(spec, Categorical([6]), **node)
+    frame = torch.randint(0, 256, (IMAGES + 3, *NETWORKS[option]), dtype=torch.uint8)
+    images = Frames(frame, torch.arange(IMAGES)[:, None] + torch.arange(4))
+    return policy, images, torch.randn(IMAGES, 6), torch.randn(size(policy))
+
+
+def measuring(work: dict[str, Callable[[], object]]) -> Round:
+    """Seconds that each takes, and of cores as "CPU"."""
+    for call in work.values():
+        call()
+
+    def play() -> dict[str, float]:
+        taken = {}
+        for name, call in work.items():
+            start, used = time.perf_counter(), time.process_time()
+            call()
+            taken |= {name: time.perf_counter() - start, f"{name} CPU": time.process_time() - used}
+        return {**taken, "seconds": sum(taken[name] for name in work)}
+
+    return play
+
+
 # --- rounds
 
 
@@ -435,6 +526,18 @@ def updates(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, An
             yield row
 
 
+def networks(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
+    """Networks that begin with convolutions, against automatic differentiation; tasks do not matter."""
+    for option in NETWORKS:
+        result = race({"ours": ("our_network", option), "plain": ("plain_network", option)}, rounds)
+        row: dict[str, Any] = {"task": option}
+        for what in ("forward", "gradient", "product"):
+            for unit in ("", " CPU"):
+                ours, plain = (median(result[who], f"{what}{unit}") for who in ("ours", "plain"))
+                row |= {f"{what}, a{unit} second": IMAGES / ours, f"x plain{unit}, {what}": plain / ours}
+        yield row
+
+
 def checkpoints(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
     """What a checkpoint costs, and its share of the time at the default interval."""
     every = defaults()["checkpoint"]["every"]
@@ -450,6 +553,10 @@ SECTIONS = {
     "sampling": (sampling, "Sampling, environment steps a second: an untrained policy, whose episodes are short"),
     "vines": (vines, "Vine sampling, simulator steps a second: an untrained policy, whose branches are short"),
     "training": (training, "Training, environment steps a second; the peers are sb3-contrib's TRPO and SB3's PPO"),
+    "networks": (
+        networks,
+        "Convolutions, images a second; plain: automatic differentiation",
+    ),
     "updates": (updates, "One TRPO update (10 CG iterations; the critic: 10 epochs, minibatches of 128)"),
 }
 

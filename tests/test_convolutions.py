@@ -31,6 +31,8 @@ from trpo_cli.trust_region.fisher import gauss_newton, kl_hessian
 ROWS = 2 * convolutions.PIECE + 3
 PICTURES = ObservationSpec((2, 9, 7, 3), np.dtype(np.uint8), stack=2)
 SMALL = [[3, 4, 2], [4, 2, 1]]
+SEEN = ("plugins=[probes]", "env=gym", "env.id=Probe/Bar-v0", "policy=cnn", "policy.convolutions=[[2,4,3],[3,2,1]]")
+SEEN = (*SEEN, "policy.hidden_sizes=[4]", "policy.activation=tanh", "sampler.num_envs=8")
 
 
 @pytest.fixture
@@ -180,6 +182,11 @@ def test_no_baseline_reads_no_frame() -> None:
     assert torch.equal(ZeroCritic().predict(pictures(5)), torch.zeros(5))
 
 
+def test_torch_needs_no_threads_beside_the_workers() -> None:
+    with pytest.raises(ConfigError, match="update_threads: got 2; with convolutions"):
+        built(*SEEN, "update_threads=2")
+
+
 def test_the_papers_network_has_its_parameters() -> None:
     """The TRPO paper counts 33,500, with four frames of 52 x 40 pixels as channels, without padding."""
     node = composed("policy=cnn_paper")["policy"]
@@ -229,10 +236,6 @@ def test_networks_of_mnih(option: str, convolved: list[int], hidden: list[int], 
 def test_what_does_not_fit_is_refused(group: str, overrides: tuple[str, ...], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem.format(group=group)):
         built(f"{group}=cnn", "plugins=[old_pictures]", *(one.format(group=group) for one in overrides))
-
-
-SEEN = ("plugins=[probes]", "env=gym", "env.id=Probe/Bar-v0", "policy=cnn", "policy.convolutions=[[2,4,3],[3,2,1]]")
-SEEN = (*SEEN, "policy.hidden_sizes=[4]", "policy.activation=tanh", "sampler.num_envs=8")
 
 
 def sampled(*overrides: str) -> tuple[Any, Any, Batch]:

@@ -215,7 +215,7 @@ def test_what_a_policy_sees_of_images_is_told(trpo_train: Command) -> None:
         "plugins=[screens]",
     )
     colours = ("env.kwargs={shape: [40, 30, 3]}", "env.grey=true", "env.resize=[8,9]", "env.stack=3")
-    done = trpo_train(*SCREENS, *colours, *words)
+    done = trpo_train(*SCREENS, *colours, *words, "policy=mlp", "critic=mlp")
     assert "the policy sees grey images of 8 x 9 and the last 3 observations at once" in done.err
 
 

@@ -77,7 +77,7 @@ def in_order(function: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
     pool, underway = _pool(_workers), collections.deque[Future[R]]()
     for piece in itertools.chain(first, pieces):
         underway.append(pool.submit(function, piece))
-        if len(underway) > 2 * _workers:
+        if len(underway) > _workers:
             yield underway.popleft().result()
     while underway:
         yield underway.popleft().result()
