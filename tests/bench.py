@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 TASKS = ("Hopper-v4", "Walker2d-v4", "HalfCheetah-v4", "Ant-v4", "Humanoid-v4", "CartPole-v1")
+ATARI = ("Pong", "Breakout", "Qbert", "Seaquest", "BeamRider", "Enduro", "SpaceInvaders")
+GAMES = 8  # side by side
 STEPS = 2048  # an iteration, for everyone
 ALIKE = ("sampler.num_envs=64", f"sampler.steps_per_iteration={STEPS}")  # of all tasks, however they are tuned
 ITERATIONS = 2  # a round
@@ -376,6 +378,73 @@ def measuring(work: dict[str, Callable[[], object]]) -> Round:
     return play
 
 
+def games(name: str, who: str, processes: int = 1) -> Round:
+    """Steps of several games under random actions: the emulator alone, or with its pictures prepared by someone."""
+    import gymnasium
+    import numpy as np
+
+    from trpo_cli.envs.environments import Environments
+    from trpo_cli.envs.make import Parallelism
+    from trpo_cli.envs.registered import registered_ids
+
+    registered_ids()  # registers the games
+    id, rng = f"{name}NoFrameskip-v4", np.random.default_rng(0)
+    ended = np.zeros(GAMES, dtype=bool)
+    if who == "ours":
+        ours = Environments(parts_of_env(id), GAMES, list(range(GAMES)), Parallelism("native", processes))
+        count = ours.spaces[1].n
+
+        def step(action: Any) -> None:
+            _, _, terminated, truncated = ours.step(action[:, None])
+            if (terminated | truncated).any():
+                ours.restart(terminated | truncated)
+
+    elif who == "vector":
+        kwargs = {"stack_num": 1, "num_threads": processes, "repeat_action_probability": 0.0}
+        vector = gymnasium.make_vec(f"ALE/{name}-v5", GAMES, "vector_entry_point", **kwargs)
+        vector.reset(seed=0)
+        count, step = vector.single_action_space.n, vector.step
+    else:
+        bare = [gymnasium.make(id).unwrapped for _ in range(GAMES)]
+        count = bare[0].action_space.n
+        if who == "gymnasium":
+            bare = [gymnasium.wrappers.AtariPreprocessing(gymnasium.make(id)) for _ in range(GAMES)]
+        for env in bare:
+            env.reset(seed=0)
+
+        def step(action: Any) -> None:
+            for row, env in enumerate(bare):
+                ended[row] = emulate(env, action[row]) if who == "emulator" else any(env.step(action[row])[2:4])
+                if ended[row]:
+                    env.reset()
+
+    def play() -> dict[str, float]:
+        actions = rng.integers(count, size=(STEPS // GAMES, GAMES))
+        start, wall = time.process_time(), time.perf_counter()
+        for action in actions:
+            step(action)
+        return {"seconds": time.process_time() - start, "wall": time.perf_counter() - wall}
+
+    return play
+
+
+def emulate(env: Any, action: int) -> bool:
+    """Four frames, and nothing else; whether the game is over."""
+    for _ in range(4):
+        env.ale.act(env._action_set[action])
+    return bool(env.ale.game_over())
+
+
+def parts_of_env(id: str) -> Any:
+    sys.path.insert(0, str(Path(__file__).parent))
+    from conftest import composed
+
+    from trpo_cli.config.build import build
+    from trpo_cli.envs.make import Task
+
+    return build(composed(f"env={id}", "env.fire=false", "env.stack=1")["env"], "env", Task)
+
+
 # --- rounds
 
 
@@ -394,7 +463,7 @@ def serve(connection: Any, factory: str, arguments: tuple[Any, ...]) -> None:
 def contender(factory: str, *arguments: Any) -> Iterator[Any]:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=serve, args=(there, factory, arguments), daemon=True)
+    process = context.Process(target=serve, args=(there, factory, arguments))  # no daemon, which could not start any
     process.start()
     there.close()
     try:
@@ -449,7 +518,7 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
     grid = Table(title=title, title_justify="left")
     columns = list(dict.fromkeys(name for row in rows for name in row))
     for name in columns:
-        grid.add_column(name, justify="left" if name in ("task", "who") else "right")
+        grid.add_column(name, justify="left" if name in ("task", "who", "game") else "right")
     for row in rows:
         grid.add_row(*(shown(row.get(name, "")) for name in columns))
     Console(width=150).print(grid)
@@ -538,6 +607,19 @@ def networks(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, A
         yield row
 
 
+def atari(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
+    """CPU time of a game with its pictures against the emulator alone, and wall time on two processes against one."""
+    for name in ATARI:
+        who = {one: ("games", name, one) for one in ("emulator", "ours", "vector", "gymnasium")}
+        result = race({**who, "two": ("games", name, "ours", 2)}, rounds)
+        alone, mine, two = result["emulator"], result["ours"], result["two"]
+        row = {"game": name, "emulator": STEPS / median(alone), "ours": STEPS / median(mine)}
+        shares = {f"{one} / emulator": times(alone, result[one]) for one in ("ours", "vector", "gymnasium")}
+        both = [(row["wall"], other["wall"]) for row, other in zip(mine, two, strict=True)]
+        walls = {"two processes": STEPS / median(two, "wall"), "x one": statistics.median(a / b for a, b in both)}
+        yield {**row, **shares, **walls}
+
+
 def checkpoints(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
     """What a checkpoint costs, and its share of the time at the default interval."""
     every = defaults()["checkpoint"]["every"]
@@ -552,6 +634,10 @@ SECTIONS = {
     "checkpoints": (checkpoints, "A checkpoint of TRPO, 64 environments"),
     "sampling": (sampling, "Sampling, environment steps a second: an untrained policy, whose episodes are short"),
     "vines": (vines, "Vine sampling, simulator steps a second: an untrained policy, whose branches are short"),
+    "atari": (
+        atari,
+        "Games, steps of four frames a CPU second, and CPU time in terms of the emulator's; two: by the wall",
+    ),
     "training": (training, "Training, environment steps a second; the peers are sb3-contrib's TRPO and SB3's PPO"),
     "networks": (
         networks,

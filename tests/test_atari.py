@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +14,15 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from comparison import assert_same_run
 from conftest import Command, composed
 
 from trpo_cli.config.build import build
 from trpo_cli.envs import registered, snapshot
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task
-from trpo_cli.errors import CheckpointError, ConfigError
+from trpo_cli.errors import CheckpointError, ConfigError, EnvironmentFault
+from trpo_cli.play.trained import change_environment
 
 pytest.importorskip("ale_py", reason="needs the extra atari")
 
@@ -134,6 +139,20 @@ def test_games_are_the_same_in_turn_and_in_any_number_of_processes(id: str) -> N
         envs.close()
 
 
+def test_a_process_of_games_that_dies_is_named_and_replaced() -> None:
+    envs = Environments(task("PongNoFrameskip-v4"), 3, [0, 1, 2], Parallelism("native", 2))
+    actions = np.zeros((3, 1), dtype=np.int64)
+    envs.step(actions)
+    os.kill(envs._envs._processes[1].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    with pytest.raises(
+        EnvironmentFault, match=r"^PongNoFrameskip-v4: worker process 1 was killed by signal 9 at step 2$"
+    ):
+        envs.step(actions)
+    envs.rebuild([3, 4, 5])
+    envs.step(actions)
+    envs.close()
+
+
 def damaged(state: dict[str, Any], place: int, content: bytes) -> dict[str, Any]:
     emulator = state["emulator"].copy()
     emulator[place : place + len(content)] = np.frombuffer(content, dtype=np.uint8)
@@ -223,3 +242,52 @@ def test_a_misspelt_game_and_one_that_is_not_installed(
         gymnasium.registry.update(games)
     assert missing.status == 1
     assert re.search(r"pip install 'trpo-cli\[atari\]' installs this game", missing.err)
+
+
+def test_a_run_goes_on_as_if_nothing_had_happened(trpo_train: Command, tmp_path: Path) -> None:
+    """Whatever number of processes it goes on with."""
+    small = ("policy.hidden_sizes=[8]", "critic.hidden_sizes=[8]", "env.resize=[52,40]", "eval.every=0")
+    small = (*small, "sampler.num_envs=4", "sampler.steps_per_iteration=64", "checkpoint.every=1", "seed=1")
+    run = ("env=ALE/Qbert-v5", *small)
+    assert trpo_train(*run, "total_steps=256", "hydra.run.dir=whole", "sampler.num_threads=1").status == 0
+    assert trpo_train(*run, "total_steps=128", "hydra.run.dir=cut", "sampler.num_threads=2").status == 0
+    assert trpo_train("resume=cut", "total_steps=256", "sampler.num_threads=1").status == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_an_evaluation_with_other_rules_and_a_film_in_colour(
+    trpo_train: Command, trpo_eval: Command, tmp_path: Path
+) -> None:
+    small = ("policy.hidden_sizes=[8]", "critic.hidden_sizes=[8]", "eval.every=0", "sampler.steps_per_iteration=64")
+    assert trpo_train("env=PongNoFrameskip-v4", *small, "total_steps=64", "hydra.run.dir=run").status == 0
+    short = ("--episodes", "2", "--set", "env.max_episode_steps=9", "--set", "env.repeat_action_probability=0.25")
+    done = trpo_eval("run", *short, "--json", "played.json")
+    assert (done.status, done.err) == (0, "")
+    assert "likeliest actions, seed 0, env.max_episode_steps=9, env.repeat_action_probability=0.25" in done.out
+    (played,) = json.loads((tmp_path / "played.json").read_text())
+    assert (played["lengths"], played["set"]) == ([9, 9], [short[3], short[5]])
+    pytest.importorskip("imageio_ffmpeg", reason="needs the extra video")
+    import imageio_ffmpeg
+
+    filmed = trpo_eval("run", *short[:4], "--video", "pong.mp4")
+    assert "filmed in pong.mp4" in filmed.out
+    reader = imageio_ffmpeg.read_frames(str(tmp_path / "pong.mp4"))
+    about, frame = next(reader), np.frombuffer(next(reader), dtype=np.uint8).reshape(210, 160, 3).astype(int)
+    reader.close()
+    assert (about["size"], about["fps"]) == ((160, 210), 15.0)
+    assert np.abs(frame[..., 0] - frame[..., 2]).max() > 50  # brown and green, not grey
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("algo.gamma=1", "--set: got 'algo.gamma=1'; it should be a setting of the environment, env.KEY=VALUE"),
+        ("env.noop_mx=1", "env.noop_mx: no such key; did you mean 'env.noop_max'?"),
+        ("env.kwargs={a:", "--set: got 'env.kwargs={a:', whose value cannot be read"),
+        ("env.noop_max.a=1", "--set: got 'env.noop_max.a=1', but noop_max has no keys"),
+    ],
+)
+def test_a_change_for_an_evaluation_that_does_not_fit(change: str, said: str) -> None:
+    node = composed("env=PongNoFrameskip-v4")
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
+        build(change_environment(node, [change])["env"], "env", Task)

@@ -58,6 +58,7 @@ LONG = {  # only built
     "hydra.sweeper.trials_at_once=2",
     "hydra.launcher.n_jobs=2",
 }
+GAME = re.compile(r"env=(ALE/|Breakout|Pong)")  # whose evaluation would take thousands of steps
 BENCHMARK = ("seed=20", "total_steps=64", "eval.episodes=1")
 
 
@@ -140,6 +141,9 @@ def shortened(arguments: list[str]) -> list[str]:
         return ["algo=trpo,npg_fixed", *arguments, *FEWER, f"sweep.dry_run={only_built}"]
     if "hydra/sweeper=optuna" in arguments:
         return [*arguments, *SHORT, *SINGLE_PATH, *SEARCH]
+    if any(map(GAME.match, arguments)):
+        arguments = [*arguments, "eval.every=0", "policy.hidden_sizes=[8]"]
+        return [*arguments, SHORT[0], *SINGLE_PATH[:1], *(VINE if "sampler=vine" in arguments else SINGLE_PATH)]
     if any("vine" in argument for argument in arguments):
         return [*arguments, *SHORT, *SINGLE_PATH[:1], *VINE]
     if "algo=bc" in arguments:

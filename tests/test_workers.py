@@ -121,7 +121,7 @@ def test_a_worker_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) ->
     before = set(multiprocessing.active_children())
     endless, env = functools.partial(sleep_long, 1000.0), gymnasium.make("Probe/Constant-v0")
     with pytest.raises(Failure) as failure:
-        parent.Workers(endless, (env.observation_space, env.action_space), [0, 1], timeout=30.0)
+        parent.Workers(endless, (env.observation_space, env.action_space), [0, 1], timeout=30.0, count=None)
     assert failure.value.summary == ": worker process 0 did not make its environment within 0.3 s"
     assert set(multiprocessing.active_children()) <= before
 

@@ -33,6 +33,7 @@ class Played:
     directory: Path
     trained: Trained
     result: Evaluation
+    changes: Sequence[str]  # settings of the environment that differ from those in training
 
     def format_row(self) -> str:
         """Format the row of the table."""
@@ -56,6 +57,7 @@ class Played:
         return {
             "run": str(self.directory),
             "task": self.trained.task.id,
+            "set": list(self.changes),
             "env_steps": self.trained.env_steps,
             **self.result.metrics(),
             "interval": self.result.interval(),
@@ -71,13 +73,12 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
     If there is only one run, its failure is raised instead, and nothing is printed.
     """
     played: list[Played] = []
-    plan = Episodes(arguments.episodes, arguments.max_steps)
     header = f"{format_header(arguments)}\n"
     for directory in directories:
         try:
             with keep_working_directory():
-                trained = load(directory, arguments.plugins, arguments.checkpoint)
-                result = play_run(directory, trained, plan, arguments)
+                trained = load(directory, arguments.plugins, arguments.checkpoint, arguments.set)
+                result = play_run(directory, trained, arguments)
         except UserError as error:
             if len(directories) == 1:
                 raise
@@ -85,20 +86,21 @@ def evaluate_all(directories: Sequence[Path], arguments: argparse.Namespace) -> 
             message = str(error) if place in str(error) else f"{place}: {error}"
             row = f"| {'failed':>9} | {INDENTED.join(message.splitlines())}"
         else:
-            played.append(Played(directory, trained, result))
+            played.append(Played(directory, trained, result, arguments.set))
             row = played[-1].format_row()
         print(f"{header}{row}", flush=True)
         header = ""  # it is printed only once
     return played
 
 
-def play_run(directory: Path, trained: Trained, plan: Episodes, arguments: argparse.Namespace) -> Evaluation:
+def play_run(directory: Path, trained: Trained, arguments: argparse.Namespace) -> Evaluation:
     """Play the episodes of one run, and record them if asked to."""
+    plan = Episodes(arguments.episodes, arguments.max_steps or trained.longest)
     if not arguments.record:
         return trained.evaluate(plan, arguments.seed, arguments.sample)
     from trpo_cli.play.recorder import record
 
-    about = {"run": str(directory), "seed": arguments.seed, "sampled_actions": arguments.sample}
+    about = {"run": str(directory), "seed": arguments.seed, "sampled_actions": arguments.sample, "set": arguments.set}
     with record(trained, arguments.record.absolute(), about) as audience:
         return trained.evaluate(plan, arguments.seed, arguments.sample, audience)
 
@@ -109,12 +111,13 @@ def format_header(arguments: argparse.Namespace) -> str:
 
     actions = "sampled" if arguments.sample else "likeliest"
     spread = "95 % interval" if arguments.episodes >= FEWEST else "min to max"
-    return f"{actions} actions, seed {arguments.seed}\n{HEADER.format(spread)}"
+    settings = ", ".join([f"seed {arguments.seed}", *arguments.set])
+    return f"{actions} actions, {settings}\n{HEADER.format(spread)}"
 
 
 def film_run(trained: Trained, arguments: argparse.Namespace) -> None:
     """Film the first episodes, and print their returns."""
-    plan = Episodes(arguments.video_episodes, arguments.max_steps)
+    plan = Episodes(arguments.video_episodes, arguments.max_steps or trained.longest)
     result = film(trained, arguments.video.absolute(), plan, arguments.seed, arguments.sample)
     episodes = ", ".join(f"{r:.2f} in {n} steps" for r, n in zip(result.returns, result.lengths, strict=True))
     print(f"filmed in {short_path(arguments.video)}, returns: {episodes}")
@@ -175,7 +178,9 @@ def make_parser() -> Parser:
     add("--episodes", type=at_least(1), default=10, help="number to play for each run (default: %(default)s)")
     add("--seed", type=at_least(0), default=0, help="for environments and sampled actions (default: %(default)s)")
     add("--sample", action="store_true", help="sample actions instead of taking the likeliest")
-    add("--max-steps", type=at_least(1), default=10_000, help="cut off longer episodes (default: %(default)s)")
+    add("--max-steps", type=at_least(1), help="cut off longer episodes (default: eval.max_episode_steps of the run)")
+    changed = "a setting of the environment that differs from training, such as env.repeat_action_probability=0.25"
+    add("--set", action="append", default=[], metavar="env.KEY=VALUE", help=changed)
     add("--json", type=path, metavar="FILE", help="write the results, with every episode, to a new file")
     add("--record", type=path, metavar="DIR", help="write the episodes of one run to a new Minari dataset")
     add("--video", type=path, metavar="FILE.mp4", help="film the first episodes of one run, in a new file")

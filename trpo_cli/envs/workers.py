@@ -56,12 +56,7 @@ class Workers(Backend):
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012  as in Gymnasium
 
     def __init__(
-        self,
-        make: Callable[[range], InTurn],
-        spaces: Spaces,
-        seeds: Sequence[int],
-        timeout: float,
-        count: int | None = None,
+        self, make: Callable[[range], InTurn], spaces: Spaces, seeds: Sequence[int], timeout: float, count: int | None
     ) -> None:
         """Start `count` workers, between which the environments are shared out in order, or one for each environment.
 
@@ -71,6 +66,7 @@ class Workers(Backend):
         """
         self.num_envs, self.timeout = len(seeds), timeout
         self._groups = _share_out(self.num_envs, count or self.num_envs)
+        self._slices = [slice(rows.start, rows.stop) for rows in self._groups]
         self.single_observation_space, self.single_action_space = spaces
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -108,19 +104,15 @@ class Workers(Backend):
             seed = range(seed, seed + self.num_envs)
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool))
         asked = {}
-        for worker, rows in enumerate(self._groups):
-            own = slice(rows.start, rows.stop)
+        for worker, own in enumerate(self._slices):
             if mask[own].any():
-                asked[worker] = (
-                    None if seed is None else list(seed[own]),
-                    {**(options or {}), "reset_mask": mask[own]},
-                )
+                asked[worker] = (seed and list(seed[own]), {**(options or {}), "reset_mask": mask[own]})
         self._ask("reset", asked)
         return self.observations, {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Take actions (N, ...); return observations (N, ...), rewards (N,), terminated and truncated (N,) bool."""
-        asked = {worker: (actions[rows.start : rows.stop],) for worker, rows in enumerate(self._groups)}
+        asked = {worker: (actions[own],) for worker, own in enumerate(self._slices)}
         reward, terminated, truncated, lost = zip(*self._ask("step", asked), strict=True)
         self.lost = None if lost[0] is None else np.concatenate(lost)
         return self.observations, np.concatenate(reward), np.concatenate(terminated), np.concatenate(truncated), {}
@@ -150,8 +142,7 @@ class Workers(Backend):
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         """Restore what `state_dict` of `Workers` or `InTurn` returned."""
         check_number(state, self.num_envs)
-        each = {worker: (state[rows.start : rows.stop],) for worker, rows in enumerate(self._groups)}
-        self._ask("load_state_dict", each)
+        self._ask("load_state_dict", {worker: (state[own],) for worker, own in enumerate(self._slices)})
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the workers, and kill those that hang. Raises the first `Failure`."""

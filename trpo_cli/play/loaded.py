@@ -117,12 +117,16 @@ class LoadedRun:
             raise UserError("memory: is not finite")
         return before
 
-    def evaluate(self, episodes: int = 10, seed: int = 0, sample: bool = False, max_steps: int = 10_000) -> Evaluation:
+    def evaluate(
+        self, episodes: int = 10, seed: int = 0, sample: bool = False, max_steps: int | None = None
+    ) -> Evaluation:
         """Play whole episodes in new environments, and return what `trpo-eval` prints for the same arguments.
 
-        `returns` and `lengths` have one entry per episode; `interval()` is that of the mean return.
+        `max_steps` cuts off longer episodes; None: `eval.max_episode_steps` of the run. `returns` and `lengths` have
+        one entry per episode; `interval()` is that of the mean return.
         """
-        plan = Episodes(check_value(episodes, Count, "episodes"), check_value(max_steps, Count, "max_steps"))
+        longest = self.trained.longest if max_steps is None else check_value(max_steps, Count, "max_steps")
+        plan = Episodes(check_value(episodes, Count, "episodes"), longest)
         with keep_working_directory(), limited_threads():
             return self.trained.evaluate(plan, check_value(seed, NonNegativeInt, "seed"), sample)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trpo_cli.errors import RunDirectoryError
+from trpo_cli.errors import ConfigError, RunDirectoryError
 from trpo_cli.run.layout import CHECKPOINTS, CONFIG, LOG, NEWEST, read_config, report_mismatch
 from trpo_cli.run.state import failure
 from trpo_cli.shell import keep_working_directory
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and `--help` does not need 
     from trpo_cli.play.episodes import Audience, Episodes, Evaluation
 
 log = logging.getLogger("trpo_cli")
+LONGEST = 10_000  # steps of an episode, of runs that do not say it
 
 
 class Trained(NamedTuple):
@@ -33,6 +35,7 @@ class Trained(NamedTuple):
     normalizer: ObservationNormalizer
     env_steps: int
     spaces: tuple[gymnasium.Space[Any], gymnasium.Space[Any]]  # of the environment's own observations and actions
+    longest: int = LONGEST  # steps after which an evaluation cuts off an episode, unless it is told otherwise
 
     def evaluate(
         self, plan: Episodes, seed: int, sample: bool, audience: Callable[[Environments], Audience] | None = None
@@ -61,11 +64,14 @@ def _runs_below(folder: Path) -> list[Path]:
     return sorted(failed | {path.parent for path in folder.rglob(CHECKPOINTS)})
 
 
-def load(directory: Path, plugins: Sequence[str], checkpoint: int | str = NEWEST) -> Trained:
+def load(
+    directory: Path, plugins: Sequence[str], checkpoint: int | str = NEWEST, changes: Sequence[str] = ()
+) -> Trained:
     """Load the `"newest"` undamaged checkpoint, the `"best"`, or the one after so many environment steps.
 
-    Raises `RunDirectoryError` or `CheckpointError` if there is none, and `ConfigError` if the run needs code that
-    `plugins` does not allow.
+    `changes`, such as `env.max_episode_steps=100`, replace settings of the environment in the configuration. Raises
+    `RunDirectoryError` or `CheckpointError` if there is none, and `ConfigError` if the run needs code that `plugins`
+    does not allow, or a change does not fit.
     """
     from trpo_cli.config.build import build
     from trpo_cli.config.plugins import import_plugins
@@ -77,7 +83,7 @@ def load(directory: Path, plugins: Sequence[str], checkpoint: int | str = NEWEST
 
     if not (directory / CONFIG).exists() and (reason := failure(directory)):
         raise RunDirectoryError(f"{directory} failed before its first step: {reason}")
-    node = read_config(directory)
+    node = change_environment(read_config(directory), changes)
     import_plugins(plugins)
     task = build(node["env"], "env", Task, plugins)
     with keep_working_directory(), contextlib.closing(Environments(task, 1, [0])) as probe:
@@ -92,7 +98,35 @@ def load(directory: Path, plugins: Sequence[str], checkpoint: int | str = NEWEST
         refuse_infinite("policy", state["policy"])
         policy.load_state_dict(state["policy"])
         normalizer.load_state_dict(with_own_scales(state)["normalizer"])
-        return Trained(task, policy, normalizer, int(state["sampler"]["env_steps"]), spaces)
+        longest = node.get("eval", {}).get("max_episode_steps", LONGEST)
+        return Trained(task, policy, normalizer, int(state["sampler"]["env_steps"]), spaces, longest)
+
+
+def change_environment(node: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Return the configuration with other settings of the environment, written as on the command line of training.
+
+    Raises `ConfigError` for anything else; whether a key exists and takes the value is checked when it is built.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    changed = copy.deepcopy(dict(node))
+    for text in changes:
+        key, equals, _ = text.partition("=")
+        path = key.split(".")
+        if not equals or len(path) < 2 or path[0] != "env":
+            raise ConfigError(f"--set: got '{text}'; it should be a setting of the environment, env.KEY=VALUE")
+        try:
+            value: Any = OverridesParser.create().parse_override(f"++{text}").value()
+        except HydraException as error:
+            raise ConfigError(f"--set: got '{text}', whose value cannot be read") from error
+        inner = changed
+        for name in path[:-1]:
+            inner = inner.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set: got '{text}', but {name} has no keys")
+        inner[path[-1]] = value
+    return changed
 
 
 def refuse_infinite(name: str, state: Mapping[str, Any]) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
+from trpo_cli.envs.atari.names import PACKAGE
 from trpo_cli.envs.atari.rules import Rules
 from trpo_cli.envs.backend import Backend
+from trpo_cli.envs.games import register_installed
 from trpo_cli.envs.make import Maker, Task
 from trpo_cli.envs.workers import Spaces
-from trpo_cli.errors import ConfigError, counted
+from trpo_cli.errors import ConfigError, counted, require_packages
 from trpo_cli.ranges import Count, NonNegativeInt, UnitInterval
 
 FRAME_SKIP = 4  # where neither the id nor the configuration has a range
@@ -64,8 +66,10 @@ class Atari(Task):
         self._refuse_doubled_arguments()
         spec = spec or self.find_spec()
         if self._foreign_arguments():
+            register_installed()  # before ale-py prints its name, in a worker process, too
             return super()._make_bare(self._with_own_keys(spec))
-        from trpo_cli.envs.atari.game import Game  # the extra may not be installed
+        require_packages(f"env.id: {self.id}", "atari", PACKAGE, "cv2")
+        from trpo_cli.envs.atari.game import Game
 
         return Game(self._read_rules(spec), spec, self.kwargs.get("render_mode"))
 
