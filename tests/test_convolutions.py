@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -161,6 +163,25 @@ def test_outputs_have_a_graph(distribution: Distribution) -> None:
         gradients.append(torch.autograd.grad((u * found).sum(), theta, create_graph=twice)[0])
     torch.testing.assert_close(*gradients)
     assert torch.autograd.grad(gradients[1].square().sum(), theta)[0].any()
+
+
+def test_a_gradient_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Activations that a graph and its outputs hold in a circle would never be freed."""
+    traced: list[weakref.ref[Any]] = []
+    original = convolutions.ImagePasses.trace
+
+    def trace(self: Any, observation: Any) -> Any:
+        found = original(self, observation)
+        traced.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(convolutions.ImagePasses, "trace", trace)
+    network, x = policy(), pictures(4)
+    theta = flat(network).requires_grad_()
+    torch.autograd.grad(network.outputs(theta, x).sum(), theta)
+    gc.collect()
+    assert traced
+    assert not any(ref() for ref in traced)
 
 
 @pytest.mark.parametrize("distribution", [DiagonalGaussian(2), Categorical([3])])

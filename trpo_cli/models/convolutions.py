@@ -198,13 +198,14 @@ class InPieces(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, theta: Tensor, passes: ImagePasses, observation: Observations) -> Tensor:
-        ctx.model = passes.with_parameters(theta.detach()).linearise(observation)
-        return ctx.model.output  # type: ignore[no-any-return]
+        model = passes.with_parameters(theta.detach()).linearise(observation)
+        ctx.vjp = model.vjp  # without the output, which would hold itself by this
+        return model.output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.model.vjp(u), None, None
+        return ctx.vjp(u), None, None
 
 
 @dataclass(frozen=True)
