@@ -37,9 +37,11 @@ PARTS = (
     *("algo/surrogate=clipped", "algo/surrogate=importance_sampled", "policy=linear"),
 )
 EXPERIMENTS = (
-    *("benchmark/mujoco_1m", "closed_vine", "large_batch", "npg_multiplier", "search/trust_region"),
+    *("benchmark/atari_10m_frames", "benchmark/minatar", "benchmark/mujoco_1m"),
+    *("closed_vine", "large_batch", "npg_multiplier", "search/trust_region"),
     *(f"paper/{task}" for task in ("cartpole", "hopper", "hopper_small", "swimmer", "swimmer_small")),
-    *("paper/walker", "paper/walker_small"),
+    *("paper/walker", "paper/walker_small", "paper/atari", "paper/atari_small", "paper/atari_vine"),
+    "paper/atari_vine_small",
 )
 
 

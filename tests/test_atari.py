@@ -18,11 +18,11 @@ from comparison import assert_same_run
 from conftest import Command, composed
 
 from trpo_cli.config.build import build
+from trpo_cli.config.changes import change_environment
 from trpo_cli.envs import registered, snapshot
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task
 from trpo_cli.errors import CheckpointError, ConfigError, EnvironmentFault
-from trpo_cli.play.trained import change_environment
 
 pytest.importorskip("ale_py", reason="needs the extra atari")
 
@@ -213,7 +213,7 @@ def test_a_setting_that_does_not_fit(override: str, said: str) -> None:
 
 
 def test_an_argument_that_games_do_not_have_makes_the_environment_of_ale_py() -> None:
-    envs = Environments(task("ALE/Pong-v5", "env.kwargs.obs_type=ram"), 1, [0])
+    envs = Environments(task("ALE/Pong-v5", "env.kwargs.obs_type=ram", "env.grey=false", "env.resize=null"), 1, [0])
     assert "not native: env.kwargs.obs_type is for ale-py's own environment, without no-ops, FIRE and lives" in envs.how
     assert envs.observation.shape == (1, 4, 128)
     envs.close()

@@ -12,8 +12,9 @@ from typing import Any
 
 import compositions
 import gymnasium
-import old_pictures  # noqa: F401  registers the environment
+import old_pictures  # noqa: F401  registers an environment
 import pytest
+import screens  # noqa: F401  registers another
 import yaml  # type: ignore[import-untyped]
 from compositions import LISTING, TASKS, read
 from conftest import built, composed, small, thinned
@@ -75,7 +76,7 @@ def reading(policy: str, critic: str | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("policy", "critic", "algo"), thinned(13, find_options(CONF / "policy"), find_options(CONF / "critic"), SAMPLED)
+    ("policy", "critic", "algo"), thinned(25, find_options(CONF / "policy"), find_options(CONF / "critic"), SAMPLED)
 )
 def test_every_algorithm_takes_every_critic_and_policy(algo: str, critic: str, policy: str) -> None:
     if critic == "shared" and (algo not in SHARING or policy == "tabular"):
@@ -85,7 +86,7 @@ def test_every_algorithm_takes_every_critic_and_policy(algo: str, critic: str, p
     iterates(f"algo={algo}", *reading(policy, critic))
 
 
-@pytest.mark.parametrize(("policy", "algo"), thinned(2, find_options(CONF / "policy"), sorted(EXACT | SEARCHES)))
+@pytest.mark.parametrize(("policy", "algo"), thinned(3, find_options(CONF / "policy"), sorted(EXACT | SEARCHES)))
 def test_methods_without_a_gradient_take_every_policy_they_can(algo: str, policy: str) -> None:
     if algo in EXACT and policy != "tabular":
         pytest.skip("refused, as test_tabular says")
@@ -282,10 +283,16 @@ EXPERIMENTS = [
 ]
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+MANY_GAMES = ("paper/atari", "paper/atari_vine")
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in MANY_GAMES else []) for name in EXPERIMENTS],
+)
 def test_every_experiment_builds(experiment: str) -> None:
     assert composed(f"experiment={experiment}") != composed()
-    built(f"experiment={experiment}")
+    built(f"experiment={experiment}", "sampler.num_threads=1")
 
 
 def test_what_is_said_for_one_sampler_holds() -> None:
@@ -295,7 +302,7 @@ def test_what_is_said_for_one_sampler_holds() -> None:
         choice = (*option, *(f"{group}={names[0]}" for group, names in parse_title(title).items()))
         node = dict(compositions.leaves(composed(*choice)))
         assert dict(compositions.leaves(body)).items() <= node.items()
-        built(*choice)
+        built(*choice, *(("sampler.num_envs=2", "sampler.num_threads=1") if "atari" in name else ()))
 
 
 @pytest.mark.parametrize(
@@ -318,7 +325,7 @@ def leaves(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[s
             yield (*path, key)
 
 
-REWARDS = ("normalize_reward", "reward_clip")
+REWARDS = ("normalize_reward", "reward_clip", "sign_reward")
 CHANGES: dict[str, Any] = {  # where "something else" is not simply another number
     "activation": "relu",
     "hidden_sizes": [8],
@@ -350,6 +357,11 @@ CHANGES: dict[str, Any] = {  # where "something else" is not simply another numb
     "kl_penalty": 100.0,
     "log_info": ["x_position"],
     "kl_penalty_target": 100.0,
+    "shape": [8, 8, 3],
+    "convolutions": [[3, 3, 2]],
+    "resize": [10, 8],
+    "frame_skip": 2,
+    "repeat_action_probability": 0.5,
 }
 NOT_HERE = {  # what is tested elsewhere: it shows only when something fails, or never
     "max_rejected": "test_cli",
@@ -374,6 +386,13 @@ BASES = (
     ("env=FrozenLake-v1", "algo=trpo_max_kl", "sampler=exact", "algo.gamma=0.9"),
     ("env=FrozenLake-v1", "algo=cpi"),
 )
+CNN = ("policy=cnn", "policy.convolutions=[[4,3,2]]", "policy.hidden_sizes=[8]")
+ON_IMAGES = (
+    ("env=gym", "env.id=Screens-v0", "env.kwargs.shape=[12,12,3]", *CNN, "critic=cnn", "critic.convolutions=[[4,3,2]]"),
+    ("env=BreakoutNoFrameskip-v4", "env.resize=[12,10]", "algo=ppo", "critic=shared", *CNN),
+)
+ALL_BASES = (*BASES, *ON_IMAGES)
+FOR_IMAGES = ("env.grey", "env.resize")
 HAVE_NO_SAY = {  # by choice of the base
     (1, "algo.delta"): "a fixed multiplier knows no radius",
     (1, "algo.schedule.delta"): "a fixed multiplier knows no radius",
@@ -395,6 +414,14 @@ KNOBS = [
     and (base, ".".join(path)) not in HAVE_NO_SAY
     and not ("sampler=exact" in overrides and path[0] == "env")
     and not ("algo=cpi" in overrides and path[0] == "env")
+    and ".".join(path) not in FOR_IMAGES
+]
+ON_VECTORS = {knob for _, knob in KNOBS}
+KNOBS += [
+    (base, ".".join(path))
+    for base, overrides in enumerate(ON_IMAGES, len(BASES))
+    for path in leaves({key: composed(*overrides)[key] for key in PART_GROUPS})
+    if path[-1] not in NOT_HERE and ".".join(path) not in ON_VECTORS
 ]
 
 
@@ -428,7 +455,7 @@ MOVING = [
     (base, knob)
     for base, knob in KNOBS
     if knob.startswith(("algo.", "critic."))
-    and type(functools.reduce(dict.__getitem__, knob.split("."), composed(*BASES[base]))) in (int, float)
+    and type(functools.reduce(dict.__getitem__, knob.split("."), composed(*ALL_BASES[base]))) in (int, float)
     and (base, knob) != (4, "algo.step.shrink")  # where only the first step is too long
 ]
 STILL = ("elite_fraction", "initial_std", "largest_full", "population_size")  # of searches, only when they begin
@@ -438,7 +465,7 @@ STILL_HERE = {(6, "algo.kl_penalty")}  # it is adapted
 @pytest.mark.slow
 @pytest.mark.parametrize(("base", "knob"), MOVING)
 def test_every_number_can_follow_a_schedule(base: int, knob: str) -> None:
-    node = composed(*small(*BASES[base]))
+    node = composed(*small(*ALL_BASES[base]))
     moved, holder, key, value = changeable(node, knob)
     holder.setdefault("schedule", {})[key] = ["step", [0.25, value]]
     if key in STILL or (base, knob) in STILL_HERE:
@@ -451,7 +478,7 @@ def test_every_number_can_follow_a_schedule(base: int, knob: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("base", "knob"), KNOBS)
 def test_every_knob_turns_something(base: int, knob: str) -> None:
-    node = composed(*small(*BASES[base]))
+    node = composed(*small(*ALL_BASES[base]))
     changed, holder, key, value = changeable(node, knob)
     holder[key] = value
     assert outcome(node) == outcome(node)

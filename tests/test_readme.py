@@ -51,6 +51,7 @@ INSTEAD = {  # of what would take long
     "env=Swimmer-v4": "env=CartPole-v1",  # a trial without the end of an episode has failed
 }
 LONG = {  # only built
+    "experiment=benchmark/atari_10m_frames",
     "env=HalfCheetah-v4",
     "env=Reacher-v4",
     "hydra.sweep.dir=runs/sweeps/hopper/trpo",
@@ -60,6 +61,10 @@ LONG = {  # only built
 }
 GAME = re.compile(r"env=(ALE/|Breakout|Pong)")  # whose evaluation would take thousands of steps
 BENCHMARK = ("seed=20", "total_steps=64", "eval.episodes=1")
+BENCHMARKS = {
+    "experiment=benchmark/mujoco_1m": {"algo": "algo=trpo,npg", "env": "env=Hopper-v4"},
+    "experiment=benchmark/minatar": {"algo": "algo=trpo,ppo", "env": "env=MinAtar/Breakout-v1"},
+}
 
 
 def commands(page: str) -> list[str]:
@@ -130,9 +135,9 @@ def shortened(arguments: list[str]) -> list[str]:
     if LONG & set(arguments):
         return [*arguments, "sweep.dry_run=true"]
     arguments = [INSTEAD.get(argument, argument) for argument in arguments]
-    if "experiment=benchmark/mujoco_1m" in arguments:
+    if benchmark := BENCHMARKS.keys() & set(arguments):
+        less = BENCHMARKS[benchmark.pop()]
         groups = {argument.partition("=")[0] for argument in arguments}
-        less = {"algo": "algo=trpo,npg", "env": "env=Hopper-v4"}
         return [*arguments, *(less[name] for name in less.keys() - groups), *BENCHMARK, *SINGLE_PATH]
     if "experiment=npg_multiplier" in arguments:
         return [*arguments, "algo.step.multiplier=0.3,1", *FEWER, *SINGLE_PATH]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trpo_cli.errors import ConfigError, RunDirectoryError
+from trpo_cli.errors import RunDirectoryError
 from trpo_cli.run.layout import CHECKPOINTS, CONFIG, LOG, NEWEST, read_config, report_mismatch
 from trpo_cli.run.state import failure
 from trpo_cli.shell import keep_working_directory
@@ -83,7 +82,11 @@ def load(
 
     if not (directory / CONFIG).exists() and (reason := failure(directory)):
         raise RunDirectoryError(f"{directory} failed before its first step: {reason}")
-    node = change_environment(read_config(directory), changes)
+    node = read_config(directory)
+    if changes:
+        from trpo_cli.config.changes import change_environment
+
+        node = change_environment(node, changes)
     import_plugins(plugins)
     task = build(node["env"], "env", Task, plugins)
     with keep_working_directory(), contextlib.closing(Environments(task, 1, [0])) as probe:
@@ -100,33 +103,6 @@ def load(
         normalizer.load_state_dict(with_own_scales(state)["normalizer"])
         longest = node.get("eval", {}).get("max_episode_steps", LONGEST)
         return Trained(task, policy, normalizer, int(state["sampler"]["env_steps"]), spaces, longest)
-
-
-def change_environment(node: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Return the configuration with other settings of the environment, written as on the command line of training.
-
-    Raises `ConfigError` for anything else; whether a key exists and takes the value is checked when it is built.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    changed = copy.deepcopy(dict(node))
-    for text in changes:
-        key, equals, _ = text.partition("=")
-        path = key.split(".")
-        if not equals or len(path) < 2 or path[0] != "env":
-            raise ConfigError(f"--set: got '{text}'; it should be a setting of the environment, env.KEY=VALUE")
-        try:
-            value: Any = OverridesParser.create().parse_override(f"++{text}").value()
-        except HydraException as error:
-            raise ConfigError(f"--set: got '{text}', whose value cannot be read") from error
-        inner = changed
-        for name in path[:-1]:
-            inner = inner.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f"--set: got '{text}', but {name} has no keys")
-        inner[path[-1]] = value
-    return changed
 
 
 def refuse_infinite(name: str, state: Mapping[str, Any]) -> None:
