@@ -48,7 +48,9 @@ BONUS = ("algo.entropy_coefficient=0.02", "algo.schedule.entropy_coefficient=lin
 SEEN = ("plugins=[probes]", "env=Probe/Bar-v0", "total_steps=20_000", *TRPO, "algo.max_rejected=1000")
 SEEN = (*SEEN, "policy=cnn", "policy.convolutions=[[8,4,2],[8,3,1]]", "policy.hidden_sizes=[16]")
 GAMES = ("sampler.num_envs=4", "sampler.steps_per_iteration=128", "checkpoint.every=1", "eval.every=0")
-GAMES = (*GAMES, "policy.hidden_sizes=[8]", "critic.hidden_sizes=[8]", "env.resize=[52,40]", "total_steps=4_000")
+GAMES = (*GAMES, "policy.hidden_sizes=[8]", "env.resize=[52,40]", "total_steps=4_000")
+PONG = ("env=ALE/Pong-v5", "critic.hidden_sizes=[8]", "sampler.num_threads=2")
+GAME_VINE = (*GAMES, "sampler.num_states=2", "sampler.branch_length=10", "sampler.actions_per_state=all")
 CASES: dict[str, tuple[str, ...]] = {
     "convolutions trpo": (*SEEN, "critic=cnn", "critic.convolutions=[[4,4,2]]", "critic.hidden_sizes=[16]"),
     "convolutions ppo, shared": (*SEEN, "algo=ppo", "critic=shared"),
@@ -104,8 +106,14 @@ CASES: dict[str, tuple[str, ...]] = {
     "Hopper-v4 ppo that begins from another run": (*TUNED, *TRPO),
     "several entries and all that may be added to them": (*ALL, "eval.every=1024", "eval.episodes=2"),
     "Hopper-v4 ppo, schedules": MOVING,
-    "ALE/Pong-v5 trpo, sticky, worker processes": ("env=ALE/Pong-v5", "sampler.num_threads=2", *GAMES),
+    "ALE/Pong-v5 trpo, sticky, worker processes": (*PONG, *GAMES),
     "QbertNoFrameskip-v4 ppo": ("env=QbertNoFrameskip-v4", "algo=ppo", "sampler.num_threads=1", *GAMES),
+    "BreakoutNoFrameskip-v4 vine, worker processes": (
+        "env=BreakoutNoFrameskip-v4",
+        "sampler=vine",
+        "sampler.num_threads=2",
+        *GAME_VINE,
+    ),
     "CartPole-v1 vine": ("env=CartPole-v1", "sampler=vine", "total_steps=300_000", *VINE),
     "Walker2d-v4 vine": ("env=Walker2d-v4", "sampler=vine", "total_steps=200_000", *VINE),
     "MinAtar/Seaquest-v1 trpo, an entropy bonus": ("env=MinAtar/Seaquest-v1", "total_steps=20_000", *BONUS, *TRPO),

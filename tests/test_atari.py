@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from comparison import assert_same_run
+from comparison import assert_same_run, rows
 from conftest import Command, composed
 
 from trpo_cli.config.build import build
@@ -234,7 +234,7 @@ def test_a_misspelt_game_and_one_that_is_not_installed(
     wrong = trpo_train("env=ALE/Brekout-v5", f"hydra.run.dir={tmp_path}")
     assert wrong.status == 1
     assert "error: env: no option 'ALE/Brekout-v5'; did you mean 'ALE/Breakout-v5'?" in wrong.err
-    games = {id: gymnasium.registry.pop(id) for id in list(gymnasium.registry) if registered.is_game(id)}
+    games = {id: gymnasium.registry.pop(id) for id in list(gymnasium.registry) if registered.find_family(id) == "atari"}
     monkeypatch.setattr(registered, "find_spec", lambda name: None)
     try:
         missing = trpo_train("env=BreakoutNoFrameskip-v4", f"hydra.run.dir={tmp_path}")
@@ -244,15 +244,23 @@ def test_a_misspelt_game_and_one_that_is_not_installed(
     assert re.search(r"pip install 'trpo-cli\[atari\]' installs this game", missing.err)
 
 
-def test_a_run_goes_on_as_if_nothing_had_happened(trpo_train: Command, tmp_path: Path) -> None:
-    """Whatever number of processes it goes on with."""
-    small = ("policy.hidden_sizes=[8]", "critic.hidden_sizes=[8]", "env.resize=[52,40]", "eval.every=0")
-    small = (*small, "sampler.num_envs=4", "sampler.steps_per_iteration=64", "checkpoint.every=1", "seed=1")
-    run = ("env=ALE/Qbert-v5", *small)
-    assert trpo_train(*run, "total_steps=256", "hydra.run.dir=whole", "sampler.num_threads=1").status == 0
-    assert trpo_train(*run, "total_steps=128", "hydra.run.dir=cut", "sampler.num_threads=2").status == 0
-    assert trpo_train("resume=cut", "total_steps=256", "sampler.num_threads=1").status == 0
+BRANCHES = ("sampler=vine", "sampler.num_states=4", "sampler.actions_per_state=all", "sampler.branch_length=30")
+BRANCHES = (*BRANCHES, "sampler.steps_per_iteration=640")  # of which 160 are for the trunks
+
+
+@pytest.mark.parametrize(
+    "method", [("critic.hidden_sizes=[8]", "sampler.steps_per_iteration=240"), BRANCHES], ids=["single path", "vine"]
+)
+def test_a_run_goes_on_as_if_nothing_had_happened(trpo_train: Command, tmp_path: Path, method: tuple[str, ...]) -> None:
+    """Whatever number of processes it goes on with, or as if there had never been any."""
+    small = ("policy.hidden_sizes=[8]", "env.resize=[52,40]", "eval.every=0", "checkpoint.every=1", "seed=1")
+    run = ("env=ALE/Breakout-v5", "sampler.num_envs=4", *small, *method)
+    assert trpo_train(*run, "total_steps=1800", "hydra.run.dir=whole", "sampler.vectorization=sync").status == 0
+    assert trpo_train(*run, "total_steps=600", "hydra.run.dir=cut", "sampler.num_threads=1").status == 0
+    for processes, steps in ((2, 1200), (1, 1800)):
+        assert trpo_train("resume=cut", f"total_steps={steps}", f"sampler.num_threads={processes}").status == 0
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert any(float(row["policy/kl"]) > 0 for row in rows(tmp_path / "cut"))
 
 
 def test_an_evaluation_with_other_rules_and_a_film_in_colour(

@@ -56,7 +56,7 @@ def networks(*overrides: str) -> list[Any]:
 @pytest.mark.parametrize(("id", "expected"), [("Screen-v0", CNN), ("Screen-v1", SMALL), ("Screen-v2", MLP)])
 def test_an_unknown_environment_is_looked_at_once(id: str, expected: list[int]) -> None:
     """One that cannot be made is no failure here: that is told when its run begins."""
-    assert networks(f"env={id}") == networks(f"env={id}", "algo=ppo") == [expected, expected]
+    assert networks(f"env={id}") == networks(f"env={id}", "algo=npg") == [expected, expected]
     assert (Screen.made, Screen.open) == (1, 0)
 
 
@@ -70,6 +70,18 @@ def test_a_choice_of_the_user_or_of_another_option_wins() -> None:
     assert networks("env=CarRacing-v3", "policy=mlp") == [MLP, CNN]
     assert networks("env=CarRacing-v3", "sampler=vine") == [CNN, None]
     assert networks("env=CarRacing-v3", "policy=linear", "critic=zero") == [[], None]
+
+
+def test_methods_with_one_loss_share_layers_on_images() -> None:
+    for algo in ("ppo", "a2c", "ppo_penalty", "vpg_adam"):
+        assert composed(f"algo={algo}", "env=CarRacing-v3")["critic"] == {
+            "_target_": "trpo_cli.models.critics.SharedCritic",
+            "coefficient": 0.5,
+        }
+    assert networks("algo=ppo", "env=CarRacing-v3", "critic=cnn") == [CNN, CNN]
+    assert networks("algo=ppo", "env=CartPole-v1", "seed=11") == [MLP, MLP]
+    assert networks("algo=rwr", "env=CarRacing-v3") == networks("algo=ppo", "env=CarRacing-v3", "sampler=vine")
+    assert networks("algo=trpo_vine", "env=CarRacing-v3") == networks("algo=cem", "env=CarRacing-v3") == [CNN, None]
 
 
 def test_nothing_is_made_for_help_and_completion() -> None:

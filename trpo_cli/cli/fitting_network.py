@@ -1,4 +1,4 @@
-"""Which network policy and critic are where nobody names one: convolutions for images, and otherwise none."""
+"""Which network policy and critic are where nobody names one: for images, convolutions, which some methods share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from contextvars import ContextVar
 from typing import Any
 
 from trpo_cli.config.groups import CONF
+from trpo_cli.config.sections import find_bases
+from trpo_cli.config.yaml_files import read_option
 from trpo_cli.envs.games import find_package
 from trpo_cli.errors import UserError
 
 NETWORKS = ("policy", "critic")
-FOR_VECTORS, FOR_IMAGES, FOR_SMALL = "mlp", "cnn", "cnn_small"
+FOR_VECTORS, FOR_IMAGES, FOR_SMALL, SHARED = "mlp", "cnn", "cnn_small", "shared"
+SHARING = "ppo"  # it and what builds on it learn policy and critic from one loss
 ENOUGH = 36  # pixels a side, of which the convolutions of `cnn` make one
 OF_VECTORS = ("gymnasium.envs.", "gymnasium_robotics.", "trpo_cli.")
 """Packages whose environments show no images, but for those in `OF_IMAGES`."""
@@ -28,13 +31,21 @@ def find_network(env: Any) -> str:
     return FOR_VECTORS if side is None else FOR_IMAGES if side >= ENOUGH else FOR_SMALL
 
 
+def find_critic(env: Any, algo: Any) -> str:
+    """Return the option of `critic` that goes with the network for `env`: for first-order methods, its own layers."""
+    network = find_network(env)
+    return SHARED if network != FOR_VECTORS and _shares_layers(str(algo)) else network
+
+
 def describe_fitting(node: Mapping[str, Any], overrides: Sequence[str]) -> str:
     """Say which networks were chosen because of images, in a configuration that `overrides` compose to; or nothing."""
     typed = {text.partition("=")[0] for text in overrides}
     choices = {group: node["choices"].get(group) for group in NETWORKS if group not in typed}
-    chosen = [f"{group}={name}" for group, name in choices.items() if name in (FOR_IMAGES, FOR_SMALL)]
-    reason = f"because {node['env']['id']} shows images; {NETWORKS[0]}={FOR_VECTORS} reads flat numbers"
-    return f"{' and '.join(chosen)}, {reason}" if chosen else ""
+    chosen = [f"{group}={name}" for group, name in choices.items() if name in (FOR_IMAGES, FOR_SMALL, SHARED)]
+    others = f"{NETWORKS[0]}={FOR_VECTORS} reads flat numbers"
+    if choices.get("critic") == SHARED:
+        others += f", and critic={FOR_IMAGES} or {FOR_SMALL} has layers of its own"
+    return f"{' and '.join(chosen)}, because {node['env']['id']} shows images; {others}" if chosen else ""
 
 
 @contextlib.contextmanager
@@ -45,6 +56,14 @@ def without_making() -> Iterator[None]:
         yield
     finally:
         _may_make.reset(token)
+
+
+def _shares_layers(algo: str) -> bool:
+    """Whether an algorithm of this package, or one that it builds on, learns policy and critic from one loss."""
+    path = CONF / "algo" / f"{algo}.yaml"
+    if algo == SHARING or not path.is_file():
+        return algo == SHARING
+    return any(map(_shares_layers, find_bases(read_option(path.read_bytes())[1])))
 
 
 def _find_side(id: str) -> int | None:

@@ -22,12 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trpo_cli.cli.command_line import CommandLine, read_list
-from trpo_cli.cli.fitting_network import NETWORKS, find_network, without_making
+from trpo_cli.cli.fitting_network import NETWORKS, find_critic, find_network, without_making
 from trpo_cli.config.groups import CONF, GROUPS
 from trpo_cli.config.plugins import find_configurations, import_plugins
 from trpo_cli.config.sections import WHERE, drop_sections, find_bases, find_mistake, select_sections
 from trpo_cli.config.yaml_files import SLIPPED, describe_slip, find_top_key, read_option
-from trpo_cli.envs.atari.names import OF_ATARI
+from trpo_cli.envs.games import find_package
 from trpo_cli.errors import ConfigError, UserError
 from trpo_cli.shell import short_path
 
@@ -39,9 +39,10 @@ TUNED = "tuned/"
 class GymnasiumSource(ConfigSource):
     """Serves `env=ID` for every registered environment: `env/gym.yaml`, its sections for this id, and the id itself.
 
-    For a game of Atari it is `env/atari.yaml`, and `tuned/ID where CHOICES` means the sections of that, unless the game
-    has some of its own. The path after the scheme lists packages to import first, since they may register environments.
-    The processes of a launcher receive this class by value, and it needs nothing else there.
+    For a game of Atari or MinAtar it is `env/atari.yaml` or `env/minatar.yaml`, and `tuned/ID where CHOICES` means the
+    sections of that, unless the game has some of its own. The path after the scheme lists packages to import first,
+    since they may register environments. The processes of a launcher receive this class by value, and it needs nothing
+    else there.
     """
 
     @staticmethod
@@ -57,30 +58,33 @@ class GymnasiumSource(ConfigSource):
     def is_config(self, config_path: str) -> bool:
         name, where, _ = config_path.partition(WHERE)
         if where:
-            return name.startswith(TUNED) and self._is_game(name.removeprefix(TUNED))
+            return name.startswith(TUNED) and self._find_family(name.removeprefix(TUNED)) is not None
         id = name.removeprefix(GROUP)
         return id != name and (self._is_tuned(id) or self._is_registered(id))
 
     def load_config(self, config_path: str) -> ConfigResult:
         name, where, choices = config_path.partition(WHERE)
         if where:
-            config: dict[str, Any] = {"defaults": [f"/env/atari{WHERE}{choices}@_global_"]}
+            family = self._find_family(name.removeprefix(TUNED))
+            config: dict[str, Any] = {"defaults": [f"/env/{family}{WHERE}{choices}@_global_"]}
             return ConfigResult(self.provider, self.full_path(), OmegaConf.create(config), {"package": "_global_"})
         id = name.removeprefix(GROUP)
-        given = ["/env/atari@_here_", "_self_"]
-        if not self._is_game(id):
-            given = ["/env/gym@_here_", "_self_", f"/env/gym{WHERE}env={id}@_global_"]
+        family = self._find_family(id)
+        given = [f"/env/{family or 'gym'}@_here_", "_self_"]
+        if family is None:
+            given.append(f"/env/gym{WHERE}env={id}@_global_")
         config = {"defaults": given, "id": id}
         return ConfigResult(self.provider, self.full_path(), OmegaConf.create(config), {"package": None})
 
-    def _is_game(self, id: str) -> bool:
-        if OF_ATARI.fullmatch(id):
-            return self._is_registered(id)
+    def _find_family(self, id: str) -> str | None:
+        """Return the option of `env` for all games of the package that has this one; None if it is no game."""
+        if package := find_package(id):
+            return package.extra if self._is_registered(id) else None
         if self._is_tuned(id):
-            return False
-        from trpo_cli.envs.registered import is_game
+            return None
+        from trpo_cli.envs.registered import find_family
 
-        return self._is_registered(id) and is_game(id)
+        return find_family(id) if self._is_registered(id) else None
 
     def _is_tuned(self, id: str) -> bool:
         """Whether this package has settings for a task, which therefore exists; to import Gymnasium is slow."""
@@ -176,6 +180,7 @@ def write_choices(*without: str, _root_: DictConfig) -> str:
 OmegaConf.register_new_resolver("choices", write_choices, replace=True)
 OmegaConf.register_new_resolver("choices_without", write_choices, replace=True)
 OmegaConf.register_new_resolver("network_for", find_network, replace=True)
+OmegaConf.register_new_resolver("critic_for", find_critic, replace=True)
 
 
 class OurSearchPath(SearchPathPlugin):

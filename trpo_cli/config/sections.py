@@ -24,6 +24,9 @@ from trpo_cli.errors import suggest_name
 WHERE = " where "
 """Separates the path of an option from the choices that select sections: `tuned/Ant-v4 where algo=trpo`."""
 
+OF_MANY = ("env/gym", "env/atari", "env/minatar")
+"""The options that stand behind many environments."""
+
 
 def drop_sections(content: Mapping[Any, Any]) -> DictConfig:
     """Return what an option sets with any other choices."""
@@ -64,8 +67,8 @@ def find_mistake(name: str, content: Mapping[Any, Any], places: Sequence[Path]) 
 def _check_section(name: str, title: str, body: Any, places: Sequence[Path]) -> str:
     if not _may_have_sections(name):
         return (
-            "only options of algo and experiment, env/gym.yaml, env/atari.yaml and tuned/TASK.yaml have sections; "
-            "write one there"
+            f"only options of algo and experiment, {', '.join(f'{name}.yaml' for name in OF_MANY)} and tuned/TASK.yaml "
+            "have sections; write one there"
         )
     for group, options in parse_title(title).items():
         if group.partition("/")[0] not in GROUPS or not all(options):
@@ -79,9 +82,7 @@ def _check_section(name: str, title: str, body: Any, places: Sequence[Path]) -> 
 
 def _may_have_sections(name: str) -> bool:
     group, _, option = name.partition("/")
-    return (
-        group in ("experiment", "tuned") or name in ("env/gym", "env/atari") or (group == "algo" and "/" not in option)
-    )
+    return group in ("experiment", "tuned") or name in OF_MANY or (group == "algo" and "/" not in option)
 
 
 def _check_names(group: str, names: Sequence[str], places: Sequence[Path]) -> str:

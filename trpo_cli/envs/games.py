@@ -15,7 +15,7 @@ class Games(NamedTuple):
     """A package with environments, all of which show images."""
 
     module: str
-    extra: str  # of ours, which installs it
+    extra: str  # of ours, which installs it, and the option of env with the settings of all its games
     ids: re.Pattern[str]
     register: Callable[[], None]
     side: int  # the shorter one of the images, in pixels
