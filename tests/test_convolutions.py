@@ -162,6 +162,9 @@ def test_outputs_have_a_graph(distribution: Distribution) -> None:
         torch.testing.assert_close(found, outputs(network, theta, x))
         gradients.append(torch.autograd.grad((u * found).sum(), theta, create_graph=twice)[0])
     torch.testing.assert_close(*gradients)
+    known = network.outputs(theta, x, known=found.detach())
+    assert torch.equal(known, found)
+    torch.testing.assert_close(torch.autograd.grad((u * known).sum(), theta)[0], gradients[0])
     assert torch.autograd.grad(gradients[1].square().sum(), theta)[0].any()
 
 
@@ -195,6 +198,7 @@ def test_a_shared_trunk_is_passed_once(distribution: Distribution) -> None:
     ours, theirs = both.linearise(x), linearise(both, x)
     u, v = drawn(*ours.output.shape), drawn(size(both), seed=2)
     torch.testing.assert_close(ours.output, theirs.output)
+    assert torch.equal(ours.output, both.infer(x))
     torch.testing.assert_close(ours.jvp(v), theirs.jvp(v))
     torch.testing.assert_close(ours.vjp(u), theirs.vjp(u))
     torch.testing.assert_close(critic.predict(x), critic(x).detach())

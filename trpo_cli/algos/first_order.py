@@ -149,12 +149,11 @@ class FirstOrder(PolicyGradient):
     @torch.no_grad()
     def _evaluate(self, batch: Batch) -> tuple[Evaluation, bool]:
         """The policy as it is now on the whole batch; and whether it, the loss and the values are finite."""
-        distribution, new = self.policy.distribution, self.policy.infer(batch.observation)
+        distribution, output = self.policy.distribution, self.model.infer(batch.observation)
+        new = output[:, : batch.old_parameters.shape[-1]]
         log_prob = distribution.log_prob(new[:, None], batch.action)
         reached = Evaluation(importance_sampled(log_prob, batch), distribution.kl(batch.old_parameters, new))
-        checked = [self.theta, new, reached.kl, self.objective(log_prob, batch)]
-        if self.model is not self.policy:
-            checked.append(self.critic.predict(batch.observation))
+        checked = [self.theta, output, reached.kl, self.objective(log_prob, batch)]
         return reached, all(x.isfinite().all() for x in checked)
 
     def state_dict(self) -> dict[str, Any]:

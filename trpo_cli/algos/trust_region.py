@@ -89,10 +89,11 @@ class TrustRegion(PolicyGradient):
 
     def problem(self, batch: Batch) -> Problem:
         """The batch as a constrained problem in the policy's flat parameters."""
-        policy, candidate = self.policy, copy.deepcopy(self.policy)
+        policy, candidate, theta_old = self.policy, copy.deepcopy(self.policy), flat(self.policy)
 
         def objective(theta: Tensor) -> Tensor:
-            return self.merit(policy.outputs(theta, batch.observation), batch)
+            known = batch.old_parameters if torch.equal(theta, theta_old) else None
+            return self.merit(policy.outputs(theta, batch.observation, known=known), batch)
 
         def evaluate(theta: Tensor) -> Evaluation:
             # By `infer`, as in `estimate`: a pass with a graph rounds differently, which a small radius would show.
@@ -100,7 +101,7 @@ class TrustRegion(PolicyGradient):
             return self.evaluate(batch, candidate.infer(batch.observation), self.objective)
 
         return Problem(
-            theta_old=flat(policy),
+            theta_old=theta_old,
             start=self.objective(batch.old_log_prob, batch) + self._bonus(batch.old_parameters, batch),
             objective=objective,
             evaluate=evaluate,

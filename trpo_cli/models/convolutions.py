@@ -150,6 +150,11 @@ class ImagePasses:
 
         return Linearisation(torch.cat(outputs), jvp, vjp)
 
+    def pull_back(self, observation: Observations, u: Tensor) -> Tensor:
+        """The gradient (D,) of u . outputs, in a single pass over the pieces."""
+        jobs = zip(self._split(observation), u.split(PIECE), strict=True)
+        return _sum(in_order(lambda job: self.trace(job[0]).vjp(job[1]), jobs))
+
     def _split(self, observation: Observations) -> Sequence[Observations]:
         return observation.split(PIECE)
 
@@ -194,18 +199,22 @@ class ImagePasses:
 
 
 class InPieces(torch.autograd.Function):
-    """The outputs (B, P) of passes with the parameters `theta` (D,), as a step of automatic differentiation."""
+    """The outputs (B, P) of passes with the parameters `theta` (D,), as a step of automatic differentiation.
+
+    The way back goes forward again over each piece, so that nothing is kept; outputs that are `known` are not computed.
+    """
 
     @staticmethod
-    def forward(ctx: Any, theta: Tensor, passes: ImagePasses, observation: Observations) -> Tensor:
-        model = passes.with_parameters(theta.detach()).linearise(observation)
-        ctx.vjp = model.vjp  # without the output, which would hold itself by this
-        return model.output
+    def forward(
+        ctx: Any, theta: Tensor, passes: ImagePasses, observation: Observations, known: Tensor | None
+    ) -> Tensor:
+        ctx.passes, ctx.observation = passes.with_parameters(theta.detach()), observation
+        return ctx.passes(observation) if known is None else known.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, u: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.vjp(u), None, None
+    def backward(ctx: Any, u: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.passes.pull_back(ctx.observation, u), None, None, None
 
 
 @dataclass(frozen=True)

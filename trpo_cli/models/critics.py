@@ -206,7 +206,8 @@ class SharedCritic(Critic):
         self.coefficient, self.works_in_pieces = coefficient, policy.works_in_pieces
         self.head = orthogonal(nn.Linear(policy.feature_size, 1), 1.0)
         self.features = policy.features
-        self.infer_head, self.linearise_with = policy.infer_head, policy.linearise_with
+        self.infer_head, self.infer_with = policy.infer_head, policy.infer_with
+        self.linearise_with = policy.linearise_with
 
     def forward(self, observation: Tensor) -> Tensor:
         return self.head(self.features(observation)).squeeze(-1)  # type: ignore[no-any-return]
@@ -225,6 +226,10 @@ class PolicyAndValue(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """Distribution parameters, and V(s) behind them: (B, P + 1)."""
         return torch.cat([self.policy(observation), self.critic(observation)[:, None]], dim=-1)
+
+    def infer(self, observation: Observations) -> Tensor:
+        """`forward` without a graph."""
+        return self.critic.infer_with(self.critic.head, observation)
 
     def linearise(self, observation: Observations) -> Linearisation:
         """`forward`, and its products with the Jacobian by the parameters of both."""

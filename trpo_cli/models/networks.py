@@ -187,9 +187,9 @@ class CNN(nn.Module):
         """`linearise`, while the parameters change in place."""
         return self.linearise
 
-    def outputs(self, theta: Tensor, x: Observations) -> Tensor:
+    def outputs(self, theta: Tensor, x: Observations, known: Tensor | None = None) -> Tensor:
         """`forward` (B, P) with the parameters `theta` (D,), with a graph that can be differentiated once."""
-        return InPieces.apply(theta, self.passes(), x)  # type: ignore[no-any-return, no-untyped-call]
+        return InPieces.apply(theta, self.passes(), x, known)  # type: ignore[no-any-return, no-untyped-call]
 
     def passes(self, heads: Sequence[nn.Linear] | None = None) -> ImagePasses:
         """The network as it is now, until its parameters change; its own head gives way to other `heads`."""

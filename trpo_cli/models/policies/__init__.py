@@ -76,10 +76,13 @@ class Policy(nn.Module, ABC):
         """Distribution parameters, and their products with the Jacobian by theta."""
         return linearise(self, read(observation))
 
-    def outputs(self, theta: Tensor, observation: Observations, twice: bool = False) -> Tensor:
+    def outputs(
+        self, theta: Tensor, observation: Observations, twice: bool = False, known: Tensor | None = None
+    ) -> Tensor:
         """Distribution parameters (B, P) of the policy with the parameters `theta` (D,), with a graph.
 
-        `twice` asks for one that can be differentiated twice, which may hold all activations of the batch.
+        `twice` asks for one that can be differentiated twice, which may hold all activations of the batch. They may be
+        `known` already, bit for bit as `infer` computes them, and need not be computed then.
         """
         return outputs(self, theta, read(observation))
 
@@ -97,6 +100,11 @@ class FeaturePolicy(Policy):
     def infer_head(self, head: nn.Linear, observation: Observations) -> Tensor:
         """What another head (B, out) makes of the features, without a graph."""
         return head(self.features(read(observation)))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def infer_with(self, head: nn.Linear, observation: Observations) -> Tensor:
+        """Distribution parameters, and behind them the outputs of another head, without a graph."""
+        return torch.cat([self.infer(observation), self.infer_head(head, observation)], dim=-1)
 
     def linearise_with(self, head: nn.Linear, observation: Observations) -> Linearisation | None:
         """Distribution parameters, and behind them the outputs of another head, which has the last parameters.

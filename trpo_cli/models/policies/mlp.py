@@ -93,11 +93,14 @@ class MLPPolicy(FeaturePolicy):
     def linearise(self, observation: Observations) -> Linearisation:
         return self._with_deviations(self.network.linearise(self.inputs(observation)))
 
-    def outputs(self, theta: Tensor, observation: Observations, twice: bool = False) -> Tensor:
+    def outputs(
+        self, theta: Tensor, observation: Observations, twice: bool = False, known: Tensor | None = None
+    ) -> Tensor:
         if twice or not isinstance(self.network, CNN):
             return super().outputs(theta, observation, twice)
         size = 0 if self.log_std is None else len(self.log_std)
-        output = self.network.outputs(theta[size:], observation)
+        known = None if known is None else known[:, : known.shape[1] - size]
+        output = self.network.outputs(theta[size:], observation, known)
         return torch.cat([output, theta[:size].expand(len(output), -1)], dim=-1) if size else output
 
     @torch.no_grad()
@@ -105,6 +108,13 @@ class MLPPolicy(FeaturePolicy):
         if not isinstance(self.network, CNN):
             return super().infer_head(head, observation)
         return self.network.passes([head])(observation)
+
+    @torch.no_grad()
+    def infer_with(self, head: nn.Linear, observation: Observations) -> Tensor:
+        if not isinstance(self.network, CNN):
+            return super().infer_with(head, observation)
+        output = self.network.passes([self.network.head, head])(observation)
+        return output if self.log_std is None else _insert(output, self.log_std)
 
     @torch.no_grad()
     def linearise_with(self, head: nn.Linear, observation: Observations) -> Linearisation | None:
@@ -118,18 +128,20 @@ class MLPPolicy(FeaturePolicy):
             return network
         log_std, size = self.log_std.detach(), len(self.log_std)
 
-        def insert(output: Tensor, deviations: Tensor) -> Tensor:
-            mean, others = output[:, :size], output[:, size:]
-            return torch.cat([mean, deviations.expand_as(mean), others], dim=-1)
-
         def jvp(v: Tensor) -> Tensor:
-            return insert(network.jvp(v[size:]), v[:size])  # a module's own parameters come before its children's
+            return _insert(network.jvp(v[size:]), v[:size])  # a module's own parameters come before its children's
 
         def vjp(u: Tensor) -> Tensor:
             of_mean, of_log_std, others = u[:, :size], u[:, size : 2 * size], u[:, 2 * size :]
             return torch.cat([of_log_std.sum(0), network.vjp(torch.cat([of_mean, others], dim=-1))])
 
-        return Linearisation(insert(network.output, log_std), jvp, vjp)
+        return Linearisation(_insert(network.output, log_std), jvp, vjp)
 
     def _with_log_std(self, output: Tensor) -> Tensor:
         return output if self.log_std is None else torch.cat([output, self.log_std.expand_as(output)], dim=-1)
+
+
+def _insert(output: Tensor, log_std: Tensor) -> Tensor:
+    """Put log standard deviations (A,) behind the means, the first A outputs, and before what further heads say."""
+    mean, others = output[:, : len(log_std)], output[:, len(log_std) :]
+    return torch.cat([mean, log_std.expand_as(mean), others], dim=-1)
