@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 import itertools
+import math
 import os
 import resource
 import signal
@@ -88,16 +89,19 @@ def learned(*overrides: str) -> dict[str, Any]:
 def thinned(every: int, *groups: Iterable[str | tuple[str, ...]]) -> list[Any]:
     """All choices from these groups: each `every`-th for the fast tests, the others for the slow ones.
 
-    Of several groups every member is in a fast test, if `every` has no divisor in common with their sizes.
+    Of several groups every member has its turn, since `every` may have no divisor in common with their sizes.
     """
     slow = pytest.mark.slow
+    members = [list(group) for group in groups]
+    if len(groups) > 1 and any(math.gcd(every, len(group)) > 1 for group in members):
+        raise ValueError(f"every {every} would always choose the same of {[len(group) for group in members]}")
     return [
         pytest.param(
             *choice,
             id="-".join(member if isinstance(member, str) else " ".join(member) for member in choice),
             marks=[slow] if number % every else [],
         )
-        for number, choice in enumerate(itertools.product(*groups))
+        for number, choice in enumerate(itertools.product(*members))
     ]
 
 

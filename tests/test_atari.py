@@ -29,6 +29,8 @@ pytest.importorskip("ale_py", reason="needs the extra atari")
 SEVEN = ("Pong", "Breakout", "Qbert", "Seaquest", "BeamRider", "Enduro", "SpaceInvaders")
 GAMES = [pytest.param(name, marks=[pytest.mark.slow] if name not in SEVEN[1:3] else []) for name in SEVEN]
 STEPS = 400
+SMALL = [f"{part}.{size}" for part in ("policy", "critic") for size in ("convolutions=[[4,8,4]]", "hidden_sizes=[8]")]
+SMALL += ["eval.every=0", "sampler.steps_per_iteration=32"]
 Trace = list[tuple[Any, ...]]
 
 
@@ -266,8 +268,8 @@ def test_a_run_goes_on_as_if_nothing_had_happened(trpo_train: Command, tmp_path:
 def test_an_evaluation_with_other_rules_and_a_film_in_colour(
     trpo_train: Command, trpo_eval: Command, tmp_path: Path
 ) -> None:
-    small = ("policy.hidden_sizes=[8]", "critic.hidden_sizes=[8]", "eval.every=0", "sampler.steps_per_iteration=64")
-    assert trpo_train("env=PongNoFrameskip-v4", *small, "total_steps=64", "hydra.run.dir=run").status == 0
+    little = ("sampler.num_envs=2", "sampler.num_threads=1", "total_steps=32", "hydra.run.dir=run")
+    assert trpo_train("env=PongNoFrameskip-v4", *SMALL, *little).status == 0
     short = ("--episodes", "2", "--set", "env.max_episode_steps=9", "--set", "env.repeat_action_probability=0.25")
     done = trpo_eval("run", *short, "--json", "played.json")
     assert (done.status, done.err) == (0, "")

@@ -147,7 +147,7 @@ def shortened(arguments: list[str]) -> list[str]:
     if "hydra/sweeper=optuna" in arguments:
         return [*arguments, *SHORT, *SINGLE_PATH, *SEARCH]
     if any(map(GAME.match, arguments)):
-        arguments = [*arguments, "eval.every=0", "policy.hidden_sizes=[8]"]
+        arguments = [*arguments, "eval.every=0", "policy.hidden_sizes=[8]", "policy.convolutions=[[4,8,4]]"]
         return [*arguments, SHORT[0], *SINGLE_PATH[:1], *(VINE if "sampler=vine" in arguments else SINGLE_PATH)]
     if any("vine" in argument for argument in arguments):
         return [*arguments, *SHORT, *SINGLE_PATH[:1], *VINE]
