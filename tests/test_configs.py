@@ -21,6 +21,7 @@ from conftest import built, composed, small, thinned
 
 from trpo_cli.config.groups import CONF, PART_GROUPS, find_options
 from trpo_cli.config.sections import is_title, parse_title
+from trpo_cli.envs.registered import registered_ids
 from trpo_cli.errors import ConfigError
 from trpo_cli.parts import build_parts, root_settings
 
@@ -145,7 +146,7 @@ def covered(title: str, task: str) -> list[str]:
 @pytest.mark.parametrize(("name", "title"), [(name, title) for name, title, _ in SECTIONS])
 def test_the_title_of_every_section_names_options(name: str, title: str) -> None:
     for group, names in parse_title(title).items():
-        known = TASKS if group == "env" else find_options(CONF / group)
+        known = registered_ids() if group == "env" else find_options(CONF / group)
         assert all(fnmatch.filter(known, pattern) for pattern in names)
 
 
@@ -276,6 +277,17 @@ def test_what_is_tuned_for_a_task_stays_out_of_the_papers_comparison() -> None:
     assert vine["sampler"] == composed("sampler=vine")["sampler"]
 
 
+@pytest.mark.parametrize("env", ["PongNoFrameskip-v4", "Pong-v4", "MinAtar/Breakout-v1"])
+def test_games_have_settings_for_each_method(env: str) -> None:
+    ppo, plain = composed("algo=ppo", f"env={env}"), composed("algo=ppo", "env=CartPole-v1")
+    assert all(composed(f"algo={algo}", f"env={env}")["algo"]["entropy_coefficient"] == 0.01 for algo in ("npg", "a2c"))
+    assert ppo["algo"]["epochs"] < plain["algo"]["epochs"]
+    assert ppo["algo"]["advantage"]["lam"] < plain["algo"]["advantage"]["lam"]
+    assert (ppo["algo"]["surrogate"]["clip"] == 0.1) == env.startswith("Pong")
+    assert composed("algo=ppo", f"env={env}", "algo.epochs=9")["algo"]["epochs"] == 9
+    assert composed("algo=trpo", f"env={env}", "critic=zero")["critic"].keys() == {"_target_"}
+
+
 EXPERIMENTS = [
     str(path.relative_to(CONF / "experiment").with_suffix(""))
     for path in (CONF / "experiment").rglob("*.yaml")
@@ -299,7 +311,10 @@ def test_what_is_said_for_one_sampler_holds() -> None:
     others = [(name, title, body) for name, title, body in SECTIONS if name.startswith(("algo/", "experiment/"))]
     for name, title, body in others:
         option = (name.replace("/", "=", 1),) if not name.endswith("/base") else ("experiment=paper/swimmer",)
-        choice = (*option, *(f"{group}={names[0]}" for group, names in parse_title(title).items()))
+        groups = {group: names[0] for group, names in parse_title(title).items()}
+        if "*" in groups.get("env", ""):
+            groups["env"] = fnmatch.filter(registered_ids(), groups["env"])[0]
+        choice = (*option, *(f"{group}={name}" for group, name in groups.items()))
         node = dict(compositions.leaves(composed(*choice)))
         assert dict(compositions.leaves(body)).items() <= node.items()
         built(*choice, *(("sampler.num_envs=2", "sampler.num_threads=1") if "atari" in name else ()))

@@ -84,6 +84,14 @@ def test_methods_with_one_loss_share_layers_on_images() -> None:
     assert networks("algo=trpo_vine", "env=CarRacing-v3") == networks("algo=cem", "env=CarRacing-v3") == [CNN, None]
 
 
+def test_what_was_chosen_is_said() -> None:
+    node = {"choices": {"policy": "cnn_small", "critic": "shared"}, "env": {"id": "MinAtar/Breakout-v1"}}
+    said = fitting_network.describe_fitting(node, [])
+    assert said.startswith("policy=cnn_small and critic=shared, because MinAtar/Breakout-v1 shows images")
+    assert said.endswith("critic=cnn_small has layers of its own")
+    assert "critic" not in fitting_network.describe_fitting(node, ["critic=shared"])
+
+
 def test_nothing_is_made_for_help_and_completion() -> None:
     assert compose_options(read(["env=Screen-v0"])) is not None
     assert Screen.made == 0

@@ -44,7 +44,7 @@ def describe_fitting(node: Mapping[str, Any], overrides: Sequence[str]) -> str:
     chosen = [f"{group}={name}" for group, name in choices.items() if name in (FOR_IMAGES, FOR_SMALL, SHARED)]
     others = f"{NETWORKS[0]}={FOR_VECTORS} reads flat numbers"
     if choices.get("critic") == SHARED:
-        others += f", and critic={FOR_IMAGES} or {FOR_SMALL} has layers of its own"
+        others += f", and critic={find_network(node['env']['id'])} has layers of its own"
     return f"{' and '.join(chosen)}, because {node['env']['id']} shows images; {others}" if chosen else ""
 
 
