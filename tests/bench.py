@@ -188,6 +188,56 @@ def peer_model(task: str, algo: str, num_envs: int, steps: int, width: int = 64,
     return TRPO("MlpPolicy", envs, n_steps=steps, policy_kwargs=network, device="cpu", **settings)
 
 
+IMAGE_STEPS = 1024  # an iteration on images: of `GAMES` games, 128 each
+ON_IMAGES = ("policy=cnn", f"sampler.num_envs={GAMES}", f"sampler.steps_per_iteration={IMAGE_STEPS}")
+SAME_WORK = {
+    "ppo": ("critic=shared", "algo.epochs=4", "algo.minibatch_size=256"),
+    "trpo": ("algo.cg_iterations=15", "algo.fvp_fraction=1", "critic.epochs=10", "critic.minibatch_size=128"),
+}
+
+
+def image_sampler(name: str) -> Round:
+    """One sample of an untrained policy with the Nature network, and that network alone on as many images."""
+    import numpy as np
+
+    run = parts(f"env={name}NoFrameskip-v4", *ON_IMAGES)
+    run.sampler.collect(run.policy)
+    act, seen, memory = run.policy.actor(), run.environments.observation, np.zeros((GAMES, 0), dtype=np.float32)
+    noise = run.policy.distribution.noise((GAMES,), run.sampler.paths.generator).numpy()
+
+    def play() -> dict[str, float]:
+        start = time.perf_counter()
+        run.sampler.collect(run.policy)
+        sampled = time.perf_counter()
+        for _ in range(IMAGE_STEPS // GAMES):
+            act(seen, memory, noise)
+        return {"seconds": sampled - start, "network": time.perf_counter() - sampled}
+
+    return play
+
+
+def image_training(name: str, algo: str, *overrides: str) -> Round:
+    """One iteration of training with the Nature network."""
+    run = parts(f"env={name}NoFrameskip-v4", f"algo={algo}", *ON_IMAGES, *SAME_WORK[algo], *overrides)
+    return measuring({"iteration": lambda: run.iterate(0.0)})
+
+
+def image_peer(name: str, algo: str, kind: str) -> Round:
+    """The same of SB3's PPO or sb3-contrib's TRPO, on a `DummyVecEnv` or a `SubprocVecEnv` of Baselines' wrappers."""
+    from sb3_contrib import TRPO
+    from stable_baselines3 import PPO
+    from stable_baselines3.common import vec_env
+    from stable_baselines3.common.env_util import make_atari_env
+
+    games = make_atari_env(f"ale_py:{name}NoFrameskip-v4", n_envs=GAMES, vec_env_cls=getattr(vec_env, kind))
+    envs, steps = vec_env.VecFrameStack(games, 4), IMAGE_STEPS // GAMES
+    if algo == "ppo":
+        model: Any = PPO("CnnPolicy", envs, n_steps=steps, batch_size=256, n_epochs=4, ent_coef=0.01, device="cpu")
+    else:
+        model = TRPO("CnnPolicy", envs, n_steps=steps, device="cpu")  # 15 products, 10 passes of the critic
+    return measuring({"iteration": lambda: model.learn(IMAGE_STEPS, reset_num_timesteps=False)})
+
+
 def envpool(task: str, num_envs: int, num_threads: int) -> Round:
     """EnvPool stepping random actions, with nobody learning."""
     import envpool
@@ -620,6 +670,33 @@ def atari(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]
         yield {**row, **shares, **walls}
 
 
+def image_sampling(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
+    """Sampling with the Nature network, against the games and the network alone, all on all cores by the wall."""
+    for name in ATARI[:3]:
+        who = {"ours": ("image_sampler", name), "games": ("games", name, "ours", os.cpu_count())}
+        result = race(who, rounds)
+        mine, alone = result["ours"], result["games"]
+        games = [row["wall"] * IMAGE_STEPS / STEPS for row in alone]
+        row = {"game": name, "sampling": IMAGE_STEPS / median(mine), "games": IMAGE_STEPS / statistics.median(games)}
+        row["network"] = IMAGE_STEPS / median(mine, "network")
+        both = [(one["seconds"], game, one["network"]) for one, game in zip(mine, games, strict=True)]
+        row["sampling / the lower"] = statistics.median(max(limits) / own for own, *limits in both)
+        yield {**row, "sampling / one after the other": statistics.median(sum(limits) / own for own, *limits in both)}
+
+
+def image_trainings(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
+    """Training with the Nature network end to end, and the peers at the same work."""
+    kinds = ("DummyVecEnv", "SubprocVecEnv") if peers else ()
+    for algo in SAME_WORK:
+        who: dict[str, tuple[Any, ...]] = {"ours": ("image_training", ATARI[0], algo)}
+        result = race({**who, **{kind: ("image_peer", ATARI[0], algo, kind) for kind in kinds}}, rounds)
+        mine = result["ours"]
+        row: dict[str, Any] = {"game": ATARI[0], "who": algo, "training": IMAGE_STEPS / median(mine)}
+        for kind in kinds:
+            row |= {f"peer, {kind}": IMAGE_STEPS / median(result[kind]), f"x {kind}": times(mine, result[kind])}
+        yield row
+
+
 def checkpoints(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
     """What a checkpoint costs, and its share of the time at the default interval."""
     every = defaults()["checkpoint"]["every"]
@@ -637,6 +714,14 @@ SECTIONS = {
     "atari": (
         atari,
         "Games, steps of four frames a CPU second, and CPU time in terms of the emulator's; two: by the wall",
+    ),
+    "image_sampling": (
+        image_sampling,
+        "Sampling with the Nature network, steps a second, 8 games; the lower: of games and network alone",
+    ),
+    "image_training": (
+        image_trainings,
+        "Training with the Nature network, steps a second, 8 games of 128; the peers are SB3's PPO, sb3-contrib's TRPO",
     ),
     "training": (training, "Training, environment steps a second; the peers are sb3-contrib's TRPO and SB3's PPO"),
     "networks": (

@@ -55,7 +55,8 @@ class Paths:
         terminated, truncated, lost = (np.empty(places, dtype=bool) for _ in range(3))
         noise = policy.distribution.noise(places, self.generator).numpy()
         acting = Acting(envs, self.normalizer, on_cpu(policy), self.memory)
-        actions, cut_off, infos = [], [envs.observation[:0]], []
+        action = np.empty((0,))
+        cut_off, infos = [envs.observation[:0].copy()], []
         for t in range(horizon):
             if visit is not None:
                 visit(t, acting.memory)
@@ -63,11 +64,14 @@ class Paths:
                 raw[t] = envs.observation
             step = acting.step(noise[t], out=seen.place(t))
             self.env_steps += envs.num_envs
-            actions.append(step.action)
+            if t == 0:  # a small array kept from each step would lie between large ones, and the heap would grow
+                action = np.empty((horizon, *step.action.shape), dtype=step.action.dtype)
+            action[t] = step.action
             reward[t], terminated[t], truncated[t], lost[t] = step.reward, step.terminated, step.truncated, step.lost
             ended = step.terminated | step.truncated
             if ended.any():
-                cut_off.append(step.reached[step.truncated & ~step.lost])
+                if (step.truncated & ~step.lost).any():
+                    cut_off.append(step.reached[step.truncated & ~step.lost])
                 infos.append(envs.read_infos(ended))
                 acting.restart(ended)
         self.memory = acting.memory
@@ -79,7 +83,7 @@ class Paths:
         self.life = time[-1].copy()
         rollout = Rollout(
             observation=seen.observations(age[:-1]),
-            action=torch.from_numpy(np.stack(actions)),
+            action=torch.from_numpy(action),
             reward=torch.from_numpy(self.reward_scaler(reward, for_learner)).float(),
             terminated=torch.from_numpy(terminated | lost),
             truncated=torch.from_numpy(truncated & ~lost),
