@@ -204,9 +204,12 @@ def test_what_an_id_says_and_what_the_configuration_says_instead() -> None:
     ("override", "said"),
     [
         ("env.kwargs.mode=7", r"^env.kwargs.mode: got 7; pong has: 0, 1$"),
-        ("env.kwargs.difficulty=x", r"^env.kwargs.difficulty: got 'x'; it should be a whole number, 0 or more$"),
+        ("env.kwargs.difficulty=x", r"^env.kwargs.difficulty: got 'x'; it should be a whole number from 0 to 2,147"),
+        ("env.kwargs.max_num_frames_per_episode=3000000000", r"_episode: got 3000000000; it should be a whole number"),
+        ("env.kwargs.render_mode=human", r"^env.kwargs.render_mode: got 'human'; it should be rgb_array or null$"),
         ("env.kwargs.frameskip=2", r"^env.kwargs.frameskip: write env.frame_skip=2$"),
         ("env.resize=[84]", r"^env.resize: got \[84\]; it should be \[HEIGHT, WIDTH\] in pixels$"),
+        ("env.resize=[1000000, 1000000]", r"^env.resize: the resized observations have 1,000,000,000,000 numbers; "),
     ],
 )
 def test_a_setting_that_does_not_fit(override: str, said: str) -> None:

@@ -25,12 +25,13 @@ class Screen(gymnasium.Env[Any, Any]):
     open: ClassVar[int] = 0
     action_space: spaces.Space[Any] = spaces.Discrete(2)
 
-    def __init__(self, side: int = 40, colours: int = 3, fails: bool = False) -> None:
+    def __init__(self, side: int = 40, colours: int = 3, fails: bool = False, has_space: bool = True) -> None:
         type(self).made += 1
         if fails:
             raise RuntimeError("no screen")
         type(self).open += 1
-        self.observation_space = spaces.Box(0, 255, (side, side, colours), np.uint8)
+        if has_space:
+            self.observation_space = spaces.Box(0, 255, (side, side, colours), np.uint8)
 
     def close(self) -> None:
         type(self).open -= 1
@@ -38,7 +39,12 @@ class Screen(gymnasium.Env[Any, Any]):
 
 @pytest.fixture(autouse=True)
 def screens() -> Iterator[None]:
-    known = {"Screen-v0": {}, "Screen-v1": {"side": 12}, "Screen-v2": {"fails": True}}
+    known = {
+        "Screen-v0": {},
+        "Screen-v1": {"side": 12},
+        "Screen-v2": {"fails": True},
+        "Screen-v3": {"has_space": False},
+    }
     for id, kwargs in known.items():
         gymnasium.register(id, Screen, kwargs=kwargs)
     Screen.made = Screen.open = 0
@@ -53,9 +59,11 @@ def networks(*overrides: str) -> list[Any]:
     return [node["policy"].get("hidden_sizes"), node["critic"].get("hidden_sizes")]
 
 
-@pytest.mark.parametrize(("id", "expected"), [("Screen-v0", CNN), ("Screen-v1", SMALL), ("Screen-v2", MLP)])
+@pytest.mark.parametrize(
+    ("id", "expected"), [("Screen-v0", CNN), ("Screen-v1", SMALL), ("Screen-v2", MLP), ("Screen-v3", MLP)]
+)
 def test_an_unknown_environment_is_looked_at_once(id: str, expected: list[int]) -> None:
-    """One that cannot be made is no failure here: that is told when its run begins."""
+    """One that cannot be made, or has no space, is no failure here: that is told when its run begins."""
     assert networks(f"env={id}") == networks(f"env={id}", "algo=npg") == [expected, expected]
     assert (Screen.made, Screen.open) == (1, 0)
 

@@ -28,8 +28,8 @@ def explain_out_of_memory() -> Iterator[None]:
         detail = lack[0] if lack else str(error)
         raise TrainingError(
             f"out of memory{f': {detail}' if detail else ''}\n"
-            "reduce sampler.steps_per_iteration, sampler.num_envs, env.stack, env.resize, or the hidden_sizes of "
-            "policy and critic"
+            "reduce sampler.steps_per_iteration, sampler.num_envs, env.stack, env.resize, or the convolutions and "
+            "hidden_sizes of policy and critic"
         ) from error
 
 

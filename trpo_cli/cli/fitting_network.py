@@ -98,7 +98,7 @@ def _look(id: str) -> int | None:
     )
     try:
         with isolate_globals(0, "probe"), task.probe() as env:
-            spec = task.make_encoder(env.observation_space)[0]
+            spec, _ = task.make_encoder(task.read_spaces(env)[0])
             return sorted(spec.shape)[-2] if spec.is_image else None
     except UserError:
         return None

@@ -129,7 +129,7 @@ class Task:
     def _plan(self, num_envs: int, parallelism: Parallelism) -> tuple[str, Maker]:
         """Make one environment to find out how all should run. Raises as `make` does."""
         with self.probe() as env:
-            spaces = self._read_spaces(env)
+            spaces = self.read_spaces(env)
             spec, _ = self.make_encoder(spaces[0])  # raises for a space that no policy can read
             which = "env.stack: the stacked" if self.stack > 1 else "env.resize: the resized"
             refuse_oversized_observation(f"{which} observations have", spec.size * self.stack)
@@ -208,13 +208,13 @@ class Task:
     def _make_alike(self, spaces: Spaces, spec: EnvSpec | None = None) -> gymnasium.Env[Any, Any]:
         """Make one environment. Raises `ConfigError` if its spaces differ: one policy acts in all environments."""
         env = self.make_one(spec)
-        for space, other in zip(spaces, self._read_spaces(env), strict=True):
+        for space, other in zip(spaces, self.read_spaces(env), strict=True):
             if space != other:
                 self.close_safely(env.close)
                 raise ConfigError(f"env.id: {self.id} has other spaces each time it is made: {space}, then {other}")
         return env
 
-    def _read_spaces(self, env: gymnasium.Env[Any, Any]) -> Any:
+    def read_spaces(self, env: gymnasium.Env[Any, Any]) -> Any:
         """Return the space of the observations, joined, and that of the actions. Raises `ConfigError` if one raises."""
         try:
             given = getattr(env, "observation_space", None), getattr(env, "action_space", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,11 @@ from trpo_cli.envs.games import register_installed
 from trpo_cli.envs.make import Maker, Task
 from trpo_cli.envs.workers import Spaces
 from trpo_cli.errors import ConfigError, counted, require_packages
+from trpo_cli.memory import refuse_oversized_observation
 from trpo_cli.ranges import Count, NonNegativeInt, UnitInterval
 
 FRAME_SKIP = 4  # where neither the id nor the configuration has a range
+LARGEST = 2**31 - 1  # number that the emulator takes
 KEYS = {"frameskip": "frame_skip", "repeat_action_probability": "repeat_action_probability"}
 KEYS |= {"full_action_space": "full_action_space"}
 """Arguments of ale-py's environments that have a key of their own here."""
@@ -42,9 +45,11 @@ class Atari(Task):
     full_action_space: bool = False
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` for a size that is not two numbers."""
+        """Raise `ConfigError` for a size that is not two numbers, or too large to make a game with."""
         if self.resize is not None and len(self.resize) != 2:
             raise ConfigError(f"env.resize: got {self.resize}; it should be [HEIGHT, WIDTH] in pixels")
+        if self.resize is not None:
+            refuse_oversized_observation("env.resize: the resized observations have", math.prod(self.resize))
 
     def native_obstacle(self, env: gymnasium.Env[Any, Any]) -> str | None:
         """Return which argument the games here do not have; all others run natively, whatever wrappers they have."""
@@ -93,8 +98,12 @@ class Atari(Task):
         given, own = {**spec.kwargs, **self.kwargs}, self.repeat_action_probability
         for name in ("mode", "difficulty", "max_num_frames_per_episode"):
             value = given.get(name)
-            if value is not None and (type(value) is not int or value < 0):
-                raise ConfigError(f"env.kwargs.{name}: got {value!r}; it should be a whole number, 0 or more")
+            if value is not None and (type(value) is not int or not 0 <= value <= LARGEST):
+                raise ConfigError(
+                    f"env.kwargs.{name}: got {value!r}; it should be a whole number from 0 to {LARGEST:,}"
+                )
+        if given.get("render_mode") not in (None, "rgb_array"):
+            raise ConfigError(f"env.kwargs.render_mode: got {given['render_mode']!r}; it should be rgb_array or null")
         skip = given["frameskip"]
         return Rules(
             game=given["game"],
