@@ -215,6 +215,8 @@ def test_what_an_id_says_and_what_the_configuration_says_instead() -> None:
 def test_a_setting_that_does_not_fit(override: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         task("PongNoFrameskip-v4", override).make_one()
+    with pytest.raises(ConfigError, match=r"^env.id: CartPole-v1 is no game of Atari; "):
+        replace(task("PongNoFrameskip-v4"), id="CartPole-v1").make_one()
 
 
 def test_an_argument_that_games_do_not_have_makes_the_environment_of_ale_py() -> None:
@@ -279,6 +281,7 @@ def test_an_evaluation_with_other_rules_and_a_film_in_colour(
     assert "likeliest actions, seed 0, env.max_episode_steps=9, env.repeat_action_probability=0.25" in done.out
     (played,) = json.loads((tmp_path / "played.json").read_text())
     assert (played["lengths"], played["set"]) == ([9, 9], [short[3], short[5]])
+    assert "error: --set: the policy of run was trained with other" in trpo_eval("run", "--set", "env.stack=2").err
     pytest.importorskip("imageio_ffmpeg", reason="needs the extra video")
     import imageio_ffmpeg
 

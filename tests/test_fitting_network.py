@@ -44,6 +44,7 @@ def screens() -> Iterator[None]:
         "Screen-v1": {"side": 12},
         "Screen-v2": {"fails": True},
         "Screen-v3": {"has_space": False},
+        "Screen-v4": {"side": 2},
     }
     for id, kwargs in known.items():
         gymnasium.register(id, Screen, kwargs=kwargs)
@@ -60,7 +61,8 @@ def networks(*overrides: str) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("id", "expected"), [("Screen-v0", CNN), ("Screen-v1", SMALL), ("Screen-v2", MLP), ("Screen-v3", MLP)]
+    ("id", "expected"),
+    [("Screen-v0", CNN), ("Screen-v1", SMALL), ("Screen-v2", MLP), ("Screen-v3", MLP), ("Screen-v4", MLP)],
 )
 def test_an_unknown_environment_is_looked_at_once(id: str, expected: list[int]) -> None:
     """One that cannot be made, or has no space, is no failure here: that is told when its run begins."""

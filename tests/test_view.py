@@ -6,6 +6,7 @@ import contextlib
 import copy
 import importlib.util
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -24,7 +25,7 @@ from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task
 from trpo_cli.envs.spaces import observation_encoder
 from trpo_cli.envs.view import find_entries, select_entries, stack_spec
-from trpo_cli.errors import ConfigError
+from trpo_cli.errors import ConfigError, require_packages
 
 SCREENS = ("env=Screens-v0", "sampler.num_envs=2")
 VECTOR = ObservationSpec((5,), np.dtype(np.float64))
@@ -204,6 +205,13 @@ def test_resizing_needs_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     built(*SCREENS, "env.resize=[84,84]").environments.close()
     with pytest.raises(ConfigError, match=r"env.resize: cv2 is not installed: pip install 'trpo-cli\[images\]'"):
         built(*SCREENS, "env.resize=[42,42]")
+
+
+def test_a_package_that_lacks_a_library_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "package_without_library.py").write_text("raise ImportError('no libGL.so.1')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"^--x: package-without-library is installed, but .* no libGL.so.1$"):
+        require_packages("--x", "images", "package_without_library")
 
 
 def test_what_a_policy_sees_of_images_is_told(trpo_train: Command) -> None:

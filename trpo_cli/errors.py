@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.util
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -63,11 +64,15 @@ def check_names(given: Any, path: str, what: str) -> list[str]:
 
 
 def require_packages(option: str, extra: str, *names: str) -> None:
-    """Raise `ConfigError` for an `option` that needs packages, unless all are installed, as our `extra` does it."""
+    """Import what an `option` needs. Raises `ConfigError` for a package that is missing, which our `extra` installs."""
     for name in names:
+        package = name.replace("_", "-")
         if importlib.util.find_spec(name) is None:
-            package = name.replace("_", "-")
             raise ConfigError(f"{option}: {package} is not installed: pip install 'trpo-cli[{extra}]'")
+        try:
+            importlib.import_module(name)
+        except ImportError as error:  # of a library of the system that it needs
+            raise ConfigError(f"{option}: {package} is installed, but cannot be imported: {error}") from error
 
 
 def counted(number: int, noun: str) -> str:

@@ -16,6 +16,7 @@ from trpo_cli.errors import UserError
 
 NETWORKS = ("policy", "critic")
 FOR_VECTORS, FOR_IMAGES, FOR_SMALL, SHARED = "mlp", "cnn", "cnn_small", "shared"
+LEAST = 3  # pixels a side, of which those of `cnn_small` do
 SHARING = "ppo"  # it and what builds on it learn policy and critic from one loss
 ENOUGH = 36  # pixels a side, of which the convolutions of `cnn` make one
 OF_VECTORS = ("gymnasium.envs.", "gymnasium_robotics.", "trpo_cli.")
@@ -27,8 +28,8 @@ _may_make: ContextVar[bool] = ContextVar("may_make", default=True)
 
 def find_network(env: Any) -> str:
     """Return the option of `policy` and `critic` that reads what this option of `env` shows."""
-    side = _find_side(str(env))
-    return FOR_VECTORS if side is None else FOR_IMAGES if side >= ENOUGH else FOR_SMALL
+    side = _find_side(str(env)) or 0
+    return FOR_IMAGES if side >= ENOUGH else FOR_SMALL if side >= LEAST else FOR_VECTORS
 
 
 def find_critic(env: Any, algo: Any) -> str:

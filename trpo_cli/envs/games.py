@@ -25,11 +25,14 @@ class Games(NamedTuple):
         return find_spec(self.module) is not None
 
     def add(self) -> None:
-        """Register its environments, once."""
+        """Register its environments, once. Raises `ConfigError` if the package cannot be imported."""
         import gymnasium
 
         if not any(map(self.ids.match, gymnasium.registry)):
-            self.register()
+            try:
+                self.register()
+            except ImportError as error:  # of a library of the system that it needs
+                raise ConfigError(f"env: the package {self.module} cannot be imported: {error}") from error
 
 
 def _register_minatar() -> None:

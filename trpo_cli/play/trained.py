@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trpo_cli.errors import RunDirectoryError
+from trpo_cli.errors import ConfigError, RunDirectoryError
 from trpo_cli.run.layout import CHECKPOINTS, CONFIG, LOG, NEWEST, read_config, report_mismatch
 from trpo_cli.run.state import failure
-from trpo_cli.shell import keep_working_directory
+from trpo_cli.shell import keep_working_directory, short_path
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` does not need it
     import gymnasium
@@ -99,10 +99,21 @@ def load(
     state = found.state
     with report_mismatch(directory):
         refuse_infinite("policy", state["policy"])
+        if changes and not has_shapes(policy, state["policy"]):
+            raise ConfigError(
+                f"--set: the policy of {short_path(directory)} was trained with other observations or actions; with "
+                f"{', '.join(changes)}, observations have shape {spec.shape}, and actions are {spaces[1]}"
+            )
         policy.load_state_dict(state["policy"])
         normalizer.load_state_dict(with_own_scales(state)["normalizer"])
         longest = node.get("eval", {}).get("max_episode_steps", LONGEST)
         return Trained(task, policy, normalizer, int(state["sampler"]["env_steps"]), spaces, longest)
+
+
+def has_shapes(policy: Policy, state: Mapping[str, Any]) -> bool:
+    """Whether the parameters of a policy have the shapes of those in the state of another."""
+    own = policy.state_dict()
+    return own.keys() == state.keys() and all(own[key].shape == state[key].shape for key in own)
 
 
 def refuse_infinite(name: str, state: Mapping[str, Any]) -> None:

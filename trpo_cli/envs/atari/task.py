@@ -70,6 +70,8 @@ class Atari(Task):
     def _make_bare(self, spec: EnvSpec | None) -> gymnasium.Env[Any, Any]:
         self._refuse_doubled_arguments()
         spec = spec or self.find_spec()
+        if not str(spec.entry_point).startswith(f"{PACKAGE}."):
+            raise ConfigError(f"env.id: {self.id} is no game of Atari; a run of it begins with env={self.id}")
         if self._foreign_arguments():
             register_installed()  # before ale-py prints its name, in a worker process, too
             return super()._make_bare(self._with_own_keys(spec))
