@@ -226,6 +226,17 @@ def test_an_argument_that_games_do_not_have_makes_the_environment_of_ale_py() ->
     envs.close()
 
 
+def test_the_log_says_what_a_step_is() -> None:
+    assert task("ALE/Pong-v5").describe_rules() == (
+        "a step is 4 frames, each of which repeats the action of the last with probability 0.25"
+    )
+    assert task("Pong-v4").describe_rules() == "a step is 2 to 4 frames, without sticky actions"
+    assert (
+        task("PongNoFrameskip-v4", "env.frame_skip=1").describe_rules() == "a step is 1 frame, without sticky actions"
+    )
+    assert task("ALE/Pong-v5", "+env.kwargs.obs_type=grayscale").describe_rules() == ""
+
+
 def test_a_game_ends_after_so_many_steps_or_frames() -> None:
     for override, steps in (("env.max_episode_steps=7", 7), ("env.kwargs.max_num_frames_per_episode=200", None)):
         env = task("PongNoFrameskip-v4", override).make_one()

@@ -240,7 +240,7 @@ MISTAKES = {
     ("sampler.num_envs=3",): "sampler.steps_per_iteration: 4096 is not a multiple of sampler.num_envs = 3; 4095 is",
     ("policy.hidden_sizes=[0]",): "policy.hidden_sizes[0]: got [0]; it should be greater than or equal to 1",
     ("policy.activation=tahn",): "policy.activation: got 'tahn'; it should be 'tanh', 'relu', 'elu' or 'silu'",
-    ("critic=shared",): "critic=shared goes with algo=ppo",
+    ("critic=shared",): "critic=shared is for first-order methods",
     ("env=gym",): "env.id: has no default; give it with env.id=VALUE",
     (
         "env=gym",

@@ -100,6 +100,9 @@ def test_what_was_chosen_is_said() -> None:
     assert said.startswith("policy=cnn_small and critic=shared, because MinAtar/Breakout-v1 shows images")
     assert said.endswith("critic=cnn_small has layers of its own")
     assert "critic" not in fitting_network.describe_fitting(node, ["critic=shared"])
+    node["choices"]["policy"] = "cnn_nips"
+    said = fitting_network.describe_fitting(node, ["policy=cnn_nips"])
+    assert said == "critic=shared, because MinAtar/Breakout-v1 shows images; critic=cnn_nips has layers of its own"
 
 
 def test_nothing_is_made_for_help_and_completion() -> None:

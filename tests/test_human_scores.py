@@ -85,6 +85,15 @@ def test_the_evaluation_has_a_score_too(tmp_path: Path) -> None:
     assert not any("all games" in section.title for section in told(tmp_path).sections)
 
 
+def test_the_page_names_the_only_game_among_other_tasks(tmp_path: Path) -> None:
+    for task in ("CartPole-v1", "ALE/Pong-v5"):
+        play(tmp_path, task, "trpo", 0, ["-20.0", "-3.05"])
+    content = told(tmp_path)
+    (scores,) = (section.table for section in content.sections if section.title == "Human-normalised scores")
+    assert scores is not None
+    assert [task for task, _ in scores.page_groups(content.num_tasks)] == ["ALE/Pong-v5"]
+
+
 def test_a_game_that_was_altered_is_left_out_by_name(tmp_path: Path) -> None:
     for name, settings in (("plain", ""), ("hard", ", kwargs: {difficulty: 1}")):
         written(tmp_path / name, f"ALE/Pong-v5{settings}", "trpo", 0, ["-20.0", "14.6"])

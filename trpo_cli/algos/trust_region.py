@@ -48,7 +48,7 @@ class TrustRegion(PolicyGradient):
         if isinstance(self.critic, SharedCritic):
             raise ConfigError(
                 "critic: shared hidden layers would move outside the trust region when the critic is fitted; "
-                "critic=shared goes with algo=ppo or algo=vpg_adam"
+                "critic=shared is for first-order methods, such as algo=ppo and algo=a2c"
             )
 
     def update(self, batch: Batch) -> tuple[Outcome, Metrics]:

@@ -47,6 +47,8 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run, overrides: 
         log.info("the entries of observations are joined to %s numbers: %s", spec.size, sizes)
     if seen := _describe_view(parts.task, parts.environments.spaces[0], spec):
         log.info("the policy sees %s", seen)
+    if rules := parts.task.describe_rules():
+        log.info("%s", rules)
     if plan.continues:
         log.info("resuming after %s steps", f"{progress.env_steps:,}")
     elif parts.origin:

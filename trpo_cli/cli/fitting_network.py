@@ -43,10 +43,13 @@ def describe_fitting(node: Mapping[str, Any], overrides: Sequence[str]) -> str:
     typed = {text.partition("=")[0] for text in overrides}
     choices = {group: node["choices"].get(group) for group in NETWORKS if group not in typed}
     chosen = [f"{group}={name}" for group, name in choices.items() if name in (FOR_IMAGES, FOR_SMALL, SHARED)]
-    others = f"{NETWORKS[0]}={FOR_VECTORS} reads flat numbers"
+    others = [f"policy={FOR_VECTORS} reads flat numbers"] if "policy" in choices else []
     if choices.get("critic") == SHARED:
-        others += f", and critic={find_network(node['env']['id'])} has layers of its own"
-    return f"{' and '.join(chosen)}, because {node['env']['id']} shows images; {others}" if chosen else ""
+        others.append(f"critic={node['choices']['policy']} has layers of its own")
+    elif not others:
+        others.append(f"critic={FOR_VECTORS} reads flat numbers")
+    because = f"because {node['env']['id']} shows images; {', and '.join(others)}"
+    return f"{' and '.join(chosen)}, {because}" if chosen else ""
 
 
 @contextlib.contextmanager

@@ -104,6 +104,10 @@ class Task:
         how, make = self._plan(len(seeds), parallelism)
         return Vectorized(make(seeds), how, make)
 
+    def describe_rules(self) -> str:
+        """Say by which rules of this program the environment is played; empty if there are none."""
+        return ""
+
     def make_encoder(self, space: gymnasium.Space[Any]) -> tuple[ObservationSpec, Encoder]:
         """Return what a policy reads of an observation in this space, and the function that encodes it.
 

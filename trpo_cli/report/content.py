@@ -30,6 +30,7 @@ class Content:
     lead: str
     notices: Sequence[str]
     sections: Sequence[Section]
+    num_tasks: int
 
     def is_long(self) -> bool:
         """Whether a page of it needs a contents list."""
@@ -78,6 +79,7 @@ def make_content(found: Sequence[RunRecord], options: Options) -> Content:
             Section("Time", tables.speed(groups)),
             Section("Runs", tables.runs(records, labels)),
         ],
+        len(tasks),
     )
 
 

@@ -163,14 +163,14 @@ class Table:
         """Whether the first column is the task, by which the page puts rows together."""
         return self.columns[0] == "task"
 
-    def page_groups(self) -> list[tuple[str, list[list[Shown]]]]:
-        """The rows of the page, of each task under its name if there are several."""
+    def page_groups(self, num_tasks: int) -> list[tuple[str, list[list[Shown]]]]:
+        """The rows of the page, of each task under its name if the report has several."""
         rows = self.page_rows()[1:]
         names = [str(row[0]) if self.is_by_task() else "" for row in self.rows]
         groups: dict[str, list[list[Shown]]] = {}
         for name, row in zip(names, rows, strict=True):
             groups.setdefault(name, []).append(row)
-        return [*groups.items()] if len(groups) > 1 else [("", rows)]
+        return [*groups.items()] if num_tasks > 1 or len(groups) > 1 else [("", rows)]
 
     def _as_shown(self, text: str, place: int) -> Shown:
         follows = place and "interval" in self.columns[place] and self.is_numeric(place - 1)

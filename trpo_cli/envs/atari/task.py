@@ -57,6 +57,16 @@ class Atari(Task):
             return f"env.kwargs.{others[0]} is for ale-py's own environment, without no-ops, FIRE and lives"
         return "render_mode=rgb_array" if env.render_mode is not None else None
 
+    def describe_rules(self) -> str:
+        """Say how many frames a step has, and whether actions are sticky, which an id alone may decide."""
+        if self._foreign_arguments():
+            return ""
+        rules = self._read_rules(self.find_spec())
+        skip, sticky = rules.frame_skip, rules.repeat_action_probability
+        frames = counted(skip, "frame") if isinstance(skip, int) else f"{skip[0]} to {rules.most_frames} frames"
+        actions = f"each of which repeats the action of the last with probability {sticky:g}"
+        return f"a step is {frames}, {actions if sticky else 'without sticky actions'}"
+
     def plan_native(self, spaces: Spaces, num_threads: int) -> tuple[str, Maker]:
         """Play all games in this process, or share them out among worker processes."""
         if num_threads == 1:
