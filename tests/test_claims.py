@@ -388,6 +388,14 @@ def test_evaluations_compare_groups_of_which_some_ended_no_episode(tmp_path: Pat
     ), "not all groups have evaluations"
 
 
+def test_an_algorithm_that_has_a_return_in_one_task_only(tmp_path: Path) -> None:
+    group(tmp_path, "Hopper-v4", "ppo", [3.0])
+    for task in ("Swimmer-v4", "Walker2d-v4"):
+        group(tmp_path, task, "ppo", [np.nan], **{RETURN: [np.nan, np.nan]})
+    assert "shows ppo on Hopper-v4" in told(tmp_path).lead
+    assert "without ppo on Swimmer-v4 and Walker2d-v4, which has no training return." in told(tmp_path).lead
+
+
 def test_few_episodes_are_old_or_the_short_ones(tmp_path: Path) -> None:
     for name, envs, more in (("few", 8, {}), ("many", 64, {EVALUATION: 8.0})):
         path = tmp_path / name

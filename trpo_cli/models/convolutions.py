@@ -62,7 +62,8 @@ class Convolutions(nn.Sequential):
             if kernel > min(sides):
                 raise ConfigError(
                     f"{where}: a kernel of {kernel} x {kernel} pixels does not fit into the "
-                    f"{' x '.join(map(str, sides))} this layer gets; smaller strides and kernels before it leave more"
+                    f"{' x '.join(map(str, sides))} this layer gets; smaller strides and kernels leave more, "
+                    f"as those of {role}=cnn_small do"
                 )
             modules += [orthogonal(nn.Conv2d(channels, out, kernel, stride), math.sqrt(2)), ACTIVATIONS[activation]()]
             channels, sides = out, [(side - kernel) // stride + 1 for side in sides]

@@ -26,17 +26,28 @@ def describe(
 def _describe_runs(tasks: Sequence[Sequence[Group]], metric: str, left_out: Sequence[Group]) -> str:
     groups = [group for task in tasks for group in task]
     names = [task[0].task for task in tasks]
-    where = enumerated(names) if len(names) <= FEW else counted(len(names), "task")
     counts = sorted({len(group.runs) for group in groups})
     runs = counted(counts[0], "run") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs"
     each = "" if len(groups) == 1 else " each"
     steps = _span([record.steps for group in groups for record in group.runs])
     unit = "iterations" if count_unit(groups) == "iterations" else "environment steps"
     does = "compares" if len({group.label for group in groups}) > 1 else "shows"
-    said = f"This report {does} {_name_all(groups)} on {where}, with {runs}{each} of {steps} {unit}"
-    have = "has" if len(left_out) == 1 else "have"
-    without = f", without {name_groups(left_out)}, which {have} no {name_metric(metric)}" if left_out else ""
-    return f"{said}{without}."
+    said = f"This report {does} {_name_all(groups)} on {_name_tasks(names)}, with {runs}{each} of {steps} {unit}"
+    return f"{said}{_describe_left_out(left_out, names, metric)}."
+
+
+def _describe_left_out(groups: Sequence[Group], names: Sequence[str], metric: str) -> str:
+    """Name the groups that have no value of the metric, and their tasks unless these are the ones just named."""
+    if not groups:
+        return ""
+    lacking = [*dict.fromkeys(group.task for group in groups)]
+    on = "" if {*lacking} == {*names} else f" on {_name_tasks(lacking)}"
+    have = "has" if len({group.label for group in groups}) == 1 else "have"
+    return f", without {name_groups(groups)}{on}, which {have} no {name_metric(metric)}"
+
+
+def _name_tasks(names: Sequence[str]) -> str:
+    return enumerated(names) if len(names) <= FEW else counted(len(names), "task")
 
 
 def _name_all(groups: Sequence[Group]) -> str:
