@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from conftest import Command
 from exactness import exactly
 
 from trpo_cli.envs import games
-from trpo_cli.envs.make import Task
+from trpo_cli.envs.environments import Environments
+from trpo_cli.envs.make import Parallelism, Task
 from trpo_cli.envs.registered import registered_ids
 from trpo_cli.envs.slot import Slot
 from trpo_cli.envs.snapshot import obstacle, reseed, save
 from trpo_cli.errors import CheckpointError
+from trpo_cli.play.film import draw_frame, with_rendering
 from trpo_cli.run import packing
 
 INSTALLED = importlib.util.find_spec("minatar") is not None
@@ -130,6 +133,15 @@ def test_a_run_says_what_it_chose_and_resumes_by_its_id(
     for part in ("policy", "critic", "environments"):
         assert exactly(saved(run)[part], saved(tmp_path / "whole")[part])
     assert trpo_eval(str(run), "--episodes", "1").status == 0
+
+
+def test_a_film_has_the_colours_of_a_game_and_is_large_enough_to_watch() -> None:
+    task, _ = with_rendering(Task("MinAtar/Breakout-v1", {}, None, False, False, 10.0, 10.0))
+    with contextlib.closing(Environments(task, 1, [0], Parallelism("sync"))) as envs:
+        drawn, shown = envs.render(), draw_frame(envs)
+    assert shown.shape == (160, 160, 3)
+    assert np.array_equal(shown[8::16, 8::16], np.rint(255 * drawn))
+    assert np.unique(shown).size > 3
 
 
 def test_games_are_branched_exactly(trpo_train: Command) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Frame = NDArray[np.uint8]  # (H, W, 3)
 MAX_RATE = 40  # frames per second; environments with more are filmed every second, third, ... step
 DEFAULT_RATE = 30  # frames per second of an environment that declares none
+SMALLEST = 160  # pixels a side; those of smaller pictures, such as those of MinAtar, are drawn several times as large
 INSTALL = "pip install 'trpo-cli[video]'"
 MODE, TRACK = "rgb_array", "track"
 
@@ -89,9 +90,12 @@ def tracking_camera(env: gymnasium.Env[Any, Any], kwargs: Mapping[str, Any]) -> 
 
 
 def draw_frame(envs: Environments) -> Frame:
-    """The current image of the environment. Raises `UserError` if it cannot be drawn."""
+    """The current image of the environment, enlarged if it is small. Raises `UserError` if it cannot be drawn."""
     try:
-        frame = np.ascontiguousarray(envs.render(), dtype=np.uint8)
+        picture = np.asarray(envs.render())
+        if picture.dtype.kind == "f" and picture.max() <= 1:  # as MinAtar draws
+            picture = np.rint(255 * picture)
+        frame = np.ascontiguousarray(picture, dtype=np.uint8)
     except Exception as error:
         raise UserError(
             f"--video: {envs.task.id} cannot be drawn: {type(error).__name__}: {error}\n"
@@ -102,7 +106,8 @@ def draw_frame(envs: Environments) -> Frame:
         raise UserError(
             f"--video: {envs.task.id} renders an array of shape {frame.shape} instead of (height, width, 3)"
         )
-    return frame
+    times = max(1, -(-SMALLEST // min(frame.shape[:2])))
+    return frame if times == 1 else frame.repeat(times, axis=0).repeat(times, axis=1)
 
 
 @contextlib.contextmanager
