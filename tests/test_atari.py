@@ -208,6 +208,8 @@ def test_what_an_id_says_and_what_the_configuration_says_instead() -> None:
         ("env.kwargs.max_num_frames_per_episode=3000000000", r"_episode: got 3000000000; it should be a whole number"),
         ("env.kwargs.render_mode=human", r"^env.kwargs.render_mode: got 'human'; it should be rgb_array or null$"),
         ("env.kwargs.frameskip=2", r"^env.kwargs.frameskip: write env.frame_skip=2$"),
+        ("env.kwargs.game=breakout", r"^env.kwargs.game: PongNoFrameskip-v4 is a game already"),
+        ("env.noop_max=1000000", r"^env.noop_max: got 1000000; it should be less than or equal to 108000$"),
         ("env.resize=[84]", r"^env.resize: got \[84\]; it should be \[HEIGHT, WIDTH\] in pixels$"),
         ("env.resize=[1000000, 1000000]", r"^env.resize: the resized observations have 1,000,000,000,000 numbers; "),
     ],

@@ -6,9 +6,10 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium
+from annotated_types import Ge, Le
 from gymnasium.envs.registration import EnvSpec
 
 from trpo_cli.envs.atari.names import PACKAGE
@@ -19,10 +20,11 @@ from trpo_cli.envs.make import Maker, Task
 from trpo_cli.envs.workers import Spaces
 from trpo_cli.errors import ConfigError, counted, require_packages
 from trpo_cli.memory import refuse_oversized_observation
-from trpo_cli.ranges import Count, NonNegativeInt, UnitInterval
+from trpo_cli.ranges import Count, UnitInterval
 
 FRAME_SKIP = 4  # where neither the id nor the configuration has a range
 LARGEST = 2**31 - 1  # number that the emulator takes
+LONGEST = 108_000  # frames of a whole game, half an hour
 KEYS = {"frameskip": "frame_skip", "repeat_action_probability": "repeat_action_probability"}
 KEYS |= {"full_action_space": "full_action_space"}
 """Arguments of ale-py's environments that have a key of their own here."""
@@ -37,8 +39,8 @@ class Atari(Task):
     grey: bool = True
     resize: list[Count] | None = None  # height and width in pixels; None: as it is
     sign_reward: bool = True
-    frame_skip: Count | None = None  # frames of a step; None: a range that the id has, otherwise 4
-    noop_max: NonNegativeInt = 30  # the most frames before an episode in which nothing is pressed
+    frame_skip: Annotated[int, Ge(1), Le(LONGEST)] | None = None  # None: the id's range, or 4
+    noop_max: Annotated[int, Ge(0), Le(LONGEST)] = 30  # the most frames before an episode in which nothing is pressed
     fire: bool = True  # whether FIRE is pressed where a game waits for it
     repeat_action_probability: UnitInterval | None = None  # of a frame; None: that of the id
     life_loss_ends: bool = True  # whether a lost life ends an episode for the learner
@@ -94,6 +96,10 @@ class Atari(Task):
         return [name for name in self.kwargs if name not in ARGUMENTS]
 
     def _refuse_doubled_arguments(self) -> None:
+        if "game" in self.kwargs:
+            raise ConfigError(
+                f"env.kwargs.game: {self.id} is a game already; another id, as in env=ALE/Breakout-v5, is another"
+            )
         for name in self.kwargs.keys() & KEYS.keys():
             raise ConfigError(f"env.kwargs.{name}: write env.{KEYS[name]}={self.kwargs[name]}")
 
