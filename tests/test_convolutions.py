@@ -81,7 +81,7 @@ def test_written_out_products_are_those_of_automatic_differentiation(
     network, x = policy(activation=activation, hidden=hidden).double(), pictures()
     theirs = linearise(network, x)
     u, v = drawn(ROWS, 3), drawn(size(network), seed=2)
-    one_piece = network.network.passes().trace(x[: convolutions.PIECE]).bytes
+    one_piece = network.network.passes(network.network.head).trace(x[: convolutions.PIECE]).bytes
     for kept in (0, one_piece, convolutions.KEPT):
         monkeypatch.setattr(convolutions, "KEPT", kept)
         ours = network.linearise(x)
@@ -158,7 +158,7 @@ def test_outputs_have_a_graph(distribution: Distribution) -> None:
     theta = (flat(network) + 0.1 * drawn(size(network))).requires_grad_()
     u, gradients = drawn(*network(x).shape), []
     for twice in (False, True):
-        found = network.outputs(theta, x, twice=twice)
+        found = network.outputs(theta, x)
         torch.testing.assert_close(found, outputs(network, theta, x))
         gradients.append(torch.autograd.grad((u * found).sum(), theta, create_graph=twice)[0])
     torch.testing.assert_close(*gradients)

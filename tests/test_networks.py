@@ -108,7 +108,7 @@ def test_without_layers_of_encoders_it_is_the_mlp() -> None:
                 activation="tanh",
                 output_gain=1.0,
                 role="policy",
-            )[0]
+            )
         )
     assert all(type(network) is MLP for network in networks)
     assert torch.equal(flat(networks[0]), flat(networks[1]))

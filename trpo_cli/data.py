@@ -92,12 +92,8 @@ class ObservationSpec:
         """The dtype in which policies read it and rollouts store it."""
         return self.dtype if self.dtype in (np.uint8, np.bool_) else np.dtype(np.float32)
 
-    @property
-    def is_vector(self) -> bool:
-        """Whether policies read it as a row of floating-point numbers without any conversion."""
-        return len(self.shape) == 1 and self.stored == np.float32
-
-    def vectors(self, observation: Observations) -> Tensor:
+    @staticmethod
+    def vectors(observation: Observations) -> Tensor:
         """Observations (B, O) as rows of floating-point numbers (B, `size`): themselves where they are that already."""
         flat = read(observation).flatten(1)
         return flat if flat.is_floating_point() else flat.float()

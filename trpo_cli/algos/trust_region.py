@@ -114,7 +114,7 @@ class TrustRegion(PolicyGradient):
         return Geometry(
             theta_old=flat(policy),
             weight=states.weight / states.weight.mean(),
-            outputs=lambda theta: policy.outputs(theta, states.observation, twice=True),
+            outputs=lambda theta: policy.outputs(theta, states.observation),
             kl=lambda new: distribution.kl(old, new),
             linearise=lambda: policy.linearise(states.observation),
             fisher=lambda vector: distribution.fisher(old, vector),

@@ -11,11 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, linear
 
 from trpo_cli.data import Observations, ObservationSpec, read
@@ -197,25 +195,6 @@ class ImagePasses:
         *layers, (weight, bias) = gradients
         heads = zip(weight.split(self.heads), bias.split(self.heads), strict=True)
         return torch.cat([part.flatten() for pair in (*layers, *heads) for part in pair])
-
-
-class InPieces(torch.autograd.Function):
-    """The outputs (B, P) of passes with the parameters `theta` (D,), as a step of automatic differentiation.
-
-    The way back goes forward again over each piece, so that nothing is kept; outputs that are `known` are not computed.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, theta: Tensor, passes: ImagePasses, observation: Observations, known: Tensor | None
-    ) -> Tensor:
-        ctx.passes, ctx.observation = passes.with_parameters(theta.detach()), observation
-        return ctx.passes(observation) if known is None else known.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, u: Tensor) -> tuple[Tensor, None, None, None]:
-        return ctx.passes.pull_back(ctx.observation, u), None, None, None
 
 
 @dataclass(frozen=True)

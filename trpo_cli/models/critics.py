@@ -17,7 +17,7 @@ from trpo_cli.models.adam import Adam
 from trpo_cli.models.convolutions import Convolution
 from trpo_cli.models.layers import orthogonal
 from trpo_cli.models.linearisation import Linearisation, linearise, share_memory, size
-from trpo_cli.models.networks import CNN, make_network
+from trpo_cli.models.networks import make_network
 from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies import FeaturePolicy, Policy
 from trpo_cli.ranges import Count, NonNegative, Positive
@@ -122,7 +122,7 @@ class MLPCritic(Critic):
         convolutions: list[Convolution] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.inputs = make_network(
+        self.network = make_network(
             observation,
             1,
             hidden_sizes=hidden_sizes,
@@ -132,7 +132,7 @@ class MLPCritic(Critic):
             output_gain=1.0,
             role="critic",
         )
-        self.works_in_pieces = isinstance(self.network, CNN)
+        self.works_in_pieces = self.network.works_in_pieces
         share_memory(self.network)  # as after a fit: a resumed run then rounds as one that was never interrupted
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
@@ -143,11 +143,11 @@ class MLPCritic(Critic):
         self.optimizer = Adam(size(self.network))
 
     def forward(self, observation: Tensor) -> Tensor:
-        return self.mean + self.std * self.network(self.inputs(observation)).squeeze(-1)  # type: ignore[no-any-return]
+        return self.mean + self.std * self.network(observation).squeeze(-1)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def predict(self, observation: Observations) -> Tensor:
-        if isinstance(self.network, CNN):
+        if self.works_in_pieces:
             return self.mean + self.std * self.network.infer(observation).squeeze(-1)
         return super().predict(observation)
 
@@ -158,11 +158,10 @@ class MLPCritic(Critic):
         self._standardise(return_)
         linearise = self.network.linearising(min(self.minibatch_size, len(return_)))
         target = ((return_ - self.mean) / self.std)[:, None]
-        inputs = self.inputs(observation)
         for _ in range(self.epochs):
             order = torch.randperm(len(return_), generator=self.generator).to(return_.device)
             for rows in order.split(self.minibatch_size):
-                value, wanted = linearise(inputs[rows]), target[rows]
+                value, wanted = linearise(observation[rows]), target[rows]
                 slope = (value.output - wanted).mul_(2 / len(wanted))  # of the mean squared error
                 self.optimizer.step(theta, value.vjp(slope), self.learning_rate)
         if not theta.isfinite().all():

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trpo_cli.data import Observations, ObservationSpec
+from trpo_cli.data import Observations, ObservationSpec, read
 from trpo_cli.errors import ConfigError
-from trpo_cli.models.convolutions import Convolution, Convolutions, ImagePasses, InPieces
+from trpo_cli.models.convolutions import Convolution, Convolutions, ImagePasses
 from trpo_cli.models.encoders import Encoder, Map, MLPEncoder
 from trpo_cli.models.layers import Layers, orthogonal, write_out, write_out_each
-from trpo_cli.models.linearisation import Linearisation, join, size
+from trpo_cli.models.linearisation import Linearisation, join, outputs, size
 from trpo_cli.models.passes import Activation, Array, Passes
 from trpo_cli.threads import in_order
 
 PIECE = 4096  # rows that a pass goes over at once
+Values = NDArray[Any]
+vectors = ObservationSpec.vectors
 
 
 class MLP(nn.Module):
-    """Linear layers with an activation after each but the last, `head`; `trunk` is all before it."""
+    """Linear layers with an activation after each but the last, `head`; `trunk` is all before it.
+
+    It reads observations (B, O) as rows of numbers.
+    """
+
+    works_in_pieces: ClassVar[bool] = False  # as of a policy
 
     def __init__(
         self, inputs: int, hidden_sizes: Sequence[int], outputs: int, activation: Activation, output_gain: float
@@ -35,33 +43,62 @@ class MLP(nn.Module):
         self._activation: Activation = activation
         self._linear = [*self.trunk.linear, self.head]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))  # type: ignore[no-any-return]
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.head(self.features(observation))  # type: ignore[no-any-return]
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, observation: Tensor) -> Tensor:
         """What the head reads (B, `feature_size`)."""
-        return self.trunk(x)  # type: ignore[no-any-return]
+        return self.trunk(vectors(observation))  # type: ignore[no-any-return]
 
-    def infer(self, x: Tensor) -> Tensor:
+    def infer(self, observation: Observations) -> Tensor:
         """`forward` (B, P) without a graph."""
+        x = vectors(observation)
         passes = self.passes(len(x))
         return torch.as_tensor(passes(passes.alike(x)))
 
-    def infer_each(self, thetas: Tensor, x: Tensor) -> Tensor:
-        """`infer` (B, P) on a CPU, each row of `x` (B, in) with the parameters in its row of `thetas` (B, D)."""
+    def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
+        """`infer` (B, P) on a CPU, each observation with the parameters in its row of `thetas` (B, D)."""
         passes = write_out_each(self._linear, len(self._linear) - 1, self._activation, thetas)
-        return torch.from_numpy(passes(x.numpy()[:, None])[:, 0])
+        return torch.from_numpy(passes(vectors(observation).numpy()[:, None])[:, 0])
 
-    def linearise(self, x: Tensor) -> Linearisation:
+    def infer_head(self, head: nn.Linear, observation: Observations) -> Tensor:
+        """What another head (B, out) makes of the features, without a graph."""
+        return head(self.features(read(observation)))  # type: ignore[no-any-return]
+
+    def infer_with(self, head: nn.Linear, observation: Observations) -> Tensor:
+        """The outputs of the network, and behind them those of another head, without a graph."""
+        return torch.cat([self.infer(observation), self.infer_head(head, observation)], dim=-1)
+
+    def acting(self) -> Callable[[Values], Values]:
+        """`infer` from array to array, while the parameters stay as they are."""
+        passes = self.passes(1)
+
+        def act(observation: Values) -> Values:
+            x = observation.reshape(len(observation), -1)  # by torch, `vectors` would take longer than a small network
+            return passes(x if x.dtype.kind == "f" else x.astype(np.float32))  # type: ignore[no-any-return]
+
+        return act
+
+    def linearise(self, observation: Observations) -> Linearisation:
         """Outputs and products. A large batch goes in pieces that fit into the cache from one layer to the next."""
+        x = vectors(observation)
         passes = self.passes(len(x))
         if len(x) <= PIECE:
             return passes.linearise(x)
         return join([passes.linearise(piece) for piece in x.split(PIECE)])
 
-    def linearising(self, rows: int) -> Callable[[Tensor], Linearisation]:
+    def linearise_with(self, head: nn.Linear, observation: Observations) -> Linearisation | None:
+        """The same with another head, as `infer_with`; None if automatic differentiation is as fast."""
+        return None
+
+    def linearising(self, rows: int) -> Callable[[Observations], Linearisation]:
         """`linearise` for batches of `rows` rows, while the parameters change in place."""
-        return self.passes(rows).linearise
+        passes = self.passes(rows)
+        return lambda observation: passes.linearise(vectors(observation))
+
+    def outputs(self, theta: Tensor, observation: Observations, known: Tensor | None = None) -> Tensor:
+        """`forward` (B, P) with the parameters `theta` (D,), with a graph."""
+        return outputs(self, theta, read(observation))
 
     def passes(self, rows: int) -> Passes | EncodedPasses:
         """The network as it is, prepared for inputs of `rows` rows."""
@@ -85,11 +122,13 @@ class MultiInput(MLP):
         self.encoders = nn.ModuleList(encoders)
         self._encoders, self._places = list(encoders), list(places)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, observation: Tensor) -> Tensor:
+        x = vectors(observation)
         encoded = [encoder(x[:, place]) for encoder, place in zip(self._encoders, self._places, strict=True)]
         return super().features(torch.cat(encoded, dim=-1))
 
-    def infer_each(self, thetas: Tensor, x: Tensor) -> Tensor:
+    def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
+        x = vectors(observation)
         sizes = [size(encoder) for encoder in self._encoders]
         own, *others = thetas.split([thetas.shape[1] - sum(sizes), *sizes], dim=1)
         parts = zip(self._encoders, self._places, others, strict=True)
@@ -142,6 +181,8 @@ class EncodedPasses:
 class CNN(nn.Module):
     """Convolutions, and an MLP that reads their features. It reads observations as they are stored."""
 
+    works_in_pieces: ClassVar[bool] = True
+
     def __init__(
         self,
         observation: ObservationSpec,
@@ -163,38 +204,67 @@ class CNN(nn.Module):
     def head(self) -> nn.Linear:
         return self.rest.head
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.rest(self.convolutions(x))  # type: ignore[no-any-return]
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.rest(self.convolutions(observation))  # type: ignore[no-any-return]
 
-    def features(self, x: Tensor) -> Tensor:
-        """What the head reads (B, `feature_size`)."""
-        return self.rest.features(self.convolutions(x))
+    def features(self, observation: Tensor) -> Tensor:
+        return self.rest.features(self.convolutions(observation))
 
-    def infer(self, x: Observations) -> Tensor:
-        """`forward` (B, P) without a graph."""
-        return self.passes()(x)
+    def infer(self, observation: Observations) -> Tensor:
+        return self.passes(self.head)(observation)
 
-    def infer_each(self, thetas: Tensor, x: Tensor) -> Tensor:
-        """`infer` (B, P) on a CPU, each of the images (B, O) with the parameters in its row of `thetas` (B, D)."""
-        each = in_order(lambda one: self.passes().with_parameters(one[0])(one[1][None]), zip(thetas, x, strict=True))
-        return torch.cat([*each])
+    def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
+        passes, rows = self.passes(self.head), zip(thetas, observation, strict=True)
+        return torch.cat([*in_order(lambda row: passes.with_parameters(row[0])(row[1][None]), rows)])
 
-    def linearise(self, x: Observations) -> Linearisation:
-        """Outputs and products, piece by piece."""
-        return self.passes().linearise(x)
+    def infer_head(self, head: nn.Linear, observation: Observations) -> Tensor:
+        return self.passes(head)(observation)
+
+    def infer_with(self, head: nn.Linear, observation: Observations) -> Tensor:
+        return self.passes(self.head, head)(observation)
+
+    def acting(self) -> Callable[[Values], Values]:
+        passes = self.passes(self.head)
+        return lambda observation: passes(torch.from_numpy(observation)).numpy()
+
+    def linearise(self, observation: Observations) -> Linearisation:
+        return self.passes(self.head).linearise(observation)
+
+    def linearise_with(self, head: nn.Linear, observation: Observations) -> Linearisation:
+        return self.passes(self.head, head).linearise(observation)
 
     def linearising(self, rows: int) -> Callable[[Observations], Linearisation]:
-        """`linearise`, while the parameters change in place."""
         return self.linearise
 
-    def outputs(self, theta: Tensor, x: Observations, known: Tensor | None = None) -> Tensor:
-        """`forward` (B, P) with the parameters `theta` (D,), with a graph that can be differentiated once."""
-        return InPieces.apply(theta, self.passes(), x, known)  # type: ignore[no-any-return, no-untyped-call]
+    def outputs(self, theta: Tensor, observation: Observations, known: Tensor | None = None) -> Tensor:
+        return InPieces.apply(theta, self, observation, known)  # type: ignore[no-any-return, no-untyped-call]
 
-    def passes(self, heads: Sequence[nn.Linear] | None = None) -> ImagePasses:
-        """The network as it is now, until its parameters change; its own head gives way to other `heads`."""
-        heads = heads or [self.head]
+    def passes(self, *heads: nn.Linear) -> ImagePasses:
+        """The network as it is now, with these heads, until its parameters change."""
         return ImagePasses.write_out(self.convolutions, self.rest.trunk.linear, heads, self._activation)
+
+
+class InPieces(torch.autograd.Function):
+    """The outputs (B, P) of a `CNN` with the parameters `theta` (D,), as a step of automatic differentiation.
+
+    The way back goes forward again over each piece, so that nothing is kept; outputs that are `known` are not computed.
+    A gradient that is to be differentiated, too, comes from a graph that holds all activations of the batch.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, theta: Tensor, network: CNN, observation: Observations, known: Tensor | None) -> Tensor:
+        ctx.save_for_backward(theta)
+        ctx.network, ctx.observation = network, observation
+        ctx.passes = network.passes(network.head).with_parameters(theta)
+        return ctx.passes(observation) if known is None else known.clone()
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor) -> tuple[Tensor, None, None, None]:
+        if not torch.is_grad_enabled():
+            return ctx.passes.pull_back(ctx.observation, u), None, None, None
+        (theta,) = ctx.saved_tensors
+        output = outputs(ctx.network, theta, read(ctx.observation))
+        return torch.autograd.grad(output, theta, u, create_graph=True)[0], None, None, None
 
 
 Network = MLP | CNN
@@ -210,25 +280,20 @@ def make_network(
     activation: Activation,
     output_gain: float,
     role: str,
-) -> tuple[Network, Callable[[Observations], Any]]:
-    """A network for the group `role`, and what makes its inputs of observations.
+) -> Network:
+    """A network for the group `role`.
 
     With `convolutions` it reads images as they are stored; otherwise it reads all numbers of an observation, together
     or through an encoder for each entry. Raises `ConfigError` if the convolutions do not fit the observations.
     """
     if convolutions:
         refuse_vectors(observation, role)
-        return CNN(observation, convolutions, hidden_sizes, outputs, activation, output_gain, role), as_stored
+        return CNN(observation, convolutions, hidden_sizes, outputs, activation, output_gain, role)
     if not encoder_sizes:
-        return MLP(observation.size, hidden_sizes, outputs, activation, output_gain), observation.vectors
+        return MLP(observation.size, hidden_sizes, outputs, activation, output_gain)
     encoders = [MLPEncoder(entry.size, encoder_sizes, activation) for entry in observation.parts]
     places = [entry.place for entry in observation.parts]
-    return MultiInput(encoders, places, hidden_sizes, outputs, activation, output_gain), observation.vectors
-
-
-def as_stored(observation: Observations) -> Observations:
-    """What a network reads that takes observations as they are."""
-    return observation
+    return MultiInput(encoders, places, hidden_sizes, outputs, activation, output_gain)
 
 
 def refuse_vectors(observation: ObservationSpec, role: str) -> None:

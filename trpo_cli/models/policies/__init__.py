@@ -76,13 +76,10 @@ class Policy(nn.Module, ABC):
         """Distribution parameters, and their products with the Jacobian by theta."""
         return linearise(self, read(observation))
 
-    def outputs(
-        self, theta: Tensor, observation: Observations, twice: bool = False, known: Tensor | None = None
-    ) -> Tensor:
+    def outputs(self, theta: Tensor, observation: Observations, known: Tensor | None = None) -> Tensor:
         """Distribution parameters (B, P) of the policy with the parameters `theta` (D,), with a graph.
 
-        `twice` asks for one that can be differentiated twice, which may hold all activations of the batch. They may be
-        `known` already, bit for bit as `infer` computes them, and need not be computed then.
+        They may be `known` already, bit for bit as `infer` computes them, and need not be computed then.
         """
         return outputs(self, theta, read(observation))
 

@@ -9,7 +9,7 @@ from trpo_cli.data import Observations, ObservationSpec
 from trpo_cli.models.convolutions import Convolution
 from trpo_cli.models.distributions import DiagonalGaussian, Distribution
 from trpo_cli.models.linearisation import Linearisation
-from trpo_cli.models.networks import CNN, make_network
+from trpo_cli.models.networks import make_network
 from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies import Actor, Array, FeaturePolicy
 from trpo_cli.ranges import Count, Finite, Positive
@@ -40,8 +40,7 @@ class MLPPolicy(FeaturePolicy):
         super().__init__()
         self.distribution = distribution
         size = distribution.network_size
-        self.is_vector = observation.is_vector
-        self.network, self.inputs = make_network(
+        self.network = make_network(
             observation,
             size,
             hidden_sizes=hidden_sizes,
@@ -51,76 +50,65 @@ class MLPPolicy(FeaturePolicy):
             output_gain=output_gain,
             role="policy",
         )
-        self.feature_size, self.works_in_pieces = self.network.feature_size, isinstance(self.network, CNN)
+        self.feature_size, self.works_in_pieces = self.network.feature_size, self.network.works_in_pieces
         self.log_std: nn.Parameter | None = None
         if isinstance(distribution, DiagonalGaussian):
             self.log_std = nn.Parameter(torch.full((size,), float(initial_log_std)))
 
     def forward(self, observation: Tensor) -> Tensor:
-        return self._with_log_std(self.network(self.inputs(observation)))
+        return self._with_log_std(self.network(observation))
 
     def features(self, observation: Tensor) -> Tensor:
-        return self.network.features(self.inputs(observation))
+        return self.network.features(observation)
 
     @torch.no_grad()
     def infer(self, observation: Observations) -> Tensor:
-        return self._with_log_std(self.network.infer(self.inputs(observation)))
+        return self._with_log_std(self.network.infer(observation))
 
     @torch.no_grad()
     def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
-        observation = self.inputs(observation)
         if self.log_std is None:
             return self.network.infer_each(thetas, observation)
         size = len(self.log_std)
         return torch.cat([self.network.infer_each(thetas[:, size:], observation), thetas[:, :size]], dim=-1)
 
     def actor(self) -> Actor:
-        if isinstance(self.network, CNN):
-            passes = self.network.passes()
-            return self._acting(lambda observation: self._with_log_std(passes(observation)))
+        network = self.network.acting()
         if self.log_std is None:
-            return super().actor()
-        network, deviation = self.network.passes(1), self.log_std.detach().exp().numpy()
+            return self._acting(lambda observation: torch.from_numpy(network(observation.numpy())))
+        deviation = self.log_std.detach().exp().numpy()
 
         def act(observation: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:
-            vectors = observation if self.is_vector else self.inputs(torch.from_numpy(observation)).numpy()
-            mean = network(vectors)
+            mean = network(observation)
             return (mean if noise is None else mean + deviation * noise), memory
 
         return act
 
     @torch.no_grad()
     def linearise(self, observation: Observations) -> Linearisation:
-        return self._with_deviations(self.network.linearise(self.inputs(observation)))
+        return self._with_deviations(self.network.linearise(observation))
 
-    def outputs(
-        self, theta: Tensor, observation: Observations, twice: bool = False, known: Tensor | None = None
-    ) -> Tensor:
-        if twice or not isinstance(self.network, CNN):
-            return super().outputs(theta, observation, twice)
-        size = 0 if self.log_std is None else len(self.log_std)
-        known = None if known is None else known[:, : known.shape[1] - size]
-        output = self.network.outputs(theta[size:], observation, known)
-        return torch.cat([output, theta[:size].expand(len(output), -1)], dim=-1) if size else output
+    def outputs(self, theta: Tensor, observation: Observations, known: Tensor | None = None) -> Tensor:
+        if self.log_std is None:
+            return self.network.outputs(theta, observation, known)
+        size = len(self.log_std)
+        log_std, others = theta.split([size, len(theta) - size])
+        output = self.network.outputs(others, observation, None if known is None else known[:, :size])
+        return torch.cat([output, log_std.expand_as(output)], dim=-1)
 
     @torch.no_grad()
     def infer_head(self, head: nn.Linear, observation: Observations) -> Tensor:
-        if not isinstance(self.network, CNN):
-            return super().infer_head(head, observation)
-        return self.network.passes([head])(observation)
+        return self.network.infer_head(head, observation)
 
     @torch.no_grad()
     def infer_with(self, head: nn.Linear, observation: Observations) -> Tensor:
-        if not isinstance(self.network, CNN):
-            return super().infer_with(head, observation)
-        output = self.network.passes([self.network.head, head])(observation)
+        output = self.network.infer_with(head, observation)
         return output if self.log_std is None else _insert(output, self.log_std)
 
     @torch.no_grad()
     def linearise_with(self, head: nn.Linear, observation: Observations) -> Linearisation | None:
-        if not isinstance(self.network, CNN):
-            return None
-        return self._with_deviations(self.network.passes([self.network.head, head]).linearise(observation))
+        network = self.network.linearise_with(head, observation)
+        return network and self._with_deviations(network)
 
     def _with_deviations(self, network: Linearisation) -> Linearisation:
         """The same with log standard deviations behind the means, and before what further heads say."""
