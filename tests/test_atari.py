@@ -254,7 +254,9 @@ def test_a_misspelt_game_and_one_that_is_not_installed(
     wrong = trpo_train("env=ALE/Brekout-v5", f"hydra.run.dir={tmp_path}")
     assert wrong.status == 1
     assert "error: env: no option 'ALE/Brekout-v5'; did you mean 'ALE/Breakout-v5'?" in wrong.err
-    games = {id: gymnasium.registry.pop(id) for id in list(gymnasium.registry) if registered.find_family(id) == "atari"}
+    games = {id: spec for id, spec in gymnasium.registry.items() if str(spec.entry_point).startswith("ale_py.")}
+    for id in games:
+        del gymnasium.registry[id]
     monkeypatch.setattr(registered, "find_spec", lambda name: None)
     try:
         missing = trpo_train("env=BreakoutNoFrameskip-v4", f"hydra.run.dir={tmp_path}")

@@ -185,7 +185,7 @@ def test_images_are_those_of_the_wrappers_of_gymnasium(given: Any, grey: bool, r
         (("env=FrozenLake-v1", "env.resize=[84,84]"), "env.resize: is for images of bytes"),
         ((*SCREENS, "env.kwargs={shape: [4, 4, 2]}", "env.grey=true"), r"arrays of uint8, shape \(4, 4, 2\)"),
         ((*SCREENS, "env.kwargs={dtype: bool}", "env.resize=[4,4]"), r"arrays of bool, shape \(84, 84\)"),
-        ((*SCREENS, "env.resize=[84]"), r"env.resize: got \[84\]; it should have at least 2 items"),
+        ((*SCREENS, "env.resize=[84]"), r"env.resize: got \[84\]; it should be \[HEIGHT, WIDTH\] in pixels"),
         ((*SCREENS, "env.resize=[0,84]"), r"env.resize\[0\]: got \[0, 84\]; it should be greater"),
         (
             (*SCREENS, "env.resize=[1e8,1e8]"),

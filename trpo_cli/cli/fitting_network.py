@@ -11,7 +11,7 @@ from typing import Any
 from trpo_cli.config.groups import CONF
 from trpo_cli.config.sections import find_bases
 from trpo_cli.config.yaml_files import read_option
-from trpo_cli.envs.games import find_package
+from trpo_cli.envs.games import find_origin, find_package
 from trpo_cli.errors import UserError
 
 NETWORKS = ("policy", "critic")
@@ -20,8 +20,8 @@ LEAST = 3  # pixels a side, of which those of `cnn_small` do
 SHARING = "ppo"  # it and what builds on it learn policy and critic from one loss
 ENOUGH = 36  # pixels a side, of which the convolutions of `cnn` make one
 OF_VECTORS = ("gymnasium.envs.", "gymnasium_robotics.", "trpo_cli.")
-"""Packages whose environments show no images, but for those in `OF_IMAGES`."""
-OF_IMAGES = ("gymnasium.envs.box2d.car_racing", "ale_py.")
+"""Packages whose environments show no images, but for `OF_IMAGES`."""
+OF_IMAGES = "gymnasium.envs.box2d.car_racing"
 
 _may_make: ContextVar[bool] = ContextVar("may_make", default=True)
 
@@ -84,6 +84,8 @@ def _find_side(id: str) -> int | None:
     spec = gymnasium.registry.get(id)
     if spec is None:
         return None
+    if package := find_origin(spec):
+        return package.side
     entry = spec.entry_point
     module = f"{entry if isinstance(entry, str) else getattr(entry, '__module__', '')}"
     if module.startswith(OF_IMAGES):

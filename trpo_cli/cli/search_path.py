@@ -27,7 +27,7 @@ from trpo_cli.config.groups import CONF, GROUPS
 from trpo_cli.config.plugins import find_configurations, import_plugins
 from trpo_cli.config.sections import WHERE, drop_sections, find_bases, find_mistake, select_sections
 from trpo_cli.config.yaml_files import SLIPPED, describe_slip, find_top_key, read_option
-from trpo_cli.envs.games import find_package
+from trpo_cli.envs.games import find_origin, find_package
 from trpo_cli.errors import ConfigError, UserError
 from trpo_cli.shell import short_path
 
@@ -78,13 +78,14 @@ class GymnasiumSource(ConfigSource):
 
     def _find_family(self, id: str) -> str | None:
         """Return the option of `env` for all games of the package that has this one; None if it is no game."""
-        if package := find_package(id):
-            return package.extra if self._is_registered(id) else None
-        if self._is_tuned(id):
+        package = find_package(id)
+        if (package is None and self._is_tuned(id)) or not self._is_registered(id):
             return None
-        from trpo_cli.envs.registered import find_family
+        if package is None:
+            import gymnasium
 
-        return find_family(id) if self._is_registered(id) else None
+            package = find_origin(gymnasium.registry[id])
+        return package and package.extra
 
     def _is_tuned(self, id: str) -> bool:
         """Whether this package has settings for a task, which therefore exists; to import Gymnasium is slow."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from trpo_cli.envs.atari.names import OF_ATARI, PACKAGE
 from trpo_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
 
 
 class Games(NamedTuple):
@@ -66,6 +69,11 @@ PACKAGES = (
 def find_package(id: str) -> Games | None:
     """Return the package to which an environment belongs, by its id alone; None if it belongs to none."""
     return next((package for package in PACKAGES if package.ids.match(id)), None)
+
+
+def find_origin(spec: EnvSpec) -> Games | None:
+    """Return the package that has registered an environment, which may have any id; None if it is none of games."""
+    return next((package for package in PACKAGES if str(spec.entry_point).startswith(f"{package.module}.")), None)
 
 
 def register_game(id: str) -> None:

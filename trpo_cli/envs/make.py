@@ -24,7 +24,7 @@ from trpo_cli.envs.joining import join
 from trpo_cli.envs.mujoco.batch import MujocoBatch, batch_obstacle
 from trpo_cli.envs.registered import explain_atari, is_registered, registered_ids, versions
 from trpo_cli.envs.spaces import Decoder, Encoder, Rescale, action_decoder, observation_encoder
-from trpo_cli.envs.view import Entries, Size, prepare_images, select_entries
+from trpo_cli.envs.view import Entries, prepare_images, select_entries
 from trpo_cli.envs.watched import Watched
 from trpo_cli.envs.workers import Spaces, Workers
 from trpo_cli.envs.wrappers import Wrappers
@@ -88,11 +88,16 @@ class Task:
     observe: Entries | None = None  # of a vector; None: all
     hide: Entries | None = None
     grey: bool = False  # whether images lose their colours
-    resize: Size | None = None  # of images
+    resize: list[Count] | None = None  # height and width of images in pixels; None: as they are
     stack: Count = 1  # observations that a policy sees at once
     sign_reward: bool = False  # whether the learner is given the signs of rewards
     log_info: list[str] = field(default_factory=list)  # numbers in the infos at the end of episodes, by name
     complaints: set[str] = field(default_factory=set, init=False, repr=False, compare=False)  # logged once
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for a size that is not two numbers."""
+        if self.resize is not None and len(self.resize) != 2:
+            raise ConfigError(f"env.resize: got {self.resize}; it should be [HEIGHT, WIDTH] in pixels")
 
     def make(self, seeds: Sequence[int], parallelism: Parallelism = FASTEST) -> Vectorized:
         """Make one copy for each seed. The caller resets them, with `options={"reset_mask": ...}`; they never do.

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
 
 from trpo_cli.config.plugins import find_announced, import_plugins
 from trpo_cli.envs import random_mdp  # noqa: F401  registers RandomMDP-v0
 from trpo_cli.envs.atari.names import OF_ATARI, PACKAGE
-from trpo_cli.envs.games import PACKAGES, register_game, register_installed
+from trpo_cli.envs.games import register_game, register_installed
 
 VERSIONED = re.compile(r"(.+)-v(\d+)")
 
@@ -30,12 +29,6 @@ def is_registered(id: str) -> bool:
     if id not in gymnasium.registry:
         import_plugins(find_announced())
     return id in gymnasium.registry
-
-
-def find_family(id: str) -> str | None:
-    """Return the extra whose package a registered environment comes from; None if it is none of games."""
-    spec: EnvSpec = gymnasium.registry[id]
-    return next((games.extra for games in PACKAGES if str(spec.entry_point).startswith(f"{games.module}.")), None)
 
 
 def registered_ids() -> list[str]:

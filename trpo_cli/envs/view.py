@@ -7,22 +7,18 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Len
 from numpy.typing import NDArray
 
 from trpo_cli.data import Entry, ObservationSpec
 from trpo_cli.errors import ConfigError, counted, require_packages
-from trpo_cli.ranges import Count
 
 Array = NDArray[Any]
 Encoder = Callable[[Array], Array]
 Entries = list[int | str]
 """Numbers of a vector: indices, ranges such as `5:11`, as in Python, and names of the entries that it joins."""
-Size = Annotated[list[Count], Len(2, 2)]
-"""Height and width."""
 LUMA = (0.2125, 0.7154, 0.0721)  # of red, green and blue: those of Gymnasium's `GrayscaleObservation`
 RANGE = re.compile(r"(-?\d+)?:(-?\d+)?")
 
@@ -42,7 +38,7 @@ def select_entries(
 
 
 def prepare_images(
-    spec: ObservationSpec, encode: Encoder, grey: bool, resize: Size | None, env_id: str
+    spec: ObservationSpec, encode: Encoder, grey: bool, resize: Sequence[int] | None, env_id: str
 ) -> tuple[ObservationSpec, Encoder]:
     """Return the spec and the encoder of images in grey, and then of this size.
 

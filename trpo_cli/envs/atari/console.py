@@ -152,11 +152,8 @@ class Console:
     def restore(self, state: Any) -> None:
         """Restore what `save` returned. Raises `CheckpointError`, before the emulator reads it, if it does not fit."""
         self._check(state)
-        emulator, held, played = (
-            self._load_emulator(state["emulator"].tobytes()),
-            ACTIONS[state["held"]],
-            state["played"],
-        )
+        emulator = self._load_emulator(state["emulator"].tobytes())
+        held, played = ACTIONS[state["held"]], state["played"]
         if played < SETTLED:
             self._before = emulator
             self._ale.reset_game()

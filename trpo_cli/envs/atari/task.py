@@ -20,13 +20,12 @@ from trpo_cli.envs.make import Maker, Task
 from trpo_cli.envs.workers import Spaces
 from trpo_cli.errors import ConfigError, counted, require_packages
 from trpo_cli.memory import refuse_oversized_observation
-from trpo_cli.ranges import Count, UnitInterval
+from trpo_cli.ranges import UnitInterval
 
 FRAME_SKIP = 4  # where neither the id nor the configuration has a range
 LARGEST = 2**31 - 1  # number that the emulator takes
 LONGEST = 108_000  # frames of a whole game, half an hour
-KEYS = {"frameskip": "frame_skip", "repeat_action_probability": "repeat_action_probability"}
-KEYS |= {"full_action_space": "full_action_space"}
+KEYS = {"frameskip": "frame_skip"} | {name: name for name in ("repeat_action_probability", "full_action_space")}
 """Arguments of ale-py's environments that have a key of their own here."""
 ARGUMENTS = {"mode", "difficulty", "max_num_frames_per_episode", "render_mode"}
 """The other arguments that games have here."""
@@ -37,7 +36,6 @@ class Atari(Task):
     """A game that ale-py registers, with the preprocessing of the field (Mnih et al., 2015; Machado et al., 2018)."""
 
     grey: bool = True
-    resize: list[Count] | None = None  # height and width in pixels; None: as it is
     sign_reward: bool = True
     frame_skip: Annotated[int, Ge(1), Le(LONGEST)] | None = None  # None: the id's range, or 4
     noop_max: Annotated[int, Ge(0), Le(LONGEST)] = 30  # the most frames before an episode in which nothing is pressed
@@ -47,9 +45,7 @@ class Atari(Task):
     full_action_space: bool = False
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` for a size that is not two numbers, or too large to make a game with."""
-        if self.resize is not None and len(self.resize) != 2:
-            raise ConfigError(f"env.resize: got {self.resize}; it should be [HEIGHT, WIDTH] in pixels")
+        """Raise `ConfigError` for a size that is too large to make a game with."""
         if self.resize is not None:
             refuse_oversized_observation("env.resize: the resized observations have", math.prod(self.resize))
 
