@@ -125,11 +125,11 @@ class ImagePasses:
 
     def __call__(self, observation: Observations) -> Tensor:
         """The outputs (B, P)."""
-        return torch.cat([*in_order(lambda piece: self.trace(piece).output, self._split(observation))])
+        return torch.cat([*in_order(lambda piece: self.trace(piece).output, observation.split(PIECE))])
 
     def linearise(self, observation: Observations) -> Linearisation:
         """Outputs and products. Activations are kept as far as they are few, and else computed for each product."""
-        pieces = self._split(observation)
+        pieces = observation.split(PIECE)
         kept: list[ImageTrace | None] = []
         outputs, left = [], KEPT
         for trace in in_order(self.trace, pieces):
@@ -151,11 +151,8 @@ class ImagePasses:
 
     def pull_back(self, observation: Observations, u: Tensor) -> Tensor:
         """The gradient (D,) of u . outputs, in a single pass over the pieces."""
-        jobs = zip(self._split(observation), u.split(PIECE), strict=True)
+        jobs = zip(observation.split(PIECE), u.split(PIECE), strict=True)
         return _sum(in_order(lambda job: self.trace(job[0]).vjp(job[1]), jobs))
-
-    def _split(self, observation: Observations) -> Sequence[Observations]:
-        return observation.split(PIECE)
 
     def trace(self, observation: Observations) -> ImageTrace:
         """Go forward over one piece, and keep what the products need."""
