@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import re
 import time
 import warnings
@@ -98,6 +99,7 @@ class Task:
         """Raise `ConfigError` for a size that is not two numbers."""
         if self.resize is not None and len(self.resize) != 2:
             raise ConfigError(f"env.resize: got {self.resize}; it should be [HEIGHT, WIDTH] in pixels")
+        refuse_oversized_observation("env.resize: the resized observations have", math.prod(self.resize or ()))
 
     def make(self, seeds: Sequence[int], parallelism: Parallelism = FASTEST) -> Vectorized:
         """Make one copy for each seed. The caller resets them, with `options={"reset_mask": ...}`; they never do.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -19,7 +18,6 @@ from trpo_cli.envs.games import register_installed
 from trpo_cli.envs.make import Maker, Task
 from trpo_cli.envs.workers import Spaces
 from trpo_cli.errors import ConfigError, counted, require_packages
-from trpo_cli.memory import refuse_oversized_observation
 from trpo_cli.ranges import UnitInterval
 
 FRAME_SKIP = 4  # where neither the id nor the configuration has a range
@@ -43,11 +41,6 @@ class Atari(Task):
     repeat_action_probability: UnitInterval | None = None  # of a frame; None: that of the id
     life_loss_ends: bool = True  # whether a lost life ends an episode for the learner
     full_action_space: bool = False
-
-    def __post_init__(self) -> None:
-        """Raise `ConfigError` for a size that is too large to make a game with."""
-        if self.resize is not None:
-            refuse_oversized_observation("env.resize: the resized observations have", math.prod(self.resize))
 
     def native_obstacle(self, env: gymnasium.Env[Any, Any]) -> str | None:
         """Return which argument the games here do not have; all others run natively, whatever wrappers they have."""
