@@ -121,7 +121,8 @@ class MLPPolicy(FeaturePolicy):
 
         def vjp(u: Tensor) -> Tensor:
             of_mean, of_log_std, others = u[:, :size], u[:, size : 2 * size], u[:, 2 * size :]
-            return torch.cat([of_log_std.sum(0), network.vjp(torch.cat([of_mean, others], dim=-1))])
+            by_network = torch.cat([of_mean, others], dim=-1) if others.numel() else of_mean
+            return torch.cat([of_log_std.sum(0), network.vjp(by_network)])
 
         return Linearisation(_insert(network.output, log_std), jvp, vjp)
 
