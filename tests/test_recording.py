@@ -49,9 +49,9 @@ VIEWS = {
     "several entries": ("env=Probe/Several-v0", "env.observe=[inner,number]", "env.stack=2"),
     "small grey images": (
         *("env=Screens-v0", "env.kwargs={shape: [12, 9, 3]}", "env.grey=true", "env.resize=[8,6]"),
-        "env.stack=3",
+        *("env.stack=3", "policy=mlp", "critic=zero"),
     ),
-    "black and white": ("env=Screens-v0", "env.kwargs={shape: [4, 3, 2], dtype: bool}"),
+    "black and white": ("env=Screens-v0", "env.kwargs={shape: [4, 3, 2], dtype: bool}", "policy=mlp", "critic=zero"),
 }
 BC = ("algo=bc", "sampler.path=record", "sampler.transitions_per_iteration=64", "algo.minibatch_size=16")
 
