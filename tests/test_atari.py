@@ -221,6 +221,12 @@ def test_a_setting_that_does_not_fit(override: str, said: str) -> None:
         replace(task("PongNoFrameskip-v4"), id="CartPole-v1").make_one()
 
 
+def test_versions_of_what_draws_and_prepares_the_pictures_belong_to_a_run() -> None:
+    assert registered.is_registered("ALE/Pong-v5")
+    assert registered.find_distributions("ALE/Pong-v5", "cv2")[0] == "ale-py"
+    assert registered.find_distributions("CartPole-v1") == []
+
+
 def test_an_argument_that_games_do_not_have_makes_the_environment_of_ale_py() -> None:
     envs = Environments(task("ALE/Pong-v5", "env.kwargs.obs_type=ram", "env.grey=false", "env.resize=null"), 1, [0])
     assert "not native: env.kwargs.obs_type is for ale-py's own environment, without no-ops, FIRE and lives" in envs.how

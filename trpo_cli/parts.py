@@ -50,6 +50,13 @@ class Parts:
     obstacle: str | None  # the reason why a resume has to reset the environments, if there is one
     origin: dict[str, Any] | None = None  # what it began with in place of random numbers
 
+    @property
+    def packages(self) -> list[str]:
+        """The installed packages, beside those of every run, on which observations depend."""
+        from trpo_cli.envs.registered import find_distributions
+
+        return find_distributions(self.task.id, *(["cv2"] if self.task.grey or self.task.resize else []))
+
     def evaluate(self, plan: Episodes, seed: int) -> Evaluation:
         """Play episodes with the likeliest actions, with the same parallelism as in training.
 

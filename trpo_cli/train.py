@@ -61,7 +61,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
     from trpo_cli.config.build import fill
     from trpo_cli.config.plugins import import_plugins
     from trpo_cli.play.origin import ORIGIN
-    from trpo_cli.run.directory import Run
+    from trpo_cli.run.directory import Run, find_versions
     from trpo_cli.run.logger import Kept, Logger
     from trpo_cli.run.trackers import Tracking
     from trpo_cli.seeding import seed_globals
@@ -79,6 +79,7 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
         import_plugins(settings.plugins)
         tracker = build_tracker(plan.config, settings)
         parts = build_parts(plan.config, settings, begins=state is None)
+        run.provenance["versions"] |= find_versions(parts.packages)
         if origin := state.get(ORIGIN) if state else parts.origin:
             run.provenance[ORIGIN] = origin
         with contextlib.closing(parts.environments):

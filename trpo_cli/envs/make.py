@@ -260,8 +260,7 @@ class Task:
         try:
             with warnings.catch_warnings():
                 # The user asked for this version by name, and need not hear that a newer one exists.
-                warnings.filterwarnings("ignore", message=".*is out of date.*")
-                warnings.filterwarnings("ignore", message=".*deprecated.*")
+                warnings.filterwarnings("ignore", message=".*(is out of date|deprecated).*")
                 return gymnasium.make(
                     spec, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
                 )

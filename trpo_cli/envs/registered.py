@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 
 import gymnasium
@@ -47,6 +48,17 @@ def explain_atari(id: str) -> str:
         return ""
     whose = "this game" if OF_ATARI.fullmatch(id) else "the games of Atari"
     return f"\npip install 'trpo-cli[atari]' installs {whose}"
+
+
+def find_distributions(id: str, *others: str) -> list[str]:
+    """Return the installed packages from which a registered environment, and `others` that it imports, come.
+
+    Those of this program and of Gymnasium are left out.
+    """
+    entry = gymnasium.registry[id].entry_point
+    module = entry if isinstance(entry, str) else str(getattr(entry, "__module__", ""))
+    wanted = {module.partition(":")[0].partition(".")[0], *others} - {"gymnasium", "trpo_cli"}
+    return sorted({name for one in wanted for name in packages_distributions().get(one, ())}) if wanted else []
 
 
 def versions(id: str, known: Iterable[str]) -> list[str]:

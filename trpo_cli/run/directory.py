@@ -7,7 +7,8 @@ import json
 import logging
 import platform
 import subprocess
-from importlib.metadata import version
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -87,7 +88,7 @@ class Run:
             self.warnings.append(f"{damage}; it was renamed, and an older one is used")
             path.rename(path.with_name(f"{path.name}.damaged"))
         with report_mismatch(self.directory):
-            self.warnings += _version_warnings(found.state.get("versions", {}), self.provenance["versions"])
+            self.warnings += _version_warnings(found.state.get("versions", {}))
         return found.state
 
     def begin(self, config: dict[str, Any]) -> None:
@@ -178,11 +179,20 @@ class LogFile(logging.FileHandler):
 
 def provenance() -> dict[str, Any]:
     """The versions of Python and the packages that affect results, and the git revision."""
-    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-    return {"versions": versions, "git_revision": git_revision()}
+    return {"versions": find_versions(PACKAGES), "git_revision": git_revision()}
 
 
-def _version_warnings(then: dict[str, str], now: dict[str, str]) -> list[str]:
+def find_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of Python and of the packages that are installed."""
+    versions = {"python": platform.python_version()}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
+def _version_warnings(then: dict[str, str]) -> list[str]:
+    now = find_versions(then)
     return [
         f"{name} is {now.get(name)} now and was {old} before: results may differ from those of an uninterrupted run"
         for name, old in then.items()
