@@ -14,6 +14,9 @@ from gymnasium import spaces
 from trpo_cli.cli import fitting_network
 from trpo_cli.cli.command_line import read
 from trpo_cli.cli.search_path import compose_options
+from trpo_cli.config.groups import CONF
+from trpo_cli.config.sections import OF_MANY
+from trpo_cli.envs.games import PACKAGES
 
 MLP, CNN, SMALL = [64, 64], [512], [128]
 
@@ -108,3 +111,8 @@ def test_what_was_chosen_is_said() -> None:
 def test_nothing_is_made_for_help_and_completion() -> None:
     assert compose_options(read(["env=Screen-v0"])) is not None
     assert Screen.made == 0
+
+
+def test_packages_of_games_have_settings_in_sections() -> None:
+    assert ("env/gym", *(f"env/{package.extra}" for package in PACKAGES)) == OF_MANY
+    assert all((CONF / f"{name}.yaml").is_file() for name in OF_MANY)

@@ -19,13 +19,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from trpo_cli.config.groups import GROUPS, list_choices, list_parts
-from trpo_cli.envs.games import PACKAGES
 from trpo_cli.errors import suggest_name
 
 WHERE = " where "
 """Separates the path of an option from the choices that select sections: `tuned/Ant-v4 where algo=trpo`."""
 
-OF_MANY = ("env/gym", *(f"env/{games.extra}" for games in PACKAGES))
+OF_MANY = ("env/gym", "env/atari", "env/minatar")
 """The options that stand behind many environments."""
 
 

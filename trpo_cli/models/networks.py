@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -74,7 +75,7 @@ class MLP(nn.Module):
         passes = self.passes(1)
 
         def act(observation: Values) -> Values:
-            x = observation.reshape(len(observation), -1)  # by torch, `vectors` would take longer than a small network
+            x = observation.reshape(len(observation), math.prod(observation.shape[1:]))  # torch would take far longer
             return passes(x if x.dtype.kind == "f" else x.astype(np.float32))  # type: ignore[no-any-return]
 
         return act
