@@ -14,7 +14,8 @@ from trpo_cli.models.distributions import Categorical, DiagonalGaussian, Distrib
 from trpo_cli.models.encoders import Encoder, MLPEncoder
 from trpo_cli.models.layers import ACTIVATIONS, FEW, Tanh
 from trpo_cli.models.linearisation import flat, linearise, outputs, share_memory
-from trpo_cli.models.networks import MLP, PIECE, MultiInput, make_network
+from trpo_cli.models.mlp import MLP, PIECE, MultiInput
+from trpo_cli.models.networks import make_network
 from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies.mlp import MLPPolicy
 from trpo_cli.threads import WORTH_THREADS, limit_threads, threads_for

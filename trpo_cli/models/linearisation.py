@@ -3,7 +3,7 @@
 Everything that learns here follows from J v and J^T u, where J is the Jacobian of the outputs with respect to the
 parameters. For a loss l of the outputs, J^T (dl / d outputs) is its gradient with respect to the parameters; J^T M J v
 is the Fisher-vector product (the TRPO paper, appendix C.1). `linearise` gives both for any module by automatic
-differentiation; `networks.py` has those of an MLP written out, without a graph to build at every step.
+differentiation; `mlp.py` and `cnn.py` have those of networks written out, without a graph to build at every step.
 
 Sizes: B inputs, P outputs, D parameters, in the order of `module.parameters()`.
 """
