@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from trpo_cli.data import Frames, Observations, ObservationSpec, Rollout
 from trpo_cli.envs.environments import Environments
+from trpo_cli.envs.infos import Infos
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
 from trpo_cli.memory import refuse_oversized_batch
 from trpo_cli.models.policies import Policy, on_cpu
@@ -76,22 +77,27 @@ class Paths:
                 acting.restart(ended)
         self.memory = acting.memory
         done = terminated | truncated
-        age = ages(done, self.episodes.running_length)
-        self.episodes.add(reward, done, infos)
-        for_learner = done | lost
-        time = ages(for_learner, self.life)
-        self.life = time[-1].copy()
+        age, time = self._note_episodes(reward, done, lost, infos)
         rollout = Rollout(
-            observation=seen.observations(age[:-1]),
+            observation=seen.observations(age),
             action=torch.from_numpy(action),
-            reward=torch.from_numpy(self.reward_scaler(reward, for_learner)).float(),
+            reward=torch.from_numpy(self.reward_scaler(reward, done | lost)).float(),
             terminated=torch.from_numpy(terminated | lost),
             truncated=torch.from_numpy(truncated & ~lost),
-            time=torch.from_numpy(time[:-1]),
+            time=torch.from_numpy(time),
             truncated_observation=torch.from_numpy(self.normalizer(np.concatenate(cut_off))),
             last_observation=torch.from_numpy(self.normalizer(envs.observation)),
         )
         return rollout, raw
+
+    def _note_episodes(
+        self, reward: np.ndarray, done: np.ndarray, lost: np.ndarray, infos: list[Infos]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Add T steps to the statistics; return how old episodes were before each (T, N), and those of the learner."""
+        age, time = ages(done, self.episodes.running_length), ages(done | lost, self.life)
+        self.life = time[-1].copy()
+        self.episodes.add(reward, done, infos)
+        return age[:-1], time[:-1]
 
     def learn_scale(self, raw: np.ndarray) -> None:
         """Learn the scale of observations from the raw ones that `follow` returned."""
