@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import platform
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from gymnasium import spaces
 
 from trpo_cli import memory
 from trpo_cli.algos.trust_region import TrustRegion
+from trpo_cli.allocator import keep_freed_memory
 from trpo_cli.envs.make import Task
 from trpo_cli.errors import ConfigError, TrainingError
 from trpo_cli.memory import explain_out_of_memory, refuse_oversized_batch, total_memory
@@ -121,3 +124,14 @@ def test_other_errors_are_left_alone() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore.")
     with pytest.raises(TrainingError, match=r"^out of memory\n"), explain_out_of_memory():
         raise MemoryError
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+def test_large_tensors_reuse_memory_that_was_freed() -> None:
+    keep_freed_memory()
+    torch.ones(2**24)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(2**24)
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert pages < 10 * 2**26 / resource.getpagesize()  # half of what 20 times 64 MiB have

@@ -133,11 +133,13 @@ def build_parts(node: dict[str, Any], settings: Settings, begins: bool = True) -
 
     Raises `ConfigError` before any environment step.
     """
+    from trpo_cli.allocator import keep_freed_memory
     from trpo_cli.config.build import build
     from trpo_cli.envs.make import Task
     from trpo_cli.seeding import seed_globals
     from trpo_cli.threads import cores, limit_threads
 
+    keep_freed_memory()
     limit_threads(settings.update_threads, workers=node["sampler"].get("num_threads") or cores())
     source = Source.read(settings.init_from, settings.init) if begins and settings.init_from is not None else None
     seed_globals(settings.seed, "environments")

@@ -24,8 +24,8 @@ from trpo_cli.models.passes import TORCH_CURVES, Activation
 from trpo_cli.ranges import Count
 from trpo_cli.threads import in_order
 
-PIECE = 128  # images that one thread works on at once
-KEPT = 2**26  # bytes of activations that are kept from one product to the next; those of other pieces are made again
+PIECE = 64  # images that one thread works on at once
+KEPT = 2**27  # bytes of activations that are kept from one product to the next; those of other pieces are made again
 Convolution = list[Count]
 """Channels, side of the square kernel in pixels, and stride."""
 aten = torch.ops.aten
