@@ -82,7 +82,7 @@ def test_written_out_products_are_those_of_automatic_differentiation(
     theirs = linearise(network, x)
     u, v = drawn(ROWS, 3), drawn(size(network), seed=2)
     one_piece = network.network.passes(network.network.head).trace(x[: convolutions.PIECE]).bytes
-    for kept in (0, one_piece, convolutions.KEPT):
+    for kept in (0, x.nbytes + one_piece, convolutions.KEPT):
         monkeypatch.setattr(convolutions, "KEPT", kept)
         ours = network.linearise(x)
         for _ in range(2):
@@ -149,6 +149,16 @@ def test_any_number_of_threads_gives_the_same_bits(workers: Any) -> None:
         found.append([network.infer(x), model.output, model.jvp(v), model.vjp(u)])
     for others in found[1:]:
         assert all(torch.equal(one, other) for one, other in zip(found[0], others, strict=True))
+
+
+def test_no_thread_keeps_a_graph(workers: Any) -> None:
+    """It would hold the activations of every product, until the update ends."""
+    network, x = policy(), pictures()
+    for number in (1, 2):
+        workers(number)
+        theta = flat(network).requires_grad_()
+        (gradient,) = torch.autograd.grad(network.outputs(theta, x).sum(), theta)
+        assert not gradient.requires_grad
 
 
 @pytest.mark.parametrize("distribution", [DiagonalGaussian(2), Categorical([3])])

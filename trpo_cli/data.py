@@ -134,6 +134,10 @@ class Frames(Tensors):
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def nbytes(self) -> int:
+        return self.frame.nbytes + self.index.nbytes
+
     def __getitem__(self, rows: Any) -> Frames:
         """Select stacks by their places in front of K; no frame is copied."""
         return replace(self, index=self.index[rows])

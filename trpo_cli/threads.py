@@ -74,9 +74,14 @@ def in_order(function: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
             for piece in itertools.chain(first, pieces):
                 yield function(piece)
         return
-    pool, underway = _pool(_workers), collections.deque[Future[R]]()
+    pool, underway, with_graph = _pool(_workers), collections.deque[Future[R]](), torch.is_grad_enabled()
+
+    def work(piece: T) -> R:
+        with torch.set_grad_enabled(with_graph):  # which each thread has to be told
+            return function(piece)
+
     for piece in itertools.chain(first, pieces):
-        underway.append(pool.submit(function, piece))
+        underway.append(pool.submit(work, piece))
         if len(underway) > _workers:
             yield underway.popleft().result()
     while underway:

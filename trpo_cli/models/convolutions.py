@@ -25,7 +25,7 @@ from trpo_cli.ranges import Count
 from trpo_cli.threads import in_order
 
 PIECE = 64  # images that one thread works on at once
-KEPT = 2**27  # bytes of activations that are kept from one product to the next; those of other pieces are made again
+KEPT = 2**28  # bytes of a batch and the activations kept from one product to the next; other activations are made again
 Convolution = list[Count]
 """Channels, side of the square kernel in pixels, and stride."""
 aten = torch.ops.aten
@@ -131,7 +131,7 @@ class ImagePasses:
         """Outputs and products. Activations are kept as far as they are few, and else computed for each product."""
         pieces = observation.split(PIECE)
         kept: list[ImageTrace | None] = []
-        outputs, left = [], KEPT
+        outputs, left = [], KEPT - observation.nbytes
         for trace in in_order(self.trace, pieces):
             left -= trace.bytes
             kept.append(trace if left >= 0 else None)
