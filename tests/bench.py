@@ -351,7 +351,7 @@ def our_network(option: str) -> Round:
 
     def gradient() -> None:
         theta = v.clone().requires_grad_()
-        policy.outputs(theta, images).backward(u)
+        policy.outputs(theta, images, known=model.output).backward(u)  # as an update knows them
 
     return measuring(
         {"forward": lambda: policy.infer(images), "gradient": gradient, "product": lambda: model.vjp(model.jvp(v))}
