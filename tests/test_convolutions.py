@@ -266,6 +266,10 @@ def test_networks_of_mnih(option: str, convolved: list[int], hidden: list[int], 
             r"{group}.convolutions\[0\]: got \[4, 2\]; it should be \[CHANNELS, KERNEL, STRIDE\]",
         ),
         (
+            ("env=gym", "env.id=OldPictures-v0", "{group}.convolutions=[4,2,1]"),
+            r"{group}.convolutions\[0\]: got \[4, 2, 1\]; it should be a valid list, as in \[\[4, 2, 1\]\]",
+        ),
+        (
             ("env=gym", "env.id=OldPictures-v0", "{group}.convolutions=[[4,0,1]]"),
             r"{group}.convolutions\[0\]\[1\]: got",
         ),

@@ -185,7 +185,8 @@ def check_value(value: Any, annotation: Any, path: str, plugins: Sequence[str] =
         said = dict.fromkeys(detail["msg"] for detail in details if _format_place(detail) == where)
         first, *others = (text.removeprefix("Input ").removeprefix("List ") for text in said)
         fits = " or ".join([first, *(text.removeprefix("should be ") for text in others)])
-        instead = _suggest(details[0]["type"], details[0]["input"])
+        mistake = details[0]["type"]
+        instead = _suggest(mistake, value if mistake == "list_type" else details[0]["input"])
         raise ConfigError(f"{path}{where}: got {value!r}; it {fits}{instead}") from error
 
 
@@ -199,6 +200,8 @@ def _suggest(mistake: str, value: Any) -> str:
     match mistake, value:
         case "list_type", str() | int() if value != "":
             return f", [{value}]"
+        case "list_type", list() if value and not any(isinstance(one, list) for one in value):
+            return f", as in {[value]}"
         case "int_type" | "float_type", list() if value:
             return f"; with -m, {','.join(map(str, value))} are several runs"
         case "int_type", str() if found := re.fullmatch(r"(\d+)([kKmM])", value):
