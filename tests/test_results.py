@@ -163,19 +163,23 @@ def test_the_exact_returns_are_those_of_the_published_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("archive", "task", "line"),
+    ("archive", "task", "algo", "line"),
     [
-        ("vine", "CartPole-v1", "CartPole-v1, 2M"),
-        ("vine", "FrozenLake-v1", "FrozenLake-v1, 3M"),
-        ("vine", "Swimmer-v4", "Swimmer-v4, 4M"),
-        ("vine", "Hopper-v4", "Hopper-v4, 8M"),
-        ("closed_vine", "Hopper-v4", "Hopper-v4, 1M, `closed_vine`"),
+        ("vine", "CartPole-v1", "trpo", "CartPole-v1, 2M"),
+        ("vine", "FrozenLake-v1", "trpo", "FrozenLake-v1, 3M"),
+        ("vine", "Swimmer-v4", "trpo", "Swimmer-v4, 4M"),
+        ("vine", "Hopper-v4", "trpo", "Hopper-v4, 8M"),
+        ("closed_vine", "Hopper-v4", "trpo", "Hopper-v4, 1M, `closed_vine`"),
+        ("minatar_vine", "MinAtar/Breakout-v1", "trpo_vine", "`trpo_vine`"),
+        ("minatar_vine", "MinAtar/Breakout-v1", "trpo", "`trpo`"),
     ],
 )
-def test_the_returns_of_vine_are_those_of_the_published_runs(archive: str, task: str, line: str) -> None:
+def test_the_returns_of_vine_are_those_of_the_published_runs(archive: str, task: str, algo: str, line: str) -> None:
     with (REFERENCE / archive / "results.csv").open() as file:
-        runs = [run for run in csv.DictReader(file) if run["task"] == task]
-    training, evaluation = RESULTS.partition(f"| {line} | ")[2].partition(" |\n")[0].split(" | ")
-    assert training == ", ".join(f"{float(run['final_training_return']):.{2 * (task[0] == 'F')}f}" for run in runs)
+        runs = [run for run in csv.DictReader(file) if (run["task"], run["algo"]) == (task, algo)]
+    digits = {"FrozenLake-v1": 2, "MinAtar/Breakout-v1": 1}.get(task, 0)
+    section = RESULTS.partition("\n## Vine\n")[2]
+    training, evaluation = section.partition(f"| {line} | ")[2].partition(" |\n")[0].split(" | ")
+    assert training == ", ".join(f"{float(run['final_training_return']):.{digits}f}" for run in runs)
     if task != "FrozenLake-v1":  # evaluated again, over more episodes
-        assert evaluation == ", ".join(f"{float(run['final_evaluation_return']):.0f}" for run in runs)
+        assert evaluation == ", ".join(f"{float(run['final_evaluation_return']):.{digits}f}" for run in runs)
