@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import platform
 import re
-import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from gymnasium import spaces
 
 from trpo_cli import memory
 from trpo_cli.algos.trust_region import TrustRegion
-from trpo_cli.allocator import keep_freed_memory
 from trpo_cli.envs.make import Task
 from trpo_cli.errors import ConfigError, TrainingError
 from trpo_cli.memory import explain_out_of_memory, refuse_oversized_batch, total_memory
@@ -126,12 +126,22 @@ def test_other_errors_are_left_alone() -> None:
         raise MemoryError
 
 
+FAULTS = """
+import resource, torch, trpo_cli.allocator
+%s
+torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(40):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
 def test_large_tensors_reuse_memory_that_was_freed() -> None:
-    keep_freed_memory()
-    torch.ones(2**24)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        torch.ones(2**24)
-    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    assert pages < 10 * 2**26 / resource.getpagesize()  # half of what 20 times 64 MiB have
+    """In a process of its own, since a failed request, as in other tests, changes where a thread gets its memory."""
+    faults = [
+        int(subprocess.check_output([sys.executable, "-c", FAULTS % call]))
+        for call in ("", "trpo_cli.allocator.keep_freed_memory()")
+    ]
+    assert faults[1] < faults[0] / 2

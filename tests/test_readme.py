@@ -143,7 +143,8 @@ def shortened(arguments: list[str]) -> list[str]:
         return [*arguments, "algo.step.multiplier=0.3,1", *FEWER, *SINGLE_PATH]
     if any(argument.startswith("experiment=paper/") for argument in arguments):
         only_built = "experiment=paper/cartpole" not in arguments
-        return ["algo=trpo,npg_fixed", *arguments, *FEWER, f"sweep.dry_run={only_built}"]
+        some = [] if any("vine" in argument for argument in arguments) else ["algo=trpo,npg_fixed"]
+        return [*some, *arguments, *FEWER, f"sweep.dry_run={only_built}"]
     if "hydra/sweeper=optuna" in arguments:
         return [*arguments, *SHORT, *SINGLE_PATH, *SEARCH]
     if any(map(GAME.match, arguments)):
