@@ -127,7 +127,7 @@ def test_other_errors_are_left_alone() -> None:
 
 
 FAULTS = """
-import resource, torch, trpo_cli.allocator
+import resource, torch, trpo_cli.memory
 %s
 torch.ones(2**24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -142,6 +142,6 @@ def test_large_tensors_reuse_memory_that_was_freed() -> None:
     """In a process of its own, since a failed request, as in other tests, changes where a thread gets its memory."""
     faults = [
         int(subprocess.check_output([sys.executable, "-c", FAULTS % call]))
-        for call in ("", "trpo_cli.allocator.keep_freed_memory()")
+        for call in ("", "trpo_cli.memory.keep_freed_memory()")
     ]
     assert faults[1] < faults[0] / 2

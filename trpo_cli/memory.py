@@ -1,8 +1,9 @@
-"""Refuses observations and batches that cannot fit into memory, and explains errors when memory runs out."""
+"""Refuses observations and batches that cannot fit into memory, explains errors when it runs out, and has it reused."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import re
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ MACHINE_FILE = Path("/proc/meminfo")
 CONTAINER_FOLDER = Path("/sys/fs/cgroup")
 UNITS = 64  # of a small layer that reads observations
 OUT_OF_MEMORY = re.compile(r"(?:DefaultCPUAllocator: can't allocate|CUDA out of) memory[^\n]*")  # messages of torch
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt, in malloc.h of glibc
+LARGE = 2**30  # bytes
 
 
 @contextlib.contextmanager
@@ -69,3 +72,14 @@ def _container_memory() -> float:
     with contextlib.suppress(OSError, ValueError):  # "max" means no limit
         return float(sum(int((CONTAINER_FOLDER / f"memory.{name}").read_text()) for name in ("max", "swap.max")))
     return math.inf
+
+
+def keep_freed_memory() -> None:
+    """Have large tensors reuse memory that others freed, instead of pages that the system has to clear each time.
+
+    Only glibc can be told so; others do as they please.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(MMAP_THRESHOLD, LARGE)
+        mallopt(TRIM_THRESHOLD, LARGE)

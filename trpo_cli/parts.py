@@ -133,9 +133,9 @@ def build_parts(node: dict[str, Any], settings: Settings, begins: bool = True) -
 
     Raises `ConfigError` before any environment step.
     """
-    from trpo_cli.allocator import keep_freed_memory
     from trpo_cli.config.build import build
     from trpo_cli.envs.make import Task
+    from trpo_cli.memory import keep_freed_memory
     from trpo_cli.seeding import seed_globals
     from trpo_cli.threads import cores, limit_threads
 
