@@ -75,7 +75,7 @@ def physics(run: Any) -> dict[str, float]:
 
     from trpo_cli.envs.mujoco.batch import MujocoBatch
 
-    sampler, policy, envs = run.sampler, run.policy, run.environments._envs
+    sampler, policy, envs = run.sampler, run.policy, run.environments[0]._envs
     if not isinstance(envs, MujocoBatch):
         return {}
     simulations, plan = envs._simulations, []
@@ -202,8 +202,8 @@ def image_sampler(name: str) -> Round:
 
     run = parts(f"env={name}NoFrameskip-v4", *ON_IMAGES)
     run.sampler.collect(run.policy)
-    act, seen, memory = run.policy.actor(), run.environments.observation, np.zeros((GAMES, 0), dtype=np.float32)
-    noise = run.policy.distribution.noise((GAMES,), run.sampler.paths.generator).numpy()
+    act, seen, memory = run.policy.actor(), run.environments[0].observation, np.zeros((GAMES, 0), dtype=np.float32)
+    noise = run.policy.distribution.noise((GAMES,), run.sampler.paths[0].generator).numpy()
 
     def play() -> dict[str, float]:
         start = time.perf_counter()

@@ -28,7 +28,8 @@ from trpo_cli.cli.command_line import allow_new_keys, read
 from trpo_cli.cli.search_path import search_everywhere
 from trpo_cli.config.groups import CONF
 from trpo_cli.data import ObservationSpec
-from trpo_cli.parts import LEARNING, Parts, build_parts, root_settings
+from trpo_cli.parts import LEARNING, Parts
+from trpo_cli.parts.building import build_parts, root_settings
 from trpo_cli.report import figures
 from trpo_cli.run.logger import Logger
 from trpo_cli.threads import limit_threads
@@ -82,7 +83,7 @@ def learned(*overrides: str) -> dict[str, Any]:
     for progress in (0.0, 0.5):
         parts.iterate(progress)
     state = parts.state_dict()
-    parts.environments.close()
+    parts.close()
     return {name: state[name] for name in LEARNING}
 
 

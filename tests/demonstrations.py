@@ -16,7 +16,7 @@ def record_episodes(
 ) -> Evaluation:
     """Write the episodes of a policy with these overrides to `directory`, and return their returns and lengths."""
     parts = built(*overrides)
-    parts.environments.close()
-    trained = Trained(parts.task, parts.policy, parts.normalizer, 0, parts.environments.spaces)
+    parts.close()
+    trained = Trained(parts.task, parts.policy, parts.normalizer, 0, parts.environments[0].spaces)
     with record(trained, directory, {"seed": 0}) as audience:
         return trained.evaluate(Episodes(episodes, longest), 0, sample, audience)

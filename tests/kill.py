@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from comparison import assert_same_run
+from launched import finish, launch
 
 TESTS = Path(__file__).parent
 COMMON = ("eval.every=0", "checkpoint.every=2", "sampler.num_threads=1")
@@ -122,6 +123,16 @@ CASES: dict[str, tuple[str, ...]] = {
     "FrozenLake-v1 cpi, exact": ("env=FrozenLake-v1", "algo=cpi", *EXACT),
     "CartPole-v1 cma_es": ("env=CartPole-v1", "algo=cma_es", "total_steps=400_000", *SEARCH),
 }
+RANKS = (*COMMON, "sampler.num_envs=8", "sampler.steps_per_iteration=256", "shards=4", "rank_timeout=60")
+ON_RANKS: dict[str, tuple[str, ...]] = {
+    "Hopper-v4 trpo, ranks": ("env=Hopper-v4", "algo=trpo", "total_steps=20_000", *RANKS),
+    "Ant-v5 npg, ranks": ("env=Ant-v5", "algo=npg", "total_steps=10_000", *RANKS),
+    "CartPole-v1 ppo, ranks": ("env=CartPole-v1", "algo=ppo", "critic=shared", "total_steps=30_000", *RANKS),
+    "Walker2d-v4 vine, ranks": ("env=Walker2d-v4", "sampler=vine", "total_steps=50_000", *VINE, "shards=4"),
+    "CartPole-v1 cem, ranks": ("env=CartPole-v1", "algo=cem", "total_steps=100_000", *COMMON, "shards=4"),
+}
+"""Each start has one to four ranks, and any of them is killed."""
+CASES |= ON_RANKS
 CALLS = ("open", "write", "fsync", "close", "replace", "unlink")  # of the system, in a save
 KILLS = 16  # of each case
 
@@ -196,6 +207,17 @@ def survive(overrides: Sequence[str], directory: Path, kills: int, span: float, 
     """
     done, in_saves = 0, 0
     arguments = (*overrides, "resume=auto", f"hydra.run.dir={directory}")
+    while "shards=4" in overrides:
+        before, ranks = newest(directory), launch(chance.randint(1, 4), *arguments)
+        if done < kills:
+            wait_and_kill(chance.choice(ranks), directory, before, span, chance)
+        ends = finish(ranks)
+        statuses = {status for status, _, _ in ends}
+        if statuses == {0}:
+            return Outcome(done, 0)
+        if not statuses <= {0, 1, -signal.SIGKILL} or (1 in statuses and -signal.SIGKILL not in statuses):
+            raise RuntimeError(f"{directory} ended with {ends}")
+        done += 1
     while True:
         rigged = (chance.choice(CALLS), chance.randrange(1, 8)) if done < kills and chance.random() < 0.4 else None
         before = newest(directory)
@@ -213,7 +235,7 @@ def survive(overrides: Sequence[str], directory: Path, kills: int, span: float, 
 
 
 def wait_and_kill(
-    process: subprocess.Popen[bytes], directory: Path, before: str, span: float, chance: random.Random
+    process: subprocess.Popen[Any], directory: Path, before: str, span: float, chance: random.Random
 ) -> None:
     """SIGKILL, one time in six before it has begun to train, otherwise up to `span` seconds after its first save."""
     if chance.random() < 1 / 6:

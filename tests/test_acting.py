@@ -63,7 +63,7 @@ class Counting(Policy):
 
 def test_a_memory_grows_with_an_episode_and_is_empty_at_the_next() -> None:
     parts = built(*PICTURES, "sampler.steps_per_iteration=24")
-    acting = Acting(parts.environments, parts.normalizer, Counting(parts.policy))
+    acting = Acting(parts.environments[0], parts.normalizer, Counting(parts.policy))
     for step in range(10):
         assert acting.memory.tolist() == [[step], [step]]
         taken = acting.step(None)
@@ -85,15 +85,15 @@ class Counter(Audience):
 def test_evaluations_and_rollouts_carry_the_memory() -> None:
     parts = built(*PICTURES, "sampler.steps_per_iteration=24", "critic=zero")
     for first in (0, 12):
-        sample: Any = parts.sampler.collect(Counting(parts.policy))  # type: ignore[attr-defined]
+        (sample,) = parts.sampler.collect(Counting(parts.policy))  # type: ignore[attr-defined]
         assert sample.action[:, 0, 0].tolist() == [(first + t) % 10 % 3 for t in range(12)]
     other = built(*PICTURES, "sampler.steps_per_iteration=24", "critic=zero")
     other.load_state_dict(copy.deepcopy(parts.state_dict()))
     for each in (parts, other):
-        sample = each.sampler.collect(Counting(parts.policy))  # type: ignore[attr-defined]
+        (sample,) = each.sampler.collect(Counting(parts.policy))  # type: ignore[attr-defined]
         assert sample.action[:, 0, 0].tolist() == [(24 + t) % 10 % 3 for t in range(12)]
     counter = Counter()
-    played = play(parts.environments, Counting(parts.policy), parts.normalizer, Episodes(2, 100), 0, False, counter)
+    played = play(parts.environments[0], Counting(parts.policy), parts.normalizer, Episodes(2, 100), 0, False, counter)
     assert played.returns.size == 2
     assert counter.first <= 10
 
@@ -108,7 +108,7 @@ def test_branches_begin_with_the_memory_of_their_trunk(monkeypatch: pytest.Monke
         return taken[-1]
 
     monkeypatch.setattr(Acting, "step", step)
-    sample: Any = parts.sampler.collect(Counting(parts.policy))  # type: ignore[attr-defined]
+    (sample,) = parts.sampler.collect(Counting(parts.policy))  # type: ignore[attr-defined]
     age, second = sample.trunk.time.flatten()[sample.place].repeat_interleave(4), torch.from_numpy(taken[-2].action)
     going_on = sample.reward[1] > 0
     assert len(age[going_on].unique()) > 1
@@ -117,7 +117,7 @@ def test_branches_begin_with_the_memory_of_their_trunk(monkeypatch: pytest.Monke
 
 def test_imposed_actions_are_taken_in_place_of_the_policys() -> None:
     parts = built("env=CartPole-v1", "sampler.num_envs=3", "sampler.steps_per_iteration=24")
-    acting, noise = Acting(parts.environments, parts.normalizer, parts.policy), np.zeros((3, 1), dtype=np.float32)
+    acting, noise = Acting(parts.environments[0], parts.normalizer, parts.policy), np.zeros((3, 1), dtype=np.float32)
     imposed = np.array([True, False, True]), np.array([[1], [1]])
     assert acting.step(noise, imposed=imposed).action[:, 0].tolist() == [1, 0, 1]  # noise 0 is the first action
 
@@ -131,12 +131,12 @@ def test_pixels_stay_as_they_are_from_the_environment_to_the_network(sampler: st
         "whole_episodes": ("algo.population_size=4", "algo.elite_fraction=0.5", "policy=linear"),
     }[sampler]
     parts = built(f"algo={algo}", *PICTURES, f"sampler={sampler}", *more)
-    assert parts.environments.observation.dtype == np.uint8
-    seen = parts.environments.observation.copy()
+    assert parts.environments[0].observation.dtype == np.uint8
+    seen = parts.environments[0].observation.copy()
     x = torch.from_numpy(seen)
     torch.testing.assert_close(parts.policy.infer(x), parts.policy.infer(x.flatten(1).float()))
     if sampler == "single_path":
-        sample: Any = parts.sampler.collect(parts.policy)  # type: ignore[attr-defined]
+        (sample,) = parts.sampler.collect(parts.policy)  # type: ignore[attr-defined]
         assert sample.observation.shape == (12, 2, 4, 3, 2)
         assert sample.observation.dtype == torch.uint8
         np.testing.assert_array_equal(sample.observation[0].numpy(), seen)

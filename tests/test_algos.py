@@ -139,7 +139,7 @@ def test_the_entropy_bonus_is_part_of_what_the_update_maximises_and_compares(sam
     algorithm.entropy_coefficient = 0.3
     problem = algorithm.problem(batch)
     theta = problem.theta_old.clone().requires_grad_()
-    entropy = (batch.weight * distribution.entropy(policy.outputs(theta, batch.observation))).mean()
+    entropy = (batch.weight * distribution.entropy(policy.outputs(theta, batch.states[0].observation))).mean()
     slope = torch.autograd.grad(entropy, theta)[0]
     torch.testing.assert_close(problem.start, start + 0.3 * entropy.detach())
     torch.testing.assert_close(problem.gradient(), gradient + 0.3 * slope, rtol=1e-4, atol=1e-6)
@@ -196,8 +196,8 @@ def test_a_candidate_at_theta_old_has_the_outputs_of_the_batch(
         problem = algorithm.problem(batch)
         assert problem.start == problem.evaluate(problem.theta_old).objective
         with monkeypatch.context() as patch:
-            patch.setattr(algorithm, "evaluate", lambda batch, parameters, surrogate: parameters)
-            assert torch.equal(problem.evaluate(problem.theta_old), batch.old_parameters)
+            patch.setattr(algorithm, "evaluate", lambda batch, infer, surrogate: infer(batch.states[0].observation))
+            assert torch.equal(problem.evaluate(problem.theta_old), batch.states[0].old_parameters)
         algorithm.update(batch)
 
 
@@ -286,7 +286,7 @@ def test_the_critic_is_fitted_after_the_advantages_are_taken(algo: str, monkeypa
     recorded(parts.algorithm, "update")
     recorded(parts.critic, "fit")
     parts.iterate(0.0)
-    assert order == ["collect", "estimate", "update", "fit"]
+    assert order == ["collect", "estimate", "fit", "update"]
 
 
 @pytest.mark.parametrize("override", ["algo.delta=1", "algo.damping=1"])

@@ -127,7 +127,7 @@ def test_every_step_of_every_environment_counts() -> None:
     sampler, network = player("env=gym", "env.id=Probe/TimeLimit-v0", "sampler.num_envs=4")
     returns = sampler.play(network, candidates(network, 7))
     assert returns.tolist() == [3.0] * 7
-    assert sampler.env_steps == 4 * sampler.environments.steps == 2 * 3 * 4
+    assert sampler.env_steps == 4 * sampler.environments[0].steps == 2 * 3 * 4
     assert sampler.metrics() == {
         "rollout/episode_return_mean": 3.0,
         "rollout/recent_return_mean": 3.0,
@@ -169,7 +169,7 @@ def test_statistics_change_only_between_generations_and_learn_what_counts() -> N
 def test_each_row_is_inferred_with_its_own_parameters(env: str, policy: str) -> None:
     sampler, network = player(f"env={env}", f"policy={policy}")
     thetas = candidates(network, 6).float()
-    observation = torch.randn(6, sampler.environments.spec.size, generator=torch.Generator().manual_seed(1))
+    observation = torch.randn(6, sampler.environments[0].spec.size, generator=torch.Generator().manual_seed(1))
     expected = []
     for theta, row in zip(thetas, observation, strict=True):
         torch.nn.utils.vector_to_parameters(theta, network.parameters())

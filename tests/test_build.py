@@ -17,6 +17,7 @@ from trpo_cli.errors import ConfigError
 from trpo_cli.models.critics import Critic, LinearCritic
 from trpo_cli.models.policies import Policy
 from trpo_cli.returns import gae
+from trpo_cli.shards import ONE
 
 LINEAR = {"_target_": "trpo_cli.models.critics.LinearCritic", "ridge": 1e-3}
 GAE = {"_target_": "trpo_cli.returns.gae", "lam": 0.9}
@@ -65,7 +66,7 @@ VALUES = [
 @pytest.mark.parametrize(("node", "said"), VALUES)
 def test_what_does_not_fit_is_named(node: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        build(node, "x", Critic, observation=vectors(3))
+        build(node, "x", Critic, observation=vectors(3), shards=ONE)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from trpo_cli.config.groups import CONF, PART_GROUPS, find_options
 from trpo_cli.config.sections import is_title, parse_title
 from trpo_cli.envs.registered import registered_ids
 from trpo_cli.errors import ConfigError
-from trpo_cli.parts import build_parts, root_settings
+from trpo_cli.parts.building import build_parts, root_settings
 
 ALGORITHMS = find_options(CONF / "algo")
 MUJOCO = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,7 +28,7 @@ from trpo_cli.models.layers import ACTIVATIONS
 from trpo_cli.models.linearisation import flat, linearise, outputs, share_memory, size
 from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies.mlp import MLPPolicy
-from trpo_cli.threads import limit_threads
+from trpo_cli.threads import in_order, limit_threads
 from trpo_cli.trust_region.fisher import gauss_newton, kl_hessian
 
 ROWS = 2 * convolutions.PIECE + 3
@@ -220,9 +221,17 @@ def test_no_baseline_reads_no_frame() -> None:
     assert torch.equal(ZeroCritic().predict(pictures(5)), torch.zeros(5))
 
 
-def test_torch_needs_no_threads_beside_the_workers() -> None:
-    with pytest.raises(ConfigError, match="update_threads: got 2; with convolutions"):
-        built(*SEEN, "update_threads=2")
+def test_torch_has_one_thread_however_many_share_the_pieces(workers: Any) -> None:
+    """A piece that is in pieces itself is done by the thread that has it: others might all be waiting for it."""
+
+    def work(number: int) -> tuple[int, set[int]]:
+        return torch.get_num_threads(), {threading.get_ident(), *in_order(lambda _: threading.get_ident(), range(3))}
+
+    workers(2)
+    done = [*in_order(work, range(6))]
+    assert [threads for threads, _ in done] == [1] * 6
+    assert all(len(some) == 1 and threading.get_ident() not in some for _, some in done)
+    assert torch.get_num_threads() == 1
 
 
 def test_the_papers_network_has_its_parameters() -> None:
@@ -286,31 +295,29 @@ def sampled(*overrides: str) -> tuple[Any, Any, Batch]:
     algorithm: Any = parts.algorithm
     for module in (parts.policy, parts.critic):
         module.double()
-    sample = parts.sampler.collect(parts.policy)
-    batch, _ = algorithm.estimate(sample)
-    return (
-        parts,
-        algorithm,
-        replace(batch, **{name: value.double() for name, value in vars(batch).items() if value.is_floating_point()}),
-    )
+    batch, _ = algorithm.estimate(parts.sampler.collect(parts.policy))
+    assert batch.states[0].old_parameters.dtype == torch.float64
+    doubled = {name: value.double() for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    return parts, algorithm, replace(batch, **doubled)
 
 
 def test_a_step_of_trpo_is_that_of_a_dense_reference() -> None:
     """The Fisher matrix as the Hessian of the mean KL, the gradient by automatic differentiation, an exact solution."""
     overrides = ("critic=zero", "sampler.steps_per_iteration=160", "algo.damping=0.1", "algo.cg_iterations=400")
     parts, algorithm, batch = sampled("algo=trpo", *overrides, "algo.cg_tolerance=1e-12")
-    theta, distribution, old = flat(parts.policy), parts.policy.distribution, batch.old_parameters
+    theta, distribution, (states,) = flat(parts.policy), parts.policy.distribution, batch.states
 
     def kl(theta: Tensor) -> Tensor:
-        return (batch.weight * distribution.kl(old, outputs(parts.policy, theta, batch.observation))).mean()
+        new = outputs(parts.policy, theta, states.observation)
+        return (batch.weight * distribution.kl(states.old_parameters, new)).mean()
 
     fisher = torch.autograd.functional.hessian(kl, theta)
     eye = torch.eye(len(theta), dtype=torch.float64)
     for metric in (gauss_newton, kl_hessian):
-        product = metric(algorithm.geometry(batch))
+        product = metric(algorithm.geometry(states, batch.weight, batch.old_log_prob, batch.log_q))
         torch.testing.assert_close(torch.stack([product(v) for v in eye]), fisher, atol=1e-10, rtol=1e-6)
     log_prob = distribution.log_prob(
-        outputs(parts.policy, theta.requires_grad_(), batch.observation)[:, None], batch.action
+        outputs(parts.policy, theta.requires_grad_(), states.observation)[:, None], states.action
     )
     (gradient,) = torch.autograd.grad(algorithm.objective(log_prob, batch), theta)
     direction = torch.linalg.solve(fisher + algorithm.damping * eye, gradient)
@@ -334,9 +341,10 @@ def test_a_minibatch_of_ppo_is_a_step_of_torchs_adam(critic: str) -> None:
     algorithm.theta, algorithm.optimizer = share_memory(algorithm.model), Adam(size(algorithm.model)).double()
     reference = copy.deepcopy(algorithm.model)
     optimizer = torch.optim.Adam(reference.parameters(), lr=algorithm.learning_rate, eps=algorithm.adam_epsilon)
-    found, distribution = reference(batch.observation), parts.policy.distribution
-    parameters, value = found[:, : batch.old_parameters.shape[1]], found[:, -1]
-    surrogate = algorithm.objective(distribution.log_prob(parameters[:, None], batch.action), batch)
+    (states,), distribution = batch.states, parts.policy.distribution
+    found = reference(states.observation)
+    parameters, value = found[:, : states.old_parameters.shape[1]], found[:, -1]
+    surrogate = algorithm.objective(distribution.log_prob(parameters[:, None], states.action), batch)
     loss = -surrogate - 0.01 * (batch.weight * distribution.entropy(parameters)).mean()
     if critic == "shared":
         loss = loss + 0.5 * (value - batch.return_).square().mean()

@@ -48,7 +48,7 @@ def observation() -> torch.Tensor:
 @pytest.mark.parametrize("critic", [LinearCritic(vectors(2), ridge=1e-6), mlp()])
 def test_learns_a_quadratic(critic: Critic, observation: torch.Tensor) -> None:
     target = 3 + observation[:, 0] - 0.5 * observation[:, 1].square()
-    critic.fit(observation, target)
+    critic.fit([observation], target)
     value = explained_variance(critic.predict(observation), target)
     assert value is not None
     assert value > 0.97
@@ -57,7 +57,7 @@ def test_learns_a_quadratic(critic: Critic, observation: torch.Tensor) -> None:
 def test_linear_fit_is_least_squares(observation: torch.Tensor) -> None:
     target = observation[:, 0].exp()
     critic = LinearCritic(vectors(2), ridge=1e-9)
-    critic.fit(observation, target)
+    critic.fit([observation], target)
     features = torch.cat([observation, observation.square(), torch.ones(512, 1)], dim=1).double()
     best = features @ torch.linalg.lstsq(features, target.double()[:, None]).solution
     torch.testing.assert_close(critic.predict(observation).double(), best[:, 0], atol=1e-5, rtol=1e-5)
@@ -66,20 +66,20 @@ def test_linear_fit_is_least_squares(observation: torch.Tensor) -> None:
 def test_values_stay_what_they_were_when_their_scale_moves(observation: torch.Tensor) -> None:
     """A batch of another scale moves the standardisation a little, and V not at all; only the fit does."""
     critic = mlp()
-    critic.fit(observation, 100 + observation[:, 0])
+    critic.fit([observation], 100 + observation[:, 0])
     before, std = critic.predict(observation), critic.std.item()
     critic.learning_rate = 0.0
-    critic.fit(observation, 5000 * observation[:, 1])
+    critic.fit([observation], 5000 * observation[:, 1])
     torch.testing.assert_close(critic.predict(observation), before, rtol=1e-4, atol=1e-2)
     assert critic.std > 100 * std
-    critic.fit(observation, torch.full((512,), 7.0))
+    critic.fit([observation], torch.full((512,), 7.0))
     torch.testing.assert_close(critic.predict(observation), before, rtol=1e-4, atol=1e-2)
 
 
 def test_the_first_fit_starts_at_the_scale_of_its_batch(observation: torch.Tensor) -> None:
     critic = mlp()
     critic.learning_rate = 0.0
-    critic.fit(observation, 1e6 + 1e3 * observation[:, 0])
+    critic.fit([observation], 1e6 + 1e3 * observation[:, 0])
     assert critic.predict(observation).mean() == pytest.approx(1e6, rel=0.01)
 
 
@@ -97,19 +97,19 @@ def test_only_what_learns_by_itself_is_fitted() -> None:
 
 @pytest.mark.parametrize("critic", [LinearCritic(vectors(2), ridge=1e-6), mlp()])
 def test_a_return_that_is_not_finite_changes_nothing(critic: Critic, observation: torch.Tensor) -> None:
-    critic.fit(observation, observation.sum(1))
+    critic.fit([observation], observation.sum(1))
     before, value = copy.deepcopy(critic), critic.predict(observation)
-    critic.fit(observation, torch.full((512,), float("nan")))
+    critic.fit([observation], torch.full((512,), float("nan")))
     assert torch.equal(critic.predict(observation), value)
     for one in (critic, before):  # the optimiser too is what it was
-        one.fit(observation, observation[:, 0])
+        one.fit([observation], observation[:, 0])
     assert torch.equal(critic.predict(observation), before.predict(observation))
 
 
 def test_a_loaded_critic_rounds_as_the_one_that_was_saved(observation: torch.Tensor) -> None:
     """How a product of an odd number of rows with one column rounds depends on where in memory the column begins."""
     saved, loaded = mlp(33), mlp(33)
-    saved.fit(observation, observation.sum(1))
+    saved.fit([observation], observation.sum(1))
     loaded.load_state_dict(saved.state_dict())
     for rows in range(1, 40):
         assert torch.equal(loaded.predict(observation[:rows]), saved.predict(observation[:rows]))

@@ -117,9 +117,9 @@ def test_a_trial_of_the_environment_draws_nothing_from_the_run(how: str) -> None
     found = []
     for _ in range(2):
         parts = built("env=gym", "env.id=Probe/Chance-v0", *SMALL, f"sampler.vectorization={how}")
-        found.append(parts.environments.observation)
+        found.append(parts.environments[0].observation)
     plain = built("env=gym", "env.id=Probe/Chance-v0", *SMALL, "sampler.vectorization=sync")
-    assert exactly(found, [plain.environments.observation] * 2)
+    assert exactly(found, [plain.environments[0].observation] * 2)
 
 
 def test_workers_draw_numbers_of_their_own() -> None:
@@ -159,7 +159,7 @@ def test_candidates_in_workers_meet_the_same_luck() -> None:
     returns = sampler.play(parts.policy, theta.expand(5, -1))
     assert len(returns.unique()) == 1
     assert sampler.play(parts.policy, theta[None]) != returns[0]
-    sampler.environments.close()
+    parts.close()
 
 
 def test_an_evaluation_follows_from_its_seed(trpo_train: Command, trpo_eval: Command, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import trpo_cli
 PACKAGE = Path(trpo_cli.__file__).parent
 ROOMS = (
     "columns errors seeding schedules ranges shell statistics threads data",  # the ground: they import nothing of ours
+    "shards",
     "memory returns surrogates config models exact trust_region",
     "run",
     "envs",

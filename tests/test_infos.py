@@ -17,7 +17,7 @@ from conftest import Command, built, composed, quiet_make
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.make import Parallelism, Task
 from trpo_cli.errors import EnvironmentContractError
-from trpo_cli.parts import build_parts, root_settings
+from trpo_cli.parts.building import build_parts, root_settings
 
 SMALL = ("sampler.num_envs=4", "sampler.steps_per_iteration=64")
 TOLD = ("plugins=[probes]", "env=Probe/Told-v0", *SMALL)

@@ -18,7 +18,6 @@ from trpo_cli.models.mlp import MLP, PIECE, MultiInput
 from trpo_cli.models.networks import make_network
 from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies.mlp import MLPPolicy
-from trpo_cli.threads import WORTH_THREADS, limit_threads, threads_for
 
 PLACES = ((0, 2), (2, 4), (6, 1))  # where the entries of an observation begin, and their sizes
 SEVERAL = ObservationSpec(
@@ -164,17 +163,6 @@ def test_to_write_the_shared_vector_is_to_move_the_module() -> None:
     assert not torch.equal(mlp(x), before)
     mlp.load_state_dict({name: torch.ones_like(value) for name, value in mlp.state_dict().items()})
     assert torch.equal(theta, torch.ones_like(theta))
-
-
-def test_threads_are_given_back() -> None:
-    try:
-        limit_threads(updates=2)
-        for rows, wanted in ((WORTH_THREADS, 2), (WORTH_THREADS - 1, 1)):
-            with threads_for(rows):
-                assert torch.get_num_threads() == wanted
-            assert torch.get_num_threads() == 1
-    finally:
-        limit_threads()
 
 
 def test_adam_is_torchs() -> None:

@@ -7,14 +7,14 @@ import pytest
 from conftest import vectors
 
 from trpo_cli.data import ObservationSpec
-from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler, RunningMoments
+from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler, RunningMoments, Summary
 
 
 def test_moments_of_parts_are_the_moments_of_the_whole() -> None:
     data = np.random.default_rng(0).normal(3, 2, (100, 4))
     moments = RunningMoments((4,))
     for part in np.split(data, [1, 7, 60]):
-        moments.update(part)
+        moments.add(Summary.of(part))
     np.testing.assert_allclose(moments.mean, data.mean(0))
     np.testing.assert_allclose(moments.variance, data.var(0))
 

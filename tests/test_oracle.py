@@ -66,10 +66,11 @@ def policy_of(parts: Parts) -> Tensor:
 
 def found(parts: Parts, batch: Batch, other: Tensor) -> Found:
     algorithm: Any = parts.algorithm
-    problem, geometry = algorithm.problem(batch), algorithm.geometry(batch)
+    problem = algorithm.problem(batch)
+    geometry = algorithm.geometry(*batch.states, batch.weight, batch.old_log_prob, batch.log_q)
     eye = torch.eye(STATES * ACTIONS, dtype=torch.float64)
     dense = [torch.stack([product(v) for v in eye]) for product in (gauss_newton(geometry), empirical(geometry))]
-    difference = problem.objective(other) - problem.objective(problem.theta_old)
+    difference = problem.evaluate(other).objective - problem.start
     return Found(difference.double(), problem.gradient(), *dense)
 
 
@@ -77,9 +78,9 @@ def exact() -> tuple[Found, Values]:
     parts = built(*PROCESS, "sampler=exact")
     other = policy_of(parts)
     sample: Any = parts.sampler
-    evaluated = sample.collect(parts.policy)
+    (evaluated,) = sample.collect(parts.policy)
     algorithm: Any = parts.algorithm
-    return found(parts, algorithm.estimate(evaluated)[0], other), evaluated.values
+    return found(parts, algorithm.estimate([evaluated])[0], other), evaluated.values
 
 
 TRUTH, VALUES = exact()

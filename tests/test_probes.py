@@ -64,7 +64,8 @@ def test_convolutions_find_what_may_be_anywhere_in_a_picture(method: tuple[str, 
 def test_ppo_with_a_shared_trunk() -> None:
     parts = trained("Match", 30, "algo=ppo", "critic=shared", "algo.learning_rate=3e-3")
     assert best_return(parts) == 1.0
-    value = parts.critic.predict(parts.sampler.collect(parts.policy).observation[0])
+    (rollout,) = parts.sampler.collect(parts.policy)
+    value = parts.critic.predict(rollout.observation[0])
     torch.testing.assert_close(value, torch.ones_like(value), atol=0.25, rtol=0)
 
 
@@ -94,7 +95,8 @@ def test_the_critic_learns_the_value(env: str, advantage: str, critic: str) -> N
     expected = VALUES[env]
     observation = torch.tensor(list(expected))[:, None]
     if env == "Constant":
-        observation = parts.sampler.collect(parts.policy).observation[0, :1]
+        (rollout,) = parts.sampler.collect(parts.policy)
+        observation = rollout.observation[0, :1]
     value = parts.critic.predict(observation)
     torch.testing.assert_close(value, torch.tensor(list(expected.values())), atol=0.1, rtol=0)
 
@@ -115,6 +117,6 @@ def test_the_state_weights_are_gamma_to_the_time() -> None:
     parts = built("env=gym", "env.id=Probe/TwoSteps-v0", *SMALL, "algo.discount_states=true", "algo.gamma=0.5")
     assert isinstance(parts.algorithm, PolicyGradient)
     batch, _ = parts.algorithm.estimate(parts.sampler.collect(parts.policy))
-    first = batch.observation[:, 0] == 0
+    first = batch.states[0].observation[:, 0] == 0
     torch.testing.assert_close(batch.weight[first] / 2, batch.weight[~first][: first.sum()])
     assert batch.weight.mean().item() == pytest.approx(1.0)

@@ -162,6 +162,9 @@ def other(program: str, arguments: list[str], directory: Path, monkeypatch: pyte
     """Commands that would train for minutes or serve for ever: what they name is there, and they begin well."""
     if program == "make":
         subprocess.run(["make", "-n", *arguments], cwd=ROOT, check=True, capture_output=True)
+    elif program == "torchrun":
+        command = [sys.executable, "-m", "torch.distributed.run", *arguments, *SHORT, *SINGLE_PATH]
+        subprocess.run(command, cwd=directory, check=True, capture_output=True)
     elif program == "python" and arguments[:2] == ["-m", "pytest"]:
         subprocess.run([sys.executable, *arguments, "--collect-only"], cwd=ROOT, check=True, capture_output=True)
     elif program == "python" and arguments[0] == "-c":

@@ -15,7 +15,7 @@ import torch
 from conftest import built
 from torch import Tensor
 
-from trpo_cli.data import Frames
+from trpo_cli.data import Frames, Tensors
 from trpo_cli.errors import ConfigError, EnvironmentFault
 from trpo_cli.parts import Parts
 from trpo_cli.samplers.episodes import EpisodeStatistics
@@ -33,7 +33,7 @@ def test_a_rollout_is_what_a_plain_loop_sees() -> None:
     """Replay the actions in environments made by hand: observations, rewards and ends agree, through resets."""
     run = parts("CartPole-v1", 3, 300, "env.max_episode_steps=20")
     assert isinstance(run.sampler, SinglePath)
-    rollouts = [run.sampler.collect(run.policy) for _ in range(2)]
+    rollouts = [run.sampler.collect(run.policy)[0] for _ in range(2)]
     action = torch.cat([r.action for r in rollouts])[..., 0]
     seeds = built_seeds(3)
     truncations = 0
@@ -70,7 +70,7 @@ def built_seeds(count: int) -> list[int]:
 
 def test_a_step_is_never_both_terminated_and_truncated() -> None:
     run = parts("Probe/Constant-v0", 2, 20, "env.max_episode_steps=1")
-    rollout = run.sampler.collect(run.policy)
+    (rollout,) = run.sampler.collect(run.policy)
     assert rollout.terminated.all()
     assert not rollout.truncated.any()
     assert rollout.truncated_observation.shape == (0, 1)
@@ -78,7 +78,7 @@ def test_a_step_is_never_both_terminated_and_truncated() -> None:
 
 def test_statistics_are_learnt_between_rollouts_only() -> None:
     run = parts("Pendulum-v1", 2, 40, "env.normalize_observation=true", "env.normalize_reward=true")
-    first, second = run.sampler.collect(run.policy), run.sampler.collect(run.policy)
+    (first,), (second,) = run.sampler.collect(run.policy), run.sampler.collect(run.policy)
     assert first.observation[..., :2].abs().max() <= 1  # cosine and sine, as they are
     mean, variance = first.observation.flatten(0, 1).mean(0), first.observation.flatten(0, 1).var(0, correction=0)
     np.testing.assert_allclose(run.normalizer.moments.count, 80)
@@ -146,7 +146,7 @@ def test_the_recent_return_is_of_the_episodes_that_ended_in_this_iteration() -> 
 
 def lose_lives(run: Parts, lost: list[bool]) -> None:
     """Have the backend say after each of the next steps whether a life was lost, in every environment."""
-    backend: Any = run.environments._envs
+    backend: Any = run.environments[0]._envs
     step, losses = type(backend).step, iter(lost)
 
     def stepping(actions: Any) -> Any:
@@ -160,7 +160,7 @@ def test_a_lost_life_ends_an_episode_for_the_learner_alone() -> None:
     """Games of four steps; a life is lost in the middle, together with the time limit, and last of all."""
     run, other = (parts("OldPictures-v0", 1, 6, "env.max_episode_steps=4", "env.stack=2") for _ in range(2))
     lose_lives(run, [False, True, False, True, False, True])
-    first = run.sampler.collect(run.policy)
+    (first,) = run.sampler.collect(run.policy)
     assert first.terminated[:, 0].tolist() == [False, True, False, True, False, True]
     assert not first.truncated.any()
     assert len(first.truncated_observation) == 0
@@ -172,7 +172,7 @@ def test_a_lost_life_ends_an_episode_for_the_learner_alone() -> None:
     other.load_state_dict(copy.deepcopy(run.state_dict()))
     for each in (run, other):
         lose_lives(each, [False] * 6)
-        second = each.sampler.collect(run.policy)
+        (second,) = each.sampler.collect(run.policy)
         assert second.time[:, 0].tolist() == [0, 1, 0, 1, 2, 3]
         assert second.truncated[:, 0].tolist() == [False, True, False, False, False, True]
         assert second.observation.index[:3, 0].tolist() == [[0, 1], [1, 2], [3, 3]]
@@ -182,7 +182,7 @@ def test_a_lost_life_ends_an_episode_for_the_learner_alone() -> None:
 @pytest.mark.parametrize("normalised", [False, True])
 def test_the_learner_may_be_given_signs_of_rewards(normalised: bool) -> None:
     run = parts("Pendulum-v1", 2, 400, "env.sign_reward=true", f"env.normalize_reward={normalised}")
-    rollout = run.sampler.collect(run.policy)
+    (rollout,) = run.sampler.collect(run.policy)
     assert (rollout.reward < 0).all()
     assert len(rollout.reward.unique()) == 1
     if not normalised:
@@ -206,7 +206,7 @@ def test_frames_of_stacked_images_are_stored_once(dtype: str, monkeypatch: pytes
         return acting
 
     monkeypatch.setattr(run.policy, "actor", watching)
-    rollouts = [run.sampler.collect(run.policy) for _ in range(3)]
+    rollouts = [run.sampler.collect(run.policy)[0] for _ in range(3)]
     assert any(rollout.terminated.any() for rollout in rollouts)
     for number, rollout in enumerate(rollouts):
         assert isinstance(rollout.observation, Frames)
@@ -217,14 +217,14 @@ def test_frames_of_stacked_images_are_stored_once(dtype: str, monkeypatch: pytes
 
 def test_a_batch_of_images_takes_little_more_than_its_frames() -> None:
     run: Any = parts("Screens-v0", 2, 640, "env.stack=4", "policy=linear", "critic=zero")
-    sample = run.sampler.collect(run.policy)
-    batch, visited = run.algorithm.estimate(sample)
-    held = {one.data_ptr(): one.nbytes() for one in map(Tensor.untyped_storage, tensors_of(sample, batch, visited))}
+    samples = run.sampler.collect(run.policy)
+    batch, lesson = run.algorithm.estimate(samples)
+    held = {one.data_ptr(): one.nbytes() for one in map(Tensor.untyped_storage, tensors_of(samples, batch, lesson))}
     assert sum(held.values()) < 1.05 * 640 * 84 * 84
 
 
 def tensors_of(*records: Any) -> list[Tensor]:
-    """All tensors in records, and in the records that these hold."""
-    values = [value for record in records for value in vars(record).values()]
-    inner = [value for value in values if isinstance(value, Frames)]
+    """All tensors in records and lists, and in the records and lists that these hold."""
+    values = [value for one in records for value in (one if isinstance(one, list) else vars(one).values())]
+    inner = [value for value in values if isinstance(value, Tensors | list)]
     return [value for value in values if isinstance(value, Tensor)] + (tensors_of(*inner) if inner else [])

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from trpo_cli.data import Batch
 from trpo_cli.surrogates import (
+    WRITTEN_OUT,
     clipped,
     full_action_sum,
     importance_sampled,
     log_likelihood,
     reward_weighted,
     self_normalised,
+    value_and_slope,
 )
 
 
@@ -26,12 +28,11 @@ def batch(
     """All but `weight` (S, K); actions are drawn from the old policy where no `log_q` is given."""
     old = torch.zeros_like(advantage) if old_log_prob is None else old_log_prob
     return Batch(
-        observation=torch.zeros(len(advantage), 1),
-        action=torch.zeros(*advantage.shape, 1),
+        states=[],
         advantage=advantage,
         return_=advantage.mean(1),
         weight=torch.ones(len(advantage)) if weight is None else weight,
-        old_parameters=torch.zeros(len(advantage), 1),
+        old_entropy=torch.zeros(len(advantage)),
         old_log_prob=old,
         log_q=old if log_q is None else log_q,
     )
@@ -127,3 +128,33 @@ def test_a_clipped_sample_has_no_gradient() -> None:
     log_prob = torch.tensor([[1.5], [0.5]]).log().requires_grad_()
     (gradient,) = torch.autograd.grad(clipped(log_prob, batch(torch.tensor([[1.0], [-1.0]])), clip=0.2), log_prob)
     assert not gradient.any()
+
+
+@pytest.mark.parametrize("actions_per_state", [1, 3])
+@pytest.mark.parametrize("surrogate", [importance_sampled, functools.partial(clipped, clip=0.2), log_likelihood])
+def test_slopes_that_are_written_out_are_the_automatic_ones_bit_for_bit(surrogate: Any, actions_per_state: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    shape = (1000, actions_per_state)
+    old, advantage = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+    advantage[::7] = 0.0
+    log_prob = old + 0.3 * torch.randn(shape, generator=generator)
+    log_prob[::5] = old[::5]
+    log_q = old + 0.1 * torch.randn(shape, generator=generator)
+    data = batch(advantage, old, torch.rand(1000, generator=generator), log_q)
+    value, slope = value_and_slope(surrogate, log_prob, data)
+    leaf = log_prob.clone().requires_grad_()
+    expected = surrogate(leaf, data)
+    assert torch.equal(value, expected)
+    assert torch.equal(slope, torch.autograd.grad(expected, leaf)[0])
+    assert getattr(surrogate, "func", surrogate) in WRITTEN_OUT
+
+
+def test_a_surrogate_of_ones_own_has_its_slope_too() -> None:
+    data = batch(torch.tensor([[1.0], [2.0]]))
+    value, slope = value_and_slope(squared, torch.tensor([[0.5], [0.25]]), data)
+    assert value.item() == pytest.approx(0.5 * 0.5 * 0.5 + 0.5 * 0.25 * 0.25 * 2)
+    torch.testing.assert_close(slope, torch.tensor([[0.5], [0.5]]))
+
+
+def squared(log_prob: Tensor, data: Batch) -> Tensor:
+    return (log_prob.square() * data.advantage).mean()

@@ -202,7 +202,7 @@ def test_what_is_no_image_of_bytes_is_not_prepared(overrides: tuple[str, ...], s
 def test_resizing_needs_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "cv2" else find(name))
-    built(*SCREENS, "env.resize=[84,84]").environments.close()
+    built(*SCREENS, "env.resize=[84,84]").close()
     with pytest.raises(ConfigError, match=r"env.resize: cv2 is not installed: pip install 'trpo-cli\[images\]'"):
         built(*SCREENS, "env.resize=[42,42]")
 
@@ -316,7 +316,7 @@ def test_what_is_learned_from_a_view_does_not_depend_on_the_vectorization() -> N
 def test_a_stack_counts_in_the_memory_that_a_batch_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trpo_cli.memory.total_memory", lambda: 64 * (26 + 12 * 10.0))
     small = ("env=Hopper-v4", "sampler.num_envs=2", "sampler.steps_per_iteration=64", "env.observe=[0]")
-    built(*small, "env.stack=10").environments.close()
+    built(*small, "env.stack=10").close()
     with pytest.raises(ConfigError, match=r"a batch of 64 steps takes at least"):
         built(*small, "env.stack=11")
 
@@ -326,7 +326,7 @@ def test_a_stack_of_images_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trpo_cli.memory.total_memory", lambda: 64 * (26 + 84 * 84.0) + 1e9)
     monkeypatch.setattr("trpo_cli.samplers.paths.BYTES", 26 + 1e9 / 64)
     small = (*SCREENS, "sampler.steps_per_iteration=64", "env.stack=4", "policy=linear", "critic=zero")
-    built(*small).environments.close()
+    built(*small).close()
     with pytest.raises(ConfigError, match=r"a batch of 64 steps takes at least"):
         built(*small, "env.normalize_observation=true")
 

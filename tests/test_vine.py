@@ -29,7 +29,7 @@ def vine(env: str, *overrides: str, steps: int = 1000) -> Parts:
 
 def collected(parts: Parts) -> Branches:
     sampler: Any = parts.sampler
-    sample: Branches = sampler.collect(parts.policy)
+    sample: Branches = sampler.collect(parts.policy)[0]
     return sample
 
 
@@ -49,7 +49,7 @@ def watched(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> tuple[Branches, li
         return acting(self, *arguments, **named)
 
     monkeypatch.setattr(Acting, "step", step)
-    sample: Branches = sampler.collect(parts.policy)
+    sample: Branches = sampler.collect(parts.policy)[0]
     return sample, steps, begins[0]
 
 
@@ -100,18 +100,18 @@ def test_branches_draw_nothing_from_the_generators_of_the_trunks(monkeypatch: py
     branches, everywhere, before = sampler._branches, np.arange(4), []
 
     def watched(*arguments: Any) -> Any:
-        before.extend(sampler.environments.save(everywhere))
+        before.extend(parts.environments[0].save(everywhere))
         return branches(*arguments)
 
     monkeypatch.setattr(sampler, "_branches", watched)
     collected(parts)
-    after = sampler.environments.save(everywhere)
+    after = parts.environments[0].save(everywhere)
     np.testing.assert_equal(after, before)
 
 
 def test_every_simulator_step_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = vine("CartPole-v1", "sampler.num_envs=16")  # 24 branches: in the second round eight environments idle
-    envs, steps = parts.environments, 0
+    envs, steps = parts.environments[0], 0
     step = envs.step
 
     def counted(action: Any) -> Any:
@@ -180,8 +180,8 @@ def test_q_is_the_discounted_return_of_the_branch() -> None:
     less = ("sampler.actions_per_state=2", "algo.normalize_advantage=false")
     parts = vine("Probe/TwoSteps-v0", "algo.gamma=0.5", *less)
     algorithm: Any = parts.algorithm
-    batch, _ = algorithm.estimate(collected(parts))
-    torch.testing.assert_close(batch.return_, 0.5 + 0.5 * batch.observation[:, 0])
+    batch, _ = algorithm.estimate([collected(parts)])
+    torch.testing.assert_close(batch.return_, 0.5 + 0.5 * batch.states[0].observation[:, 0])
     torch.testing.assert_close(batch.advantage, batch.return_[:, None].expand(-1, 2))
 
 
@@ -200,7 +200,7 @@ def test_a_critic_closes_what_was_cut_off() -> None:
 def test_a_lost_life_ends_a_branch() -> None:
     """As a death, with no value beyond, whatever the environment did then."""
     parts = vine("Pendulum-v1", "sampler.branch_length=3", "env.sign_reward=true")
-    backend: Any = parts.environments._envs
+    backend: Any = parts.environments[0]._envs
     sampler: Any = parts.sampler
     branches = sampler._branches
 

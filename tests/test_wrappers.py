@@ -225,21 +225,22 @@ def test_branches_of_a_vine_leave_from_wrapped_and_stacked_states() -> None:
     )
     parts = built("env=CartPole-v1", "sampler=vine", *small, *wrapped)
     sampler: Any = parts.sampler
-    restore, begun = parts.environments.restore, []
+    (envs,) = parts.environments
+    restore, begun = envs.restore, []
 
     def restoring(rows: Any, saved: Any) -> None:
         restore(rows, saved)
-        begun.extend(parts.environments.observation[rows].astype(np.float32))
+        begun.extend(envs.observation[rows].astype(np.float32))
 
-    parts.environments.restore = restoring  # type: ignore[method-assign]
-    first = sampler.collect(parts.policy)
+    envs.restore = restoring  # type: ignore[method-assign]
+    (first,) = sampler.collect(parts.policy)
     chosen = first.trunk.observation.flatten(0, 1)[first.place].numpy()
     assert chosen.shape == (6, 3, 4)
     for seen in begun[:-4]:  # the last ones are where the trunks go on
         assert (chosen == seen).all((1, 2)).any()
-    second = sampler.collect(parts.policy)
+    (second,) = sampler.collect(parts.policy)
     assert (second.trunk.observation[0] == first.trunk.last_observation).all()  # the trunks go on
-    parts.environments.close()
+    parts.close()
 
 
 def test_a_run_with_ones_own_wrapper_is_played_only_where_its_package_is_allowed(

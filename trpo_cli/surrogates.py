@@ -7,6 +7,7 @@ the mean over states of E_{a ~ pi_theta} A(s, a); the last two return a log-like
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,3 +75,43 @@ def reward_weighted(log_prob: Tensor, batch: Batch, *, temperature: Positive) ->
 def _old(batch: Batch) -> Tensor:
     """pi_old / q (S, K)."""
     return (batch.old_log_prob - batch.log_q).exp()
+
+
+def value_and_slope(surrogate: Surrogate, log_prob: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The estimate, and its gradient (S, K) by `log_prob`; written out for some, bit for bit the automatic one."""
+    written_out = WRITTEN_OUT.get(getattr(surrogate, "func", surrogate))
+    if written_out is not None:
+        return written_out(log_prob, batch, **getattr(surrogate, "keywords", {}))
+    leaf = log_prob.detach().requires_grad_()
+    value = surrogate(leaf, batch)
+    return value.detach(), torch.autograd.grad(value, leaf)[0]
+
+
+def _importance_sampled(log_prob: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    ratio = (log_prob - batch.log_q).exp()
+    return _mean(batch, ratio * batch.advantage), _share(batch) * batch.advantage * ratio
+
+
+def _clipped(log_prob: Tensor, batch: Batch, *, clip: float) -> tuple[Tensor, Tensor]:
+    ratio, old = (log_prob - batch.old_log_prob).exp(), _old(batch)
+    whole, kept = ratio * batch.advantage, ratio.clamp(1 - clip, 1 + clip) * batch.advantage
+    slope = (_share(batch) * old * batch.advantage * ratio).masked_fill_(whole > kept, 0.0)
+    return _mean(batch, old * torch.minimum(whole, kept)), slope
+
+
+def _log_likelihood(log_prob: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    old = _old(batch)
+    return _mean(batch, old * log_prob * batch.advantage), _share(batch) * batch.advantage * old
+
+
+def _share(batch: Batch) -> Tensor:
+    """The gradient (S, K) of `_mean` by its values."""
+    states, actions = batch.advantage.shape
+    return (1 / states * batch.weight / actions)[:, None]
+
+
+WRITTEN_OUT: dict[Any, Callable[..., tuple[Tensor, Tensor]]] = {
+    importance_sampled: _importance_sampled,
+    clipped: _clipped,
+    log_likelihood: _log_likelihood,
+}

@@ -1,7 +1,6 @@
-"""The number of threads for computation: one, except in updates, if the user sets more.
+"""The number of threads for computation: one, except for work in pieces, each of which one thread does (`in_order`).
 
-Sums that torch splits among threads round differently, so the number is a setting and does not depend on the machine.
-Work in pieces, each of which one thread does, gives the same numbers on any number of threads (`in_order`).
+Sums that torch or a BLAS splits among threads round differently; those of pieces are the same on any number of threads.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import contextlib
 import functools
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -20,23 +20,20 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 T = TypeVar("T")
 R = TypeVar("R")
-WORTH_THREADS = 1024  # rows of a batch; for fewer, a second thread costs more than it gains
-_updates = 1
 _workers = 1
+_inside = threading.local()  # a worker, which does whatever is in pieces by itself
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use, of those that it shares with other ranks of a run."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
-def limit_threads(updates: int = 1, workers: int = 1) -> None:
-    """Limit torch to one thread, or `updates` in updates, and NumPy's BLAS, whose threads wait by spinning, to one.
-
-    Work in pieces is done by so many `workers`.
-    """
-    global _updates, _workers
-    _updates, _workers = updates, workers
+def limit_threads(workers: int = 1) -> None:
+    """Limit torch and NumPy's BLAS, whose threads wait by spinning, to one thread. Pieces are done by the `workers`."""
+    global _workers
+    _workers = workers
     torch.set_num_threads(1)
     threadpool_limits(1, user_api="blas")
 
@@ -44,22 +41,15 @@ def limit_threads(updates: int = 1, workers: int = 1) -> None:
 @contextlib.contextmanager
 def limited_threads() -> Iterator[None]:
     """`limit_threads` within this context; on exit, the numbers of threads are what they were."""
-    global _updates, _workers
-    before, own = torch.get_num_threads(), (_updates, _workers)
+    global _workers
+    before, own = torch.get_num_threads(), _workers
     with threadpool_limits(1, user_api="blas"):
         limit_threads()
         try:
             yield
         finally:
             torch.set_num_threads(before)
-            _updates, _workers = own
-
-
-@contextlib.contextmanager
-def threads_for(rows: int) -> Iterator[None]:
-    """Within this context, torch uses the threads for updates if a batch of `rows` rows is large enough."""
-    with _torch_threads(_updates if rows >= WORTH_THREADS else 1):
-        yield
+            _workers = own
 
 
 def in_order(function: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
@@ -69,10 +59,9 @@ def in_order(function: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
     """
     pieces = iter(pieces)
     first = list(itertools.islice(pieces, 2))
-    if _workers == 1 or len(first) < 2:
-        with _torch_threads(1):
-            for piece in itertools.chain(first, pieces):
-                yield function(piece)
+    if _workers == 1 or len(first) < 2 or getattr(_inside, "worker", False):
+        for piece in itertools.chain(first, pieces):
+            yield function(piece)
         return
     pool, underway, with_graph = _pool(_workers), collections.deque[Future[R]](), torch.is_grad_enabled()
 
@@ -90,14 +79,9 @@ def in_order(function: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
 
 @functools.cache
 def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, "worker", initializer=torch.set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(workers, "worker", initializer=_begin_work)
 
 
-@contextlib.contextmanager
-def _torch_threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _begin_work() -> None:
+    torch.set_num_threads(1)
+    _inside.worker = True

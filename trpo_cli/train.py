@@ -36,7 +36,9 @@ from trpo_cli.config.groups import CONF
 from trpo_cli.config.settings import EVAL, Settings
 from trpo_cli.errors import EnvironmentContractError, EnvironmentFault
 from trpo_cli.memory import explain_out_of_memory
-from trpo_cli.parts import Parts, build_parts, build_tracker, root_settings
+from trpo_cli.parts import Parts
+from trpo_cli.parts.building import build_tracker, root_settings
+from trpo_cli.parts.following import build_everywhere, run_together
 from trpo_cli.play.episodes import Episodes, columns
 from trpo_cli.run.layout import report_mismatch
 from trpo_cli.run.progress import Progress, describe_end
@@ -78,11 +80,11 @@ def train(given: Node, overrides: Sequence[str], directory: Path, in_sweep: bool
         seed_globals(settings.seed, "plugins")  # importing them may draw random numbers
         import_plugins(settings.plugins)
         tracker = build_tracker(plan.config, settings)
-        parts = build_parts(plan.config, settings, begins=state is None)
+        parts = build_everywhere(plan.config, settings, begins=state is None)
         run.provenance["versions"] |= find_versions(parts.packages)
         if origin := state.get(ORIGIN) if state else parts.origin:
             run.provenance[ORIGIN] = origin
-        with contextlib.closing(parts.environments):
+        with contextlib.closing(parts):
             kept = restore(parts, settings, progress, state, run) if state else Kept()
             with Tracking(tracker, plan.config, directory, progress.env_steps) as tracking:
                 run.begin(plan.config)
@@ -279,6 +281,10 @@ make_callable(sys.modules[__name__], _run_alone)  # trpo_cli.train([...])
 @report_errors
 def main() -> None:
     """Run the command `trpo-train`."""
+    run_together(_run_command)
+
+
+def _run_command() -> None:
     typed = read(sys.argv[1:])
     if not answer(typed):
         check_overrides(typed.overrides, typed.config_dir)

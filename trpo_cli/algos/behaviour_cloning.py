@@ -18,7 +18,6 @@ from trpo_cli.models.linearisation import share_memory
 from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import Count, Positive
 from trpo_cli.samplers.recorded import Demonstrations, Recorded
-from trpo_cli.threads import threads_for
 
 
 @dataclass(kw_only=True, eq=False)
@@ -46,11 +45,10 @@ class BehaviourCloning(PatientAlgorithm):
         start = time.perf_counter()
         sample, held_out = self.sampler.collect(), self.sampler.held_out()
         sampled = time.perf_counter()
-        with threads_for(len(sample)):
-            sample = sample.to(self.theta.device)
-            outcome = self._learn(sample)
-            likelihood, entropy = self._measure(sample)
-            held = None if held_out is None else self._measure(held_out.to(self.theta.device))[0]
+        sample = sample.to(self.theta.device)
+        outcome = self._learn(sample)
+        likelihood, entropy = self._measure(sample)
+        held = None if held_out is None else self._measure(held_out.to(self.theta.device))[0]
         self._note(outcome)
         metrics = {
             "bc/log_likelihood": likelihood,

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from trpo_cli.algos import Metrics, Outcome
 from trpo_cli.algos.policy_gradient import PolicyGradient
-from trpo_cli.data import Batch
+from trpo_cli.data import Batch, States
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.adam import Adam
 from trpo_cli.models.critics import PolicyAndValue, SharedCritic
-from trpo_cli.models.linearisation import share_memory
+from trpo_cli.models.linearisation import Linearisation, share_memory
 from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import Count, Finite, NonNegative, Positive
-from trpo_cli.surrogates import importance_sampled
+from trpo_cli.surrogates import importance_sampled, value_and_slope
 from trpo_cli.trust_region.constraint import mean_kl
 from trpo_cli.trust_region.problem import Evaluation
 
 PENALTY_RANGE = 1000.0  # an adaptive penalty stays within this factor of where it began
+
+
+class _Loss(NamedTuple):
+    """What one shard knows of the loss before the surrogate of all is known."""
+
+    model: Linearisation
+    log_prob: Tensor  # (M, K)
+    others: Tensor  # scalar, what it adds beside the surrogate
+    by_parameters: Tensor | None  # (M, P), the gradient of `others`
+    by_value: Tensor | None  # (M, 1)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -48,11 +59,14 @@ class FirstOrder(PolicyGradient):
             raise ConfigError(
                 "algo.kl_penalty_target: adapts algo.kl_penalty, which is 0; give it a value to begin with"
             )
+        if self.minibatch_size is not None:
+            self.shards.divide(self.minibatch_size, "algo.minibatch_size")
         shared = self.critic if isinstance(self.critic, SharedCritic) else None
         self.model: Policy | PolicyAndValue = self.policy if shared is None else PolicyAndValue(self.policy, shared)
         self.theta = share_memory(self.model)
         self.optimizer = Adam(len(self.theta)).to(self.theta.device, self.theta.dtype)
         self.penalty = self.kl_penalty  # C as it is now
+        self._nothing = self.theta.new_zeros(())
 
     @property
     def only_at_first(self) -> tuple[str, ...]:
@@ -100,21 +114,26 @@ class FirstOrder(PolicyGradient):
         return outcome if finite else Outcome.NON_FINITE_LOSS, epoch, reached
 
     def _minibatches(self, batch: Batch) -> Iterator[Batch]:
+        """Yield minibatches, to which each shard gives as many states as any other, in the same order."""
         size = self.minibatch_size or len(batch)
         if size >= len(batch):
             yield batch
             return
-        shuffled = batch.select(torch.randperm(len(batch), generator=self.generator).to(self.device))
-        for start in range(0, len(batch), size):
-            yield shuffled.select(slice(start, start + size))
+        own = max(1, size // self.shards.count)
+        shuffled = batch.select(torch.randperm(batch.rows, generator=self.generator).to(self.device))
+        for start in range(0, batch.rows, own):
+            yield shuffled.select(slice(start, start + own))
 
     def _descend(self, batch: Batch) -> Outcome:
         """Take one step of Adam, unless the loss or the gradient is not finite, or the gradient is zero."""
-        model = self.model.linearise(batch.observation)
-        loss, slope = self._loss(model.output, batch)
-        if not math.isfinite(loss):
+        shards = self.shards
+        columns = [shards.share(column) for column in (batch.weight, batch.return_)]
+        told = shards.each(functools.partial(self._begin_loss, len(batch)), batch.states, *columns)
+        (log_prob,) = shards.rows([(one.log_prob,) for one in told])
+        surrogate, by_log_prob = value_and_slope(self.objective, log_prob, batch)
+        gradient, others = shards.sum(shards.each(self._pull_back, told, batch.states, shards.share(by_log_prob)))
+        if not math.isfinite(others.item() - surrogate.item()):
             return Outcome.NON_FINITE_LOSS
-        gradient = model.vjp(slope)
         norm = gradient.norm().item()
         if not math.isfinite(norm):
             return Outcome.NON_FINITE_GRADIENT
@@ -125,36 +144,54 @@ class FirstOrder(PolicyGradient):
         self.optimizer.step(self.theta, gradient, self.learning_rate, self.adam_epsilon)
         return Outcome.ACCEPTED
 
-    def _loss(self, output: Tensor, batch: Batch) -> tuple[float, Tensor]:
-        """The loss, and its gradient with respect to the outputs of the model: (B, P), or (B, P + 1) with the value."""
-        distribution, size = self.policy.distribution, batch.old_parameters.shape[-1]
-        parameters = output[:, :size]
-        log_prob = distribution.log_prob(parameters[:, None], batch.action).requires_grad_()
-        surrogate = self.objective(log_prob, batch)
-        (by_log_prob,) = torch.autograd.grad(surrogate, log_prob)
-        score = distribution.score(parameters[:, None], batch.action)
-        loss, slope = -surrogate.item(), -(by_log_prob[..., None] * score).sum(1)
+    def _begin_loss(self, count: int, states: States, weight: Tensor, return_: Tensor) -> _Loss:
+        """What one shard adds to the loss of `count` states beside the surrogate, and what that asks for."""
+        distribution, size = self.policy.distribution, states.old_parameters.shape[-1]
+        model = self.model.linearise(states.observation)
+        parameters = model.output[:, :size]
+        log_prob = distribution.log_prob(parameters[:, None], states.action)
+        others, by_parameters, by_value = self._nothing, None, None
         if self.entropy_coefficient or self.penalty:
             leaf = parameters.clone().requires_grad_()
-            kl = (batch.weight * distribution.kl(batch.old_parameters, leaf)).mean()
-            entropy = (batch.weight * distribution.entropy(leaf)).mean()
+            kl = (weight * distribution.kl(states.old_parameters, leaf)).sum() / count
+            entropy = (weight * distribution.entropy(leaf)).sum() / count
             regular = self.penalty * kl - self.entropy_coefficient * entropy
-            loss, slope = loss + regular.item(), slope + torch.autograd.grad(regular, leaf)[0]
+            others, (by_parameters,) = others + regular.detach(), torch.autograd.grad(regular, leaf)
         if isinstance(self.model, PolicyAndValue):
-            error, coefficient = output[:, size] - batch.return_, self.model.critic.coefficient
-            loss += coefficient * error.square().mean().item()
-            slope = torch.cat([slope, (coefficient * 2 / len(error)) * error[:, None]], dim=-1)
-        return loss, slope
+            error, coefficient = model.output[:, size] - return_, self.model.critic.coefficient
+            others = others + coefficient * error.square().sum() / count
+            by_value = (coefficient * 2 / count) * error[:, None]
+        return _Loss(model, log_prob, others, by_parameters, by_value)
+
+    def _pull_back(self, loss: _Loss, states: States, by_log_prob: Tensor) -> tuple[Tensor, Tensor]:
+        """What one shard adds to the gradient (D,), and to the loss beside the surrogate.
+
+        The outputs of the model are the parameters of the policy, and behind them the value, if it has one.
+        """
+        size = states.old_parameters.shape[-1]
+        score = self.policy.distribution.score(loss.model.output[:, None, :size], states.action)
+        slope = -(by_log_prob[..., None] * score).sum(1)
+        if loss.by_parameters is not None:
+            slope = slope + loss.by_parameters
+        if loss.by_value is not None:
+            slope = torch.cat([slope, loss.by_value], dim=-1)
+        return loss.model.vjp(slope), loss.others
 
     @torch.no_grad()
     def _evaluate(self, batch: Batch) -> tuple[Evaluation, bool]:
         """The policy as it is now on the whole batch; and whether it, the loss and the values are finite."""
-        distribution, output = self.policy.distribution, self.model.infer(batch.observation)
-        new = output[:, : batch.old_parameters.shape[-1]]
-        log_prob = distribution.log_prob(new[:, None], batch.action)
-        reached = Evaluation(importance_sampled(log_prob, batch), distribution.kl(batch.old_parameters, new))
-        checked = [self.theta, output, reached.kl, self.objective(log_prob, batch)]
-        return reached, all(x.isfinite().all() for x in checked)
+        distribution = self.policy.distribution
+
+        def describe(states: States) -> tuple[Tensor, ...]:
+            output = self.model.infer(states.observation)
+            new = output[:, : states.old_parameters.shape[-1]]
+            kl = distribution.kl(states.old_parameters, new)
+            return distribution.log_prob(new[:, None], states.action), kl, output.isfinite().all(-1).to(kl.dtype)
+
+        log_prob, kl, finite = self.shards.rows(self.shards.each(describe, batch.states))
+        reached = Evaluation(importance_sampled(log_prob, batch), kl)
+        checked = [self.theta, reached.kl, self.objective(log_prob, batch)]
+        return reached, bool(finite.all()) and all(x.isfinite().all() for x in checked)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +14,27 @@ from torch import Tensor, nn
 from trpo_cli.algos import Iteration, Metrics, Outcome
 from trpo_cli.algos.objective import fitting_surrogate, refuse_too_few_actions
 from trpo_cli.algos.patience import PatientAlgorithm
-from trpo_cli.data import Advantage, Batch, Sample, Visited
+from trpo_cli.data import Advantage, Batch, Estimates, Observations, Sample, States
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.critics import Critic, Fitted, ZeroCritic, explained_variance
+from trpo_cli.models.linearisation import flat
 from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import UnitInterval
 from trpo_cli.samplers import PolicySampler
+from trpo_cli.shards import ONE, Shards
 from trpo_cli.surrogates import Surrogate, importance_sampled
-from trpo_cli.threads import threads_for
 from trpo_cli.trust_region.constraint import max_kl, mean_kl
 from trpo_cli.trust_region.problem import Evaluation
+
+Infer = Callable[[Observations], Tensor]
+
+
+class Lesson(NamedTuple):
+    """What the critic learns from: numbers of all shards in their order, and the observations of this process."""
+
+    observations: Sequence[Observations]  # (M, O) each
+    value: Tensor  # (shards * M,), V(s) by the critic
+    return_: Tensor  # (shards * M,), the critic's target
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,6 +49,7 @@ class PolicyGradient(PatientAlgorithm):
     surrogate: Surrogate | None = None  # None: the one that fits the sampler
     normalize_advantage: bool
     discount_states: bool  # the state at time t of its episode weighs gamma^t, as in theory
+    shards: Shards = ONE
 
     def __post_init__(self) -> None:
         self.objective = self.surrogate or fitting_surrogate(self.sampler)
@@ -51,52 +65,96 @@ class PolicyGradient(PatientAlgorithm):
     def iterate(self) -> Iteration:
         self._check_patience()
         start = time.perf_counter()
-        sample = self.sampler.collect(self.policy)
+        samples = self.sampler.collect(self.policy)
         sampled = time.perf_counter()
-        with threads_for(sample.size):
-            batch, visited = self.estimate(sample.to(self.device))
-            outcome, metrics = self.update(batch)
-            metrics |= {
-                "critic/explained_variance": explained_variance(visited.value, visited.return_),
-                "critic/loss": nn.functional.mse_loss(visited.value, visited.return_).item(),
-            }
-            if isinstance(self.critic, Fitted):
-                self.critic.fit(visited.observation, visited.return_)
+        batch, lesson = self.estimate([sample.to(self.device) for sample in samples])
+        if isinstance(self.critic, Fitted):  # perhaps beside the update
+            self.critic.fit(lesson.observations, lesson.return_)
+        outcome, metrics = self.update(batch)
+        metrics |= {
+            "critic/explained_variance": explained_variance(lesson.value, lesson.return_),
+            "critic/loss": nn.functional.mse_loss(lesson.value, lesson.return_).item(),
+        }
         self._note(outcome)
-        metrics = {**self.sampler.metrics(), **sample.judge(self.policy), **metrics, **outcome.metrics()}
+        judged = samples[0].judge(self.policy)
+        metrics = {**self.sampler.metrics(), **judged, **metrics, **outcome.metrics()}
         return Iteration(self.sampler.env_steps, sampled - start, time.perf_counter() - sampled, metrics)
 
     @torch.no_grad()
-    def estimate(self, sample: Sample) -> tuple[Batch, Visited]:
-        """What the sample says of the policy, and of the values that the critic will learn."""
-        discount = self.gamma if self.discount_states else 1.0
-        found, visited = sample.estimate(self.critic.predict, self.advantage, self.gamma, discount)
-        advantage = found.advantage
+    def estimate(self, samples: Sequence[Sample]) -> tuple[Batch, Lesson]:
+        """What the samples say of the policy, and of the values that the critic will learn."""
+        shards, discount = self.shards, self.gamma if self.discount_states else 1.0
+        found = shards.each(
+            lambda sample: sample.estimate(self.critic.predict, self.advantage, self.gamma, discount), samples
+        )
+        estimates, visited = [one for one, _ in found], [one for _, one in found]
+        value, target = shards.rows([(one.value, one.return_) for one in visited])
+        states = shards.each(self._see, estimates)
+        log_prob, entropy = shards.rows([told for _, told in states])
+        columns = [(one.advantage, one.return_, one.weight, one.log_weight) for one in estimates]
+        advantage, return_, weight, log_weight = shards.rows(columns)
         if self.normalize_advantage:
             advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
-        parameters = self.policy.infer(found.observation)
-        log_prob = self.policy.distribution.log_prob(parameters[:, None], found.action)
         batch = Batch(
-            observation=found.observation,
-            action=found.action,
+            states=[one for one, _ in states],
             advantage=advantage,
-            return_=found.return_,
-            weight=found.weight / found.weight.mean(),
-            old_parameters=parameters,
+            return_=return_,
+            weight=weight / weight.mean(),
+            old_entropy=entropy,
             old_log_prob=log_prob,
-            log_q=log_prob - found.log_weight,
+            log_q=log_prob - log_weight,
         )
-        return batch, visited
+        return batch, Lesson([one.observation for one in visited], value, target)
+
+    def _see(self, found: Estimates) -> tuple[States, tuple[Tensor, Tensor]]:
+        """The states of one shard, with log pi(a|s) (M, K) and the entropy (M,) of the policy as it is."""
+        parameters = self.policy.infer(found.observation)
+        states = States(found.observation, found.action, parameters)
+        return states, self.describe(parameters, states)
+
+    def describe(self, parameters: Tensor, states: States) -> tuple[Tensor, Tensor]:
+        """log pi(a|s) (M, K) and the entropy (M,) of the policy that has these `parameters` (M, P) there."""
+        distribution = self.policy.distribution
+        return distribution.log_prob(parameters[:, None], states.action), distribution.entropy(parameters)
 
     @abstractmethod
     def update(self, batch: Batch) -> tuple[Outcome, Metrics]:
         """Move the policy, or leave it bit for bit what it was and say why; the metrics include those of `measure`."""
 
-    def evaluate(self, batch: Batch, parameters: Tensor, surrogate: Surrogate = importance_sampled) -> Evaluation:
-        """The surrogate, and the KL from the old policy, of the one that gives the batch these `parameters` (S, P)."""
-        distribution = self.policy.distribution
-        log_prob = distribution.log_prob(parameters[:, None], batch.action)
-        return Evaluation(surrogate(log_prob, batch), distribution.kl(batch.old_parameters, parameters))
+    def bonus(self, entropy: Tensor, batch: Batch) -> Tensor | float:
+        """What is maximised beside the surrogate, given the entropy (S,) of a policy in each state."""
+        return 0.0
+
+    def gradient(self, batch: Batch) -> Tensor:
+        """The gradient (D,) of surrogate and bonus at the policy that sampled the batch."""
+        shards, theta = self.shards, flat(self.policy).requires_grad_()
+
+        def describe(states: States) -> tuple[Tensor, Tensor]:
+            outputs = self.policy.outputs(theta, states.observation, known=states.old_parameters)
+            return self.describe(outputs, states)
+
+        moving = shards.each(describe, batch.states)
+        leaves = [column.detach().requires_grad_() for column in shards.rows(moving)]
+        merit = self.objective(leaves[0], batch) + self.bonus(leaves[1], batch)
+        slopes = torch.autograd.grad(merit, leaves, allow_unused=True)
+        used = [i for i, slope in enumerate(slopes) if slope is not None]
+        shares = [shards.share(slopes[i]) for i in used]
+        pulled = shards.each(
+            lambda columns, *share: torch.autograd.grad([columns[i] for i in used], theta, share), moving, *shares
+        )
+        return shards.sum(pulled)[0]
+
+    def evaluate(self, batch: Batch, infer: Infer, surrogate: Surrogate = importance_sampled) -> Evaluation:
+        """The surrogate with the bonus, and the KL from the old policy, of the one whose outputs `infer` computes."""
+
+        def describe(states: States) -> tuple[Tensor, ...]:
+            outputs = infer(states.observation)
+            kl = self.policy.distribution.kl(states.old_parameters, outputs)
+            return *self.describe(outputs, states), kl
+
+        log_prob, entropy, kl = self.shards.rows(self.shards.each(describe, batch.states))
+        bonus = self.bonus(entropy, batch)
+        return Evaluation(surrogate(log_prob, batch) + bonus, kl, bonus)
 
     @torch.no_grad()
     def measure(
@@ -107,12 +165,11 @@ class PolicyGradient(PatientAlgorithm):
         `reached` is the evaluation of the policy as it is now, for an update that has made it already.
         """
         if reached is None:
-            reached = self.evaluate(batch, self.policy.infer(batch.observation), surrogate)
-        entropy = self.policy.distribution.entropy(batch.old_parameters)
+            reached = self.evaluate(batch, self.policy.infer, surrogate)
         return {
             "policy/kl": mean_kl(reached.kl, batch.weight).item(),
             "policy/max_kl": max_kl(reached.kl, batch.weight).item(),
-            "policy/entropy": (batch.weight * entropy).mean().item(),
+            "policy/entropy": (batch.weight * batch.old_entropy).mean().item(),
             "policy/surrogate_improvement": (
                 reached.objective - reached.bonus - surrogate(batch.old_log_prob, batch)
             ).item(),

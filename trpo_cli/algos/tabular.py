@@ -79,7 +79,7 @@ class PolicyIteration(Algorithm):
 
     def iterate(self) -> Iteration:
         start = time.perf_counter()
-        old = self.sampler.collect(self.policy)
+        (old,) = self.sampler.collect(self.policy)
         evaluated = time.perf_counter()
         improved, penalty = self.improvement(old.values, old.table, self.gamma)
         moved = not torch.equal(improved, old.table)

@@ -12,13 +12,12 @@ from torch.nn.utils import vector_to_parameters
 
 from trpo_cli.algos import Metrics, Outcome
 from trpo_cli.algos.policy_gradient import PolicyGradient
-from trpo_cli.data import Batch
+from trpo_cli.data import Batch, States
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.critics import SharedCritic
 from trpo_cli.models.linearisation import flat, share_memory
 from trpo_cli.ranges import Count, Finite, Fraction, NonNegative, NonNegativeInt, Positive
-from trpo_cli.surrogates import Surrogate, importance_sampled
-from trpo_cli.trust_region.geometry import Geometry, Scores
+from trpo_cli.trust_region.geometry import Geometry, MatVec, Scores
 from trpo_cli.trust_region.problem import Evaluation, Problem
 from trpo_cli.trust_region.update import Metric, StepRule, update
 
@@ -52,11 +51,10 @@ class TrustRegion(PolicyGradient):
             )
 
     def update(self, batch: Batch) -> tuple[Outcome, Metrics]:
-        problem = self.problem(batch)
+        problem, measured = self.problem(batch), self._draw_states(batch)
         result = update(
             problem,
-            self.geometry(self._draw_states(batch)),
-            metric=self.metric,
+            lambda: self.find_metric(measured),
             step=self.step,
             delta=self.delta,
             cg_iterations=self.cg_iterations,
@@ -72,64 +70,60 @@ class TrustRegion(PolicyGradient):
         metrics = {f"trust_region/{name}": value for name, value in named.items()}
         return Outcome[result.outcome.name], metrics | self.measure(batch, self.objective, reached)
 
-    def merit(self, parameters: Tensor, batch: Batch) -> Tensor:
-        """What the update maximises, of the policy that gives the batch these `parameters` (S, P)."""
-        log_prob = self.policy.distribution.log_prob(parameters[:, None], batch.action)
-        return self.objective(log_prob, batch) + self._bonus(parameters, batch)
-
-    def _bonus(self, parameters: Tensor, batch: Batch) -> Tensor | float:
-        """The mean entropy, weighed by the coefficient."""
-        if not self.entropy_coefficient:
-            return 0.0
-        return self.entropy_coefficient * (batch.weight * self.policy.distribution.entropy(parameters)).mean()
-
-    def evaluate(self, batch: Batch, parameters: Tensor, surrogate: Surrogate = importance_sampled) -> Evaluation:
-        found, bonus = super().evaluate(batch, parameters, surrogate), self._bonus(parameters, batch)
-        return found._replace(objective=found.objective + bonus, bonus=bonus)
+    def bonus(self, entropy: Tensor, batch: Batch) -> Tensor | float:
+        return self.entropy_coefficient * (batch.weight * entropy).mean() if self.entropy_coefficient else 0.0
 
     def problem(self, batch: Batch) -> Problem:
         """The batch as a constrained problem in the policy's flat parameters."""
-        policy, candidate, theta_old = self.policy, copy.deepcopy(self.policy), flat(self.policy)
-
-        def objective(theta: Tensor) -> Tensor:
-            known = batch.old_parameters if torch.equal(theta, theta_old) else None
-            return self.merit(policy.outputs(theta, batch.observation, known=known), batch)
+        candidate = copy.deepcopy(self.policy)
 
         def evaluate(theta: Tensor) -> Evaluation:
             # By `infer`, as in `estimate`: a pass with a graph rounds differently, which a small radius would show.
             vector_to_parameters(theta, candidate.parameters())
-            return self.evaluate(batch, candidate.infer(batch.observation), self.objective)
+            return self.evaluate(batch, candidate.infer, self.objective)
 
         return Problem(
-            theta_old=theta_old,
-            start=self.objective(batch.old_log_prob, batch) + self._bonus(batch.old_parameters, batch),
-            objective=objective,
+            theta_old=flat(self.policy),
+            start=self.objective(batch.old_log_prob, batch) + self.bonus(batch.old_entropy, batch),
+            gradient=lambda: self.gradient(batch),
             evaluate=evaluate,
             weight=batch.weight,
         )
 
-    def geometry(self, states: Batch) -> Geometry:
-        """How the policy's distributions move in these states."""
+    def find_metric(self, batch: Batch) -> MatVec:
+        """v (D,) -> A v: the mean of the products that the metric has in the states of each shard."""
+        shards, weight = self.shards, batch.weight / batch.weight.mean()
+        columns = [shards.share(column) for column in (weight, batch.old_log_prob, batch.log_q)]
+        geometries = [self.geometry(*one) for one in zip(batch.states, *columns, strict=True)]
+        products = shards.each(self.metric, geometries)
+
+        def product(v: Tensor) -> Tensor:
+            (total,) = shards.sum(shards.each(lambda of_shard: (of_shard(v),), products))
+            return total if shards.count == 1 else total / shards.count
+
+        return product
+
+    def geometry(self, states: States, weight: Tensor, old_log_prob: Tensor, log_q: Tensor) -> Geometry:
+        """How the policy's distributions move in the states of one shard."""
         policy, distribution, old = self.policy, self.policy.distribution, states.old_parameters
         return Geometry(
             theta_old=flat(policy),
-            weight=states.weight / states.weight.mean(),
+            weight=weight,
             outputs=lambda theta: policy.outputs(theta, states.observation),
             kl=lambda new: distribution.kl(old, new),
             linearise=lambda: policy.linearise(states.observation),
             fisher=lambda vector: distribution.fisher(old, vector),
             scores=lambda: Scores(
-                value=distribution.score(old[:, None], states.action),
-                share=(states.old_log_prob - states.log_q).softmax(-1),
+                value=distribution.score(old[:, None], states.action), share=(old_log_prob - log_q).softmax(-1)
             ),
         )
 
     def _draw_states(self, batch: Batch) -> Batch:
-        """Draw the states for the Fisher-vector products."""
+        """Draw the states for the Fisher-vector products, the same of each shard."""
         if self.fvp_fraction == 1:
             return batch
-        count = max(1, round(self.fvp_fraction * len(batch)))
-        return batch.select(torch.randperm(len(batch), generator=self.generator)[:count])
+        count = max(1, round(self.fvp_fraction * batch.rows))
+        return batch.select(torch.randperm(batch.rows, generator=self.generator)[:count])
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "generator": self.generator.get_state()}

@@ -38,14 +38,15 @@ FLAT_IMAGES = "observations hold images, which %s as flat numbers from 0 to 255"
 
 def announce(parts: Parts, progress: Progress, plan: Plan, run: Run, overrides: Sequence[str]) -> None:
     """Log how a run, for which these overrides were typed, starts or resumes."""
+    some = parts.environments[0]
     log.info("training on %s, writing to %s", parts.task.id, run.directory)
     if parts.sampler.random:
-        log.info("%s, %s", counted(parts.environments.num_envs, "environment"), parts.environments.how)
-    spec = parts.environments.spec
+        log.info("%s, %s", counted(parts.num_envs, "environment"), some.how)
+    spec = some.spec
     if len(spec.entries) > 1:
         sizes = ", ".join(f"{entry.name} {entry.size}" for entry in spec.entries)
         log.info("the entries of observations are joined to %s numbers: %s", spec.size, sizes)
-    if seen := _describe_view(parts.task, parts.environments.spaces[0], spec):
+    if seen := _describe_view(parts.task, some.spaces[0], spec):
         log.info("the policy sees %s", seen)
     if rules := parts.task.describe_rules():
         log.info("%s", rules)
@@ -66,8 +67,8 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run, overrides: 
         log.warning(
             "%s: its schedule ends at the new total_steps, so it may resume from another value than it had reached", key
         )
-    if parts.environments.scale_notice and not plan.continues:
-        log.log(logging.INFO if parts.task.rescale_action is True else logging.WARNING, parts.environments.scale_notice)
+    if some.scale_notice and not plan.continues:
+        log.log(logging.INFO if parts.task.rescale_action is True else logging.WARNING, some.scale_notice)
     if not plan.continues and (fitting := describe_fitting(plan.config, overrides)):
         log.info("%s", fitting)
     if any(part.is_image for part in spec.parts) and not plan.continues:
@@ -121,7 +122,7 @@ def print_results(
         where = " in the last iteration" if progress.best_training_return is not None else ""
         reached.insert(0, f"no episode ended{where}" if headline == RETURN else f"no {headline}")
     print(f"{parts.task.id}: {', '.join(reached)} after {progress.env_steps:,} steps")
-    count = parts.environments.num_envs
+    count = parts.num_envs
     if headline == RETURN and progress.best_training_return is None and count > 1:
         each = f"each of {count} environments side by side took {progress.env_steps // count:,} of them"
         print(f"{each}; with a smaller sampler.num_envs each takes more, and episodes end sooner")

@@ -6,7 +6,8 @@ and the KL divergence compares policies rather than scales.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,19 @@ Floats = NDArray[np.float64]
 EPSILON = 1e-8
 
 
+class Summary(NamedTuple):
+    """The moments of one batch."""
+
+    size: int
+    mean: Floats
+    variance: Floats
+
+    @classmethod
+    def of(cls, batch: Floats) -> Summary:
+        """Those of the rows of `batch` (K, ...)."""
+        return cls(len(batch), batch.mean(0), batch.var(0))
+
+
 class RunningMoments:
     """Mean and variance of a stream of arrays of one shape, merged batch by batch (Chan et al. 1979)."""
 
@@ -25,9 +39,9 @@ class RunningMoments:
         self.mean = np.zeros(shape)
         self.variance = np.ones(shape)
 
-    def update(self, batch: Floats) -> None:
-        """Add the rows of `batch` (K, *shape)."""
-        count, mean, variance = len(batch), batch.mean(0), batch.var(0)
+    def add(self, batch: Summary) -> None:
+        """Add a batch of arrays of this shape."""
+        count, mean, variance = batch
         total = self.count + count
         shift = mean - self.mean
         squares = self.variance * self.count + variance * count + shift**2 * self.count * count / total
@@ -80,8 +94,17 @@ class ObservationNormalizer:
     def update(self, observation: NDArray[Any]) -> None:
         """Learn from raw observations (..., O)."""
         if self.enabled:
-            self.moments.update(observation.reshape(-1, *self.moments.shape).astype(np.float64, copy=False))
-            self._scale = self._inverse_deviation()
+            self.merge([self.summarise(observation)])
+
+    def summarise(self, observation: NDArray[Any]) -> Summary:
+        """The moments of raw observations (..., O), for `merge`."""
+        return Summary.of(observation.reshape(-1, *self.moments.shape).astype(np.float64, copy=False))
+
+    def merge(self, summaries: Iterable[Summary]) -> None:
+        """Learn from observations that were summarised, one batch after the other."""
+        for one in summaries:
+            self.moments.add(one)
+        self._scale = self._inverse_deviation()
 
     def _inverse_deviation(self) -> Floats:
         inverse: Floats = 1 / np.sqrt(self.moments.variance + EPSILON)
@@ -118,7 +141,7 @@ class RewardScaler:
         for t in range(len(learned)):
             returns[t] = self.running_return = self.gamma * self.running_return + learned[t]
             self.running_return = np.where(done[t], 0.0, self.running_return)
-        self.moments.update(returns.reshape(-1, 1))
+        self.moments.add(Summary.of(returns.reshape(-1, 1)))
         return self.scaled(reward)
 
     def abandon(self) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from trpo_cli.data import Frames, Observations, ObservationSpec, read
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.adam import Adam
+from trpo_cli.models.beside import FittedBeside
 from trpo_cli.models.convolutions import Convolution
 from trpo_cli.models.layers import orthogonal
 from trpo_cli.models.linearisation import Linearisation, linearise, share_memory, size
@@ -21,6 +23,7 @@ from trpo_cli.models.networks import make_network
 from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies import FeaturePolicy, Policy
 from trpo_cli.ranges import Count, NonNegative, Positive
+from trpo_cli.shards import ONE, Shards
 
 EPSILON = 1e-6  # keeps equal returns from dividing by zero
 RATE = 0.05  # the weight of the newest batch in the moving averages
@@ -41,15 +44,19 @@ class Critic(nn.Module, ABC):
         """V(s) (B,)."""
         return self(read(observation))  # type: ignore[no-any-return]
 
+    def close(self) -> None:
+        """End what runs beside this process."""
+
 
 @runtime_checkable
 class Fitted(Protocol):
     """A critic that is fitted by itself, once an iteration, after the advantages have been taken."""
 
-    def fit(self, observation: Observations, return_: Tensor) -> None:
-        """Move V(s) at observations (B, O) towards `return_` (B,).
+    def fit(self, observations: Sequence[Observations], return_: Tensor) -> None:
+        """Move V(s) towards the returns (B,) of all shards in their order.
 
-        A fit that would leave a parameter that is not finite changes nothing.
+        The observations (M, O) are those of each shard of this process. A fit that would leave a parameter that is not
+        finite changes nothing.
         """
 
 
@@ -73,9 +80,9 @@ class LinearCritic(Critic):
 
     architecture = ()
 
-    def __init__(self, observation: ObservationSpec, *, ridge: Positive) -> None:
+    def __init__(self, observation: ObservationSpec, shards: Shards = ONE, *, ridge: Positive) -> None:
         super().__init__()
-        self.ridge, self.vectors = ridge, observation.vectors
+        self.ridge, self.vectors, self.shards = ridge, observation.vectors, shards
         self.weights: Tensor
         self.register_buffer("weights", torch.zeros(2 * observation.size + 1, dtype=torch.float64))
 
@@ -86,15 +93,20 @@ class LinearCritic(Critic):
     def forward(self, observation: Tensor) -> Tensor:
         return (self._features(observation) @ self.weights).to(self.vectors(observation).dtype)
 
-    def fit(self, observation: Observations, return_: Tensor) -> None:
-        x = self._features(observation)
-        gram = x.T @ x + self.ridge * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        weights, failed = torch.linalg.solve_ex(gram, x.T @ return_.double())
+    def fit(self, observations: Sequence[Observations], return_: Tensor) -> None:
+        def correlate(observation: Observations, target: Tensor) -> tuple[Tensor, Tensor]:
+            x = self._features(observation)
+            return x.T @ x, x.T @ target
+
+        shards = self.shards
+        gram, moment = shards.sum(shards.each(correlate, observations, shards.share(return_.double())))
+        gram = gram + self.ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        weights, failed = torch.linalg.solve_ex(gram, moment)
         if not failed and weights.isfinite().all():
             self.weights.copy_(weights)
 
 
-class MLPCritic(Critic):
+class MLPCritic(FittedBeside, Critic):
     """A fully connected network, also behind convolutions, fitted by minibatches of Adam on the squared error.
 
     The network predicts standardised returns, V = mean + std * network, so that one learning rate suits rewards of any
@@ -104,6 +116,7 @@ class MLPCritic(Critic):
     """
 
     architecture = ("hidden_sizes", "activation", "encoder_sizes", "convolutions")
+    settings = ("learning_rate", "epochs", "minibatch_size")
     mean: Tensor
     std: Tensor
     fits: Tensor
@@ -112,6 +125,7 @@ class MLPCritic(Critic):
         self,
         observation: ObservationSpec,
         generator: torch.Generator,
+        shards: Shards = ONE,
         *,
         hidden_sizes: list[Count],
         activation: Activation,
@@ -139,33 +153,49 @@ class MLPCritic(Critic):
         self.register_buffer("fits", torch.zeros(()))
         self.generator = generator
         self.learning_rate = learning_rate
-        self.epochs, self.minibatch_size = epochs, minibatch_size
+        self.epochs, self.minibatch_size, self.shards = epochs, minibatch_size, shards
+        shards.divide(minibatch_size, "critic.minibatch_size")
         self.optimizer = Adam(size(self.network))
 
     def forward(self, observation: Tensor) -> Tensor:
+        self.finish_fit()
         return self.mean + self.std * self.network(observation).squeeze(-1)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def predict(self, observation: Observations) -> Tensor:
+        self.finish_fit()
         if self.works_in_pieces:
             return self.mean + self.std * self.network.infer(observation).squeeze(-1)
         return super().predict(observation)
 
     @torch.no_grad()
-    def fit(self, observation: Observations, return_: Tensor) -> None:
+    def fit_here(self, observations: Sequence[Observations], return_: Tensor) -> None:
         before = copy.deepcopy(self.state_dict())
-        theta = share_memory(self.network)
+        theta, shards = share_memory(self.network), self.shards
         self._standardise(return_)
-        linearise = self.network.linearising(min(self.minibatch_size, len(return_)))
-        target = ((return_ - self.mean) / self.std)[:, None]
+        rows = len(return_) // shards.count
+        size = min(max(1, self.minibatch_size // shards.count), rows)
+        linearise = self.network.linearising(size)
+        targets = shards.share(((return_ - self.mean) / self.std)[:, None])
         for _ in range(self.epochs):
-            order = torch.randperm(len(return_), generator=self.generator).to(return_.device)
-            for rows in order.split(self.minibatch_size):
-                value, wanted = linearise(observation[rows]), target[rows]
-                slope = (value.output - wanted).mul_(2 / len(wanted))  # of the mean squared error
-                self.optimizer.step(theta, value.vjp(slope), self.learning_rate)
+            order = torch.randperm(rows, generator=self.generator).to(return_.device)
+            for chosen in order.split(size):
+                slope = functools.partial(self._slope, linearise, chosen)
+                (gradient,) = shards.sum(shards.each(slope, observations, targets))
+                self.optimizer.step(theta, gradient, self.learning_rate)
         if not theta.isfinite().all():
             self.load_state_dict(before)
+
+    def _slope(
+        self,
+        linearise: Callable[[Observations], Linearisation],
+        rows: Tensor,
+        observation: Observations,
+        target: Tensor,
+    ) -> tuple[Tensor]:
+        """What the given rows of one shard add to the gradient of the mean squared error."""
+        value, wanted = linearise(observation[rows]), target[rows]
+        return (value.vjp((value.output - wanted).mul_(2 / (len(wanted) * self.shards.count))),)
 
     def _standardise(self, return_: Tensor) -> None:
         """Move mean and std towards those of the returns (B,), and the last layer so that V stays."""

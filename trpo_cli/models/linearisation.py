@@ -11,11 +11,14 @@ Sizes: B inputs, P outputs, D parameters, in the order of `module.parameters()`.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+_exchanging = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,11 @@ class Linearisation:
 
 def outputs(module: nn.Module, theta: Tensor, inputs: Tensor) -> Tensor:
     """Outputs (B, P) of `module` with the flat parameters `theta` (D,) instead of its own: a pure function."""
-    named = dict(module.named_parameters())
-    pieces = theta.split([parameter.numel() for parameter in named.values()])
-    values = {name: piece.view_as(old) for (name, old), piece in zip(named.items(), pieces, strict=True)}
-    return torch.func.functional_call(module, values, (inputs,))  # type: ignore[no-any-return]
+    with _exchanging:  # the call puts the values into the module for a moment
+        named = dict(module.named_parameters())
+        pieces = theta.split([parameter.numel() for parameter in named.values()])
+        values = {name: piece.view_as(old) for (name, old), piece in zip(named.items(), pieces, strict=True)}
+        return torch.func.functional_call(module, values, (inputs,))  # type: ignore[no-any-return]
 
 
 def linearise(module: nn.Module, inputs: Tensor) -> Linearisation:

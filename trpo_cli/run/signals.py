@@ -107,6 +107,14 @@ class StopRequest(Interruptible):
         _write_line(f"{by.name}: stopping after this iteration; send it again to stop at once")
 
 
+class Heedless(Interruptible):
+    """Signals are only recorded: another process decides what follows from them."""
+
+    def receive(self, by: signal.Signals) -> None:
+        """Record the first signal."""
+        self.signal = self.signal or by
+
+
 class ExitAtOnce(Interruptible):
     """A signal prints a line and ends the process at once, since an exception might get lost during imports."""
 

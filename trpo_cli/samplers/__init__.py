@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from trpo_cli.columns import RETURN
@@ -19,6 +20,7 @@ class Sampler(ABC):
     headline: ClassVar[str] = RETURN  # the metric that says how good the policy is
     in_process: ClassVar[bool] = False  # whether its environments must live in this process
     random: ClassVar[bool] = True  # False if the same policy always gives the same sample
+    can_shard: ClassVar[bool] = False  # whether it works on several shards
 
     @abstractmethod
     def metrics(self) -> dict[str, float | None]:
@@ -43,5 +45,5 @@ class PolicySampler(Sampler):
     tries_all: bool = False  # whether it tries every action of a finite set once
 
     @abstractmethod
-    def collect(self, policy: Policy) -> Sample:
-        """Collect the next sample; episodes continue from one call to the next."""
+    def collect(self, policy: Policy) -> Sequence[Sample]:
+        """Collect the next samples, one for each shard of this process; episodes continue from one call to the next."""

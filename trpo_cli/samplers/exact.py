@@ -6,7 +6,7 @@ paper, equation 3), so that methods can be compared line by line, and their guar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +69,9 @@ class Exact(PolicySampler):
     headline = EXACT_RETURN
     beside = None
 
-    def __init__(self, environments: Environments, gamma: Shrink) -> None:
+    def __init__(self, environments: Sequence[Environments], gamma: Shrink) -> None:
         """Raises `ConfigError` unless the task is a finite process whose model is known, with 0 < gamma < 1."""
-        task, distribution = environments.task, environments.distribution
+        task, distribution = environments[0].task, environments[0].distribution
         with task.probe() as env:
             self.mdp = FiniteMDP.from_env(env)
         if task.normalize_observation or task.normalize_reward:
@@ -93,9 +93,9 @@ class Exact(PolicySampler):
         self.action = torch.arange(self.actions_per_state).expand(len(self.observation), -1)[..., None]
         self.env_steps = 0
 
-    def collect(self, policy: Policy) -> Evaluated:
+    def collect(self, policy: Policy) -> list[Evaluated]:
         self.env_steps += 1
-        return self._evaluate(policy)
+        return [self._evaluate(policy)]
 
     @torch.no_grad()
     def _evaluate(self, policy: Policy) -> Evaluated:

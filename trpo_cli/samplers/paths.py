@@ -1,10 +1,10 @@
-"""Paths of a policy through N environments, continued from one rollout to the next."""
+"""Paths of a policy through the environments of each shard, continued from one rollout to the next."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,48 +14,40 @@ from trpo_cli.data import Frames, Observations, ObservationSpec, Rollout
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.infos import Infos
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
+from trpo_cli.errors import EnvironmentFault
 from trpo_cli.memory import refuse_oversized_batch
 from trpo_cli.models.policies import Policy, on_cpu
 from trpo_cli.samplers import PolicySampler
 from trpo_cli.samplers.acting import Acting
 from trpo_cli.samplers.episodes import EpisodeStatistics, ages
+from trpo_cli.seeding import torch_generator
+from trpo_cli.shards import Shards
 
+R = TypeVar("R")
+Visit = Callable[[int, np.ndarray], None]
 BYTES = 26  # per step, in addition to its observation: noise, rewards, time and ends
 
 
-class Paths:
-    """Episodes in N environments, which continue from one call of `follow` to the next."""
+class Path:
+    """Episodes in N environments of one shard, which continue from one call of `follow` to the next."""
 
     def __init__(
-        self,
-        environments: Environments,
-        normalizer: ObservationNormalizer,
-        reward_scaler: RewardScaler,
-        generator: torch.Generator,
+        self, environments: Environments, normalizer: ObservationNormalizer, generator: torch.Generator
     ) -> None:
         """Actions are drawn from `generator`."""
-        self.environments, self.normalizer, self.reward_scaler = environments, normalizer, reward_scaler
-        self.generator = generator
-        self.episodes = EpisodeStatistics(environments.num_envs, environments.task.log_info)
-        self.env_steps = 0  # in total, including those of spoiled samples
+        self.environments, self.normalizer, self.generator = environments, normalizer, generator
+        self.env_steps = 0  # since the last count, including those of spoiled samples
         self.memory: np.ndarray | None = None  # (N, M), of the policy after the last step; None before the first
-        self.life = np.zeros(environments.num_envs, dtype=np.int64)  # steps since an episode of the learner began
 
-    def follow(
-        self, policy: Policy, horizon: int, visit: Callable[[int, np.ndarray], None] | None = None
-    ) -> tuple[Rollout, np.ndarray]:
-        """Continue for `horizon` steps.
-
-        Also returns the raw observations (T, N, O) for `learn_scale`, or none, (0, N, O), if no scale is learnt.
-        `visit(t, memory)` is called before step t, with the memory (N, M) of the policy.
-        """
+    def follow(self, policy: Policy, horizon: int, visit: Visit | None = None) -> Followed:
+        """Continue for `horizon` steps. `visit(t, memory)` is called before step t, with the policy's memory (N, M)."""
         envs, places = self.environments, (horizon, self.environments.num_envs)
         raw = np.empty((horizon if self.normalizer.enabled else 0, *envs.observation.shape), envs.spec.dtype)
         seen = Seen(horizon, envs, self.normalizer)
         reward = np.empty(places)
         terminated, truncated, lost = (np.empty(places, dtype=bool) for _ in range(3))
         noise = policy.distribution.noise(places, self.generator).numpy()
-        acting = Acting(envs, self.normalizer, on_cpu(policy), self.memory)
+        acting = Acting(envs, self.normalizer, policy, self.memory)
         action = np.empty((0,))
         cut_off, infos = [envs.observation[:0].copy()], []
         for t in range(horizon):
@@ -76,80 +68,146 @@ class Paths:
                 infos.append(envs.read_infos(ended))
                 acting.restart(ended)
         self.memory = acting.memory
-        done = terminated | truncated
-        age, time = self._note_episodes(reward, done, lost, infos)
-        rollout = Rollout(
-            observation=seen.observations(age),
-            action=torch.from_numpy(action),
-            reward=torch.from_numpy(self.reward_scaler(reward, done | lost)).float(),
-            terminated=torch.from_numpy(terminated | lost),
-            truncated=torch.from_numpy(truncated & ~lost),
-            time=torch.from_numpy(time),
-            truncated_observation=torch.from_numpy(self.normalizer(np.concatenate(cut_off))),
-            last_observation=torch.from_numpy(self.normalizer(envs.observation)),
-        )
-        return rollout, raw
+        told = Told(reward, terminated, truncated, lost, infos)
+        return Followed(seen, action, told, np.concatenate(cut_off), envs.observation.copy(), raw)
 
-    def _note_episodes(
-        self, reward: np.ndarray, done: np.ndarray, lost: np.ndarray, infos: list[Infos]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Add T steps to the statistics; return how old episodes were before each (T, N), and those of the learner."""
-        age, time = ages(done, self.episodes.running_length), ages(done | lost, self.life)
+
+class Told(NamedTuple):
+    """What environments say in T steps, beside what they show."""
+
+    reward: np.ndarray  # (T, N)
+    terminated: np.ndarray  # (T, N)
+    truncated: np.ndarray  # (T, N), never where terminated
+    lost: np.ndarray  # (T, N), where a life was lost
+    infos: list[Infos]  # of episodes that ended
+
+    @classmethod
+    def join(cls, parts: Sequence[Told]) -> Told:
+        """Put environments side by side."""
+        if len(parts) == 1:
+            return parts[0]
+        *columns, infos = zip(*parts, strict=True)
+        reward, terminated, truncated, lost = (np.concatenate(column, axis=1) for column in columns)
+        return cls(reward, terminated, truncated, lost, [one for some in infos for one in some])
+
+
+class Followed(NamedTuple):
+    """T steps of N environments of one shard."""
+
+    seen: Seen
+    action: np.ndarray  # (T, N, A)
+    told: Told
+    cut_off: np.ndarray  # (M, O), the raw observations where episodes were cut off
+    last: np.ndarray  # (N, O), the raw ones after the last step
+    raw: np.ndarray  # (T, N, O) for `learn_scale`, or none, (0, N, O), if no scale is learnt
+
+
+class PathSampler(PolicySampler):
+    """Follows a policy in the environments of each shard; statistics are those of all shards."""
+
+    can_shard = True
+
+    def __init__(
+        self,
+        shards: Shards,
+        environments: Sequence[Environments],
+        normalizer: ObservationNormalizer,
+        reward_scaler: RewardScaler,
+        seed: int,
+    ) -> None:
+        self.shards, self.normalizer, self.reward_scaler = shards, normalizer, reward_scaler
+        generators = [torch_generator(seed, f"actions{shards.suffix(number)}") for number in shards.own]
+        self.paths = [Path(envs, normalizer, one) for envs, one in zip(environments, generators, strict=True)]
+        self.num_envs = shards.count * environments[0].num_envs  # of all shards
+        self.episodes = EpisodeStatistics(self.num_envs, environments[0].task.log_info)
+        self.env_steps = 0  # in total, including those of spoiled samples
+        self.life = np.zeros(self.num_envs, dtype=np.int64)  # steps since an episode of the learner began
+
+    def follow(self, policy: Policy, horizon: int, visits: Sequence[Visit | None] | None = None) -> list[Followed]:
+        """Continue the paths of this process for `horizon` steps, with a `visit` for each."""
+        policy = on_cpu(policy)
+        return self.attempt(lambda path, visit: path.follow(policy, horizon, visit), visits or [None] * len(self.paths))
+
+    def attempt(self, work: Callable[..., R], *columns: Sequence[Any]) -> list[R]:
+        """Do the work with each path of this process, and count the steps that all shards take."""
+        try:
+            return self.shards.attempt(work, self.paths, *columns)
+        except EnvironmentFault:
+            self.count_steps()
+            raise
+
+    def count_steps(self) -> None:
+        """Count the steps that all shards have taken."""
+        self.env_steps += sum(self.shards.gather([path.env_steps for path in self.paths]))
+        for path in self.paths:
+            path.env_steps = 0
+
+    def make_rollouts(self, followed: Sequence[Followed]) -> list[Rollout]:
+        """Note the episodes of all shards, and return the rollouts of this process with scaled rewards."""
+        told = Told.join(self.shards.gather([one.told for one in followed]))
+        done = told.terminated | told.truncated
+        age, time = ages(done, self.episodes.running_length), ages(done | told.lost, self.life)
         self.life = time[-1].copy()
-        self.episodes.add(reward, done, infos)
-        return age[:-1], time[:-1]
+        self.episodes.add(told.reward, done, told.infos)
+        reward = self.reward_scaler(told.reward, done | told.lost)
+        self.count_steps()
+        rollouts, width = [], self.num_envs // self.shards.count
+        for number, one in zip(self.shards.own, followed, strict=True):
+            place = slice(number * width, (number + 1) * width)
+            rollouts.append(self._make_rollout(one, age[:-1, place], time[:-1, place], reward[:, place]))
+        return rollouts
 
-    def learn_scale(self, raw: np.ndarray) -> None:
-        """Learn the scale of observations from the raw ones that `follow` returned."""
-        if len(raw):
-            self.normalizer.update(raw)
+    def _make_rollout(self, followed: Followed, age: np.ndarray, time: np.ndarray, reward: np.ndarray) -> Rollout:
+        told = followed.told
+        return Rollout(
+            observation=followed.seen.observations(age),
+            action=torch.from_numpy(followed.action),
+            reward=torch.from_numpy(np.ascontiguousarray(reward)).float(),
+            terminated=torch.from_numpy(told.terminated | told.lost),
+            truncated=torch.from_numpy(told.truncated & ~told.lost),
+            time=torch.from_numpy(np.ascontiguousarray(time)),
+            truncated_observation=torch.from_numpy(self.normalizer(followed.cut_off)),
+            last_observation=torch.from_numpy(self.normalizer(followed.last)),
+        )
+
+    def learn_scale(self, followed: Sequence[Followed]) -> None:
+        """Learn the scale of observations from the raw ones of all shards."""
+        if self.normalizer.enabled:
+            self.normalizer.merge(self.shards.gather([self.normalizer.summarise(one.raw) for one in followed]))
+
+    def metrics(self) -> dict[str, float | None]:
+        return self.episodes.metrics()
 
     def abandon(self) -> None:
-        """Forget unfinished episodes."""
-        self.memory = None
+        for path in self.paths:
+            path.memory = None
         self.episodes.abandon()
         self.life[:] = 0
         self.reward_scaler.abandon()
 
     def state_dict(self) -> dict[str, Any]:
-        memory = {} if self.memory is None or not self.memory.size else {"memory": torch.from_numpy(self.memory)}
+        own = [(path.generator.get_state(), path.memory) for path in self.paths]
+        generators, memories = zip(*self.shards.gather(own), strict=True)
+        kept = [] if memories[0] is None or not memories[0].size else memories
         whole = (self.life == self.episodes.running_length).all()  # no life was lost in these episodes
         return {
             "env_steps": self.env_steps,
-            "generator": self.generator.get_state(),
+            **({"generator": generators[0]} if len(generators) == 1 else {"generators": list(generators)}),
             "episodes": self.episodes.state_dict(),
-            **memory,
+            **({"memory": torch.from_numpy(np.concatenate(kept))} if kept else {}),
             **({} if whole else {"life": self.life.tolist()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env_steps = state["env_steps"]
-        self.generator.set_state(state["generator"])
+        generators = state["generators"] if self.shards.count > 1 else [state["generator"]]
         self.episodes.load_state_dict(state["episodes"])
-        self.memory = state["memory"].numpy().copy() if "memory" in state else None
+        memory = state["memory"].numpy() if "memory" in state else np.empty((0, 0))
+        memories = np.split(memory, self.shards.count)
+        for number, path in zip(self.shards.own, self.paths, strict=True):
+            path.generator.set_state(generators[number])
+            path.memory = memories[number].copy() if len(memories[number]) else None
         self.life = np.array(state.get("life", state["episodes"]["running_length"]), dtype=np.int64)
-
-
-class PathSampler(PolicySampler):
-    """A sampler whose state is that of its paths."""
-
-    paths: Paths
-
-    @property
-    def env_steps(self) -> int:  # type: ignore[override]
-        return self.paths.env_steps
-
-    def metrics(self) -> dict[str, float | None]:
-        return self.paths.episodes.metrics()
-
-    def abandon(self) -> None:
-        self.paths.abandon()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.paths.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.paths.load_state_dict(state)
 
 
 class Seen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -49,7 +50,7 @@ class Recorded(Sampler):
 
     def __init__(
         self,
-        environments: Environments,
+        environments: Sequence[Environments],
         normalizer: ObservationNormalizer,
         seed: int,
         *,
@@ -63,7 +64,7 @@ class Recorded(Sampler):
         """
         self.normalizer, self.seed, self.size = normalizer, seed, transitions_per_iteration
         require_packages("sampler.path", "record", *PACKAGES)
-        episodes = _read(path, environments)
+        episodes = _read(path, environments[0])
         count = len(episodes)
         order = torch.randperm(count, generator=torch_generator(seed, "held out")).tolist()
         kept_back = min(max(1, round(held_out * count)), count - 1) if held_out else 0

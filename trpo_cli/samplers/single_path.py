@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from trpo_cli.data import Sample
+from collections.abc import Sequence
+
+from trpo_cli.data import Rollout
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import Count
-from trpo_cli.samplers.paths import Paths, PathSampler, refuse_too_many
-from trpo_cli.seeding import torch_generator
+from trpo_cli.samplers.paths import PathSampler, refuse_too_many
+from trpo_cli.shards import Shards
 
 
 class SinglePath(PathSampler):
@@ -17,7 +19,8 @@ class SinglePath(PathSampler):
 
     def __init__(
         self,
-        environments: Environments,
+        shards: Shards,
+        environments: Sequence[Environments],
         normalizer: ObservationNormalizer,
         reward_scaler: RewardScaler,
         seed: int,
@@ -25,18 +28,19 @@ class SinglePath(PathSampler):
         steps_per_iteration: Count,
     ) -> None:
         """Raises `ConfigError` if the steps do not divide evenly among the environments, or do not fit into memory."""
-        num_envs = environments.num_envs
+        super().__init__(shards, environments, normalizer, reward_scaler, seed)
+        num_envs = self.num_envs
         if steps_per_iteration % num_envs:
             near = max(1, round(steps_per_iteration / num_envs)) * num_envs
             raise ConfigError(
                 f"sampler.steps_per_iteration: {steps_per_iteration} is not a multiple of "
                 f"sampler.num_envs = {num_envs}; {near} is"
             )
-        refuse_too_many(steps_per_iteration, environments.spec, normalizer)
+        refuse_too_many(steps_per_iteration, environments[0].spec, normalizer)
         self.horizon = steps_per_iteration // num_envs
-        self.paths = Paths(environments, normalizer, reward_scaler, torch_generator(seed, "actions"))
 
-    def collect(self, policy: Policy) -> Sample:
-        rollout, raw = self.paths.follow(policy, self.horizon)
-        self.paths.learn_scale(raw)
-        return rollout
+    def collect(self, policy: Policy) -> Sequence[Rollout]:
+        followed = self.follow(policy, self.horizon)
+        rollouts = self.make_rollouts(followed)
+        self.learn_scale(followed)
+        return rollouts

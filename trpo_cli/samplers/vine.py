@@ -8,7 +8,9 @@ Q of its first action. Branches run in the environments of the trunks: those are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -36,8 +38,8 @@ from trpo_cli.ranges import Count
 from trpo_cli.returns import monte_carlo
 from trpo_cli.samplers.acting import Acting, Step
 from trpo_cli.samplers.jobs import Jobs
-from trpo_cli.samplers.paths import Paths, PathSampler, refuse_too_many
-from trpo_cli.seeding import torch_generator
+from trpo_cli.samplers.paths import Path, PathSampler, refuse_too_many
+from trpo_cli.shards import Shards
 
 MOST_ACTIONS = 1024  # of a discrete set, where every one is to be tried
 
@@ -99,7 +101,8 @@ class Vine(PathSampler):
 
     def __init__(
         self,
-        environments: Environments,
+        shards: Shards,
+        environments: Sequence[Environments],
         normalizer: ObservationNormalizer,
         reward_scaler: RewardScaler,
         seed: int,
@@ -115,38 +118,42 @@ class Vine(PathSampler):
 
         Raises `ConfigError` if nothing is left for the trunks, or the environments cannot be saved and restored.
         """
-        self.environments, self.normalizer = environments, normalizer
-        self.paths = Paths(environments, normalizer, reward_scaler, torch_generator(seed, "actions"))
-        obstacle = environments.snapshot_obstacle()
+        super().__init__(shards, environments, normalizer, reward_scaler, seed)
+        some = environments[0]
+        obstacle = some.snapshot_obstacle()
         if obstacle is not None:
-            raise ConfigError(f"sampler: vine has to save and restore {environments.task.id}, and cannot: {obstacle}")
-        self.every_action = self._every_action(actions_per_state, proposal, environments.task.id)
+            raise ConfigError(f"sampler: vine has to save and restore {some.task.id}, and cannot: {obstacle}")
+        self.every_action = self._every_action(actions_per_state, proposal, some)
         self.tries_all = actions_per_state == "all"
         self.actions_per_state = len(self.every_action) if actions_per_state == "all" else actions_per_state
-        self.num_states, self.branch_length = num_states, branch_length
-        self.common_random_numbers = common_random_numbers
-        self.horizon = self._trunk_length(steps_per_iteration)
+        self.num_states = shards.divide(num_states, "sampler.num_states")  # of each shard
+        self.branch_length, self.common_random_numbers = branch_length, common_random_numbers
+        self.horizon = self._trunk_length(steps_per_iteration, some.num_envs)
         # Counts the trunks only, since branches may end early.
-        refuse_too_many(self.horizon * environments.num_envs, environments.spec, normalizer)
+        refuse_too_many(self.horizon * self.num_envs, some.spec, normalizer)
 
-    def _trunk_length(self, steps_per_iteration: int) -> int:
-        """Return the steps left for each trunk. Raises `ConfigError` if they are too few to choose states from."""
-        num_envs, num_states = self.environments.num_envs, self.num_states
+    def _trunk_length(self, steps_per_iteration: int, num_envs: int) -> int:
+        """Return the steps left for each trunk, of `num_envs` in each shard.
+
+        Raises `ConfigError` if they are too few to choose states from.
+        """
+        num_states, shards = self.num_states, self.shards.count
         # Environments that have no branch left step along with the others, and their steps count.
         rounds = -(-num_states * self.actions_per_state // num_envs)
         branch_steps = rounds * num_envs * self.branch_length
-        length = (steps_per_iteration - branch_steps) // num_envs
+        length = (steps_per_iteration // shards - branch_steps) // num_envs
         if length * num_envs < num_states:
             needed = branch_steps + num_envs * -(-num_states // num_envs)
             raise ConfigError(
                 f"sampler.steps_per_iteration: {steps_per_iteration} leaves the trunks fewer than num_states = "
-                f"{num_states} steps, since the branches may take {branch_steps}; at least {needed} is needed"
+                f"{num_states * shards} steps, since the branches may take {branch_steps * shards}; at least "
+                f"{needed * shards} is needed"
             )
         return length
 
-    def _every_action(self, actions_per_state: int | str, proposal: str | None, env_id: str) -> Tensor:
+    def _every_action(self, actions_per_state: int | str, proposal: str | None, environments: Environments) -> Tensor:
         """Return the actions (M, A) that a uniform proposal draws from; none if the policy itself proposes."""
-        distribution = self.environments.distribution
+        distribution, env_id = environments.distribution, environments.task.id
         wants_all = actions_per_state == "all"
         if not isinstance(distribution, Categorical):
             if wants_all or proposal == "uniform":
@@ -163,68 +170,68 @@ class Vine(PathSampler):
             )
         return torch.cartesian_prod(*(torch.arange(size) for size in distribution.sizes)).view(count, -1)
 
-    def collect(self, policy: Policy) -> Sample:
-        envs, policy = self.environments, on_cpu(policy)
-        places = torch.randperm(self.horizon * envs.num_envs, generator=self.paths.generator)[: self.num_states]
-        times, rows = np.divmod(places.sort().values.numpy(), envs.num_envs)
-        states, memories = [], []
+    def collect(self, policy: Policy) -> Sequence[Branches]:
+        policy = on_cpu(policy)
+        chosen = [_Chosen.draw(path, self.horizon, self.num_states) for path in self.paths]
+        followed = self.follow(policy, self.horizon, [one.visit for one in chosen])
+        trunks = self.make_rollouts(followed)
+        branches = self.attempt(functools.partial(self._branch, policy), chosen, trunks)
+        self.count_steps()
+        self.learn_scale(followed)
+        return branches
 
-        def visit(t: int, memory: NDArray[Any]) -> None:
-            states.extend(envs.save(rows[times == t]))
-            memories.append(memory[rows[times == t]])
-
-        trunk, raw = self.paths.follow(policy, self.horizon, visit)
-        place = torch.from_numpy(times * envs.num_envs + rows)
-        first, log_weight = self._first_actions(policy, trunk.observation.flatten(0, 1)[place])
+    def _branch(self, policy: Policy, path: Path, chosen: _Chosen, trunk: Rollout) -> Branches:
+        """Follow the branches of one shard."""
+        envs = path.environments
+        first, log_weight = self._first_actions(policy, path, trunk.observation.flatten(0, 1)[chosen.place])
         everywhere = np.arange(envs.num_envs)
         aside, before = envs.save(everywhere), global_generators.current_states()
-        record = self._branches(policy, states, np.concatenate(memories), first)
+        record = self._branches(policy, path, chosen, first)
         if drawn := global_generators.changed_states(before):
             raise ConfigError(
                 f"sampler: vine has to save and restore {envs.task.id}, and cannot: its steps draw from "
                 f"{' and '.join(drawn)}, whose generator all environments share; self.np_random is each one's own"
             )
         envs.restore(everywhere, aside)
-        branches = Branches(
+        return Branches(
             trunk=trunk,
-            place=place,
+            place=chosen.place,
             action=first,
             log_weight=log_weight,
-            reward=torch.from_numpy(self.paths.reward_scaler.scaled(record.reward)).float(),
+            reward=torch.from_numpy(self.reward_scaler.scaled(record.reward)).float(),
             terminated=torch.from_numpy(record.terminated),
             truncated=torch.from_numpy(record.truncated),
             last_observation=torch.from_numpy(self.normalizer(record.last_observation)),
         )
-        self.paths.learn_scale(raw)
-        return branches
 
     @torch.no_grad()
-    def _first_actions(self, policy: Policy, observation: Observations) -> tuple[Tensor, Tensor]:
+    def _first_actions(self, policy: Policy, path: Path, observation: Observations) -> tuple[Tensor, Tensor]:
         """Draw actions (S, K, A) from the proposal. Returns log pi_old / q (S, K), too."""
         distribution, shape = policy.distribution, (self.num_states, self.actions_per_state)
         parameters = policy.infer(observation)
         if self.tries_all:
             action = self.every_action.expand(self.num_states, -1, -1)
         elif len(self.every_action):
-            action = self.every_action[torch.randint(len(self.every_action), shape, generator=self.paths.generator)]
+            action = self.every_action[torch.randint(len(self.every_action), shape, generator=path.generator)]
         else:
-            noise = distribution.noise(shape, self.paths.generator).flatten(0, 1)
+            noise = distribution.noise(shape, path.generator).flatten(0, 1)
             repeated = parameters.repeat_interleave(self.actions_per_state, dim=0)
             return distribution.sample(repeated, noise).view(*shape, -1), torch.zeros(shape)
         log_q = -np.log(len(self.every_action))
         return action, distribution.log_prob(parameters[:, None], action) - log_q
 
-    def _branches(self, policy: Policy, states: list[Any], memory: NDArray[Any], first: Tensor) -> _Record:
+    def _branches(self, policy: Policy, path: Path, chosen: _Chosen, first: Tensor) -> _Record:
         """Follow every branch to its end or `branch_length`, as many at a time as there are environments.
 
-        They begin in the `states` (S), where the policy has the `memory` (S, M), with the actions `first` (S, K, A).
+        They begin in the chosen states (S) with the actions `first` (S, K, A).
         """
-        envs, tries, length = self.environments, self.actions_per_state, self.branch_length
-        count, common, generator = self.num_states * tries, self.common_random_numbers, self.paths.generator
+        envs, tries, length = path.environments, self.actions_per_state, self.branch_length
+        count, common, generator = self.num_states * tries, self.common_random_numbers, path.generator
         noise = policy.distribution.noise((length, self.num_states if common else count), generator).numpy()
         seeds = torch.randint(2**31, (self.num_states if common else count,), generator=generator).numpy()
         stream = np.arange(count) // (tries if common else 1)  # index of each branch's noise and seed
         record, beginning = _Record(length, count, envs.observation), first.flatten(0, 1).numpy()
+        states, memory = chosen.states, np.concatenate(chosen.memories)
         acting = Acting(envs, self.normalizer, policy)
         jobs, age = Jobs(count, envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
 
@@ -238,13 +245,35 @@ class Vine(PathSampler):
         while jobs.busy.any():
             fresh = age == 0
             step = acting.step(noise[age, stream[jobs.of]], imposed=(fresh, beginning[jobs.of[fresh]]))
-            self.paths.env_steps += envs.num_envs
+            path.env_steps += envs.num_envs
             ended = np.flatnonzero(record.add(step, age, jobs))
             age += 1
             if len(ended):
                 jobs.advance(ended)
                 begin(ended)
         return record
+
+
+@dataclass
+class _Chosen:
+    """The states of one shard from which branches begin."""
+
+    environments: Environments
+    place: Tensor  # (S,) int64, among the T * N of the trunk
+    states: list[Any] = field(default_factory=list)  # (S), saved
+    memories: list[NDArray[Any]] = field(default_factory=list)  # (S, M) of the policy, in pieces
+
+    @classmethod
+    def draw(cls, path: Path, horizon: int, count: int) -> _Chosen:
+        """Draw `count` places uniformly among those of a trunk of `horizon` steps."""
+        places = torch.randperm(horizon * path.environments.num_envs, generator=path.generator)[:count]
+        return cls(path.environments, places.sort().values)
+
+    def visit(self, t: int, memory: NDArray[Any]) -> None:
+        """Save the chosen states of time t, and the memory (N, M) of the policy there."""
+        times, rows = np.divmod(self.place.numpy(), self.environments.num_envs)
+        self.states.extend(self.environments.save(rows[times == t]))
+        self.memories.append(memory[rows[times == t]])
 
 
 class _Record:

@@ -8,14 +8,19 @@ environments nor on which of them played it.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trpo_cli.envs.environments import Environments
-from trpo_cli.envs.normalize import ObservationNormalizer
+from trpo_cli.envs.infos import Infos
+from trpo_cli.envs.normalize import ObservationNormalizer, Summary
+from trpo_cli.errors import EnvironmentFault
 from trpo_cli.models.policies import Policy, on_cpu
 from trpo_cli.ranges import Count
 from trpo_cli.samplers import Sampler
@@ -23,14 +28,18 @@ from trpo_cli.samplers.acting import Acting
 from trpo_cli.samplers.episodes import FinishedEpisodes
 from trpo_cli.samplers.jobs import Jobs
 from trpo_cli.seeding import environment_seeds, torch_generator
+from trpo_cli.shards import Shards
 
 
 class WholeEpisodes(Sampler):
     """`episodes_per_candidate` episodes of each candidate, over all environments side by side."""
 
+    can_shard = True
+
     def __init__(
         self,
-        environments: Environments,
+        shards: Shards,
+        environments: Sequence[Environments],
         normalizer: ObservationNormalizer,
         seed: int,
         *,
@@ -38,30 +47,48 @@ class WholeEpisodes(Sampler):
         max_episode_steps: Count,
         sample_actions: bool,
     ) -> None:
-        self.environments, self.normalizer = environments, normalizer
+        self.shards, self.environments, self.normalizer = shards, environments, normalizer
         self.episodes_per_candidate, self.max_episode_steps = episodes_per_candidate, max_episode_steps
         self.sample_actions = sample_actions
         self.seed, self.generation = seed, 0
-        self.episodes = FinishedEpisodes(environments.task.log_info)
+        self.episodes = FinishedEpisodes(environments[0].task.log_info)
         self.env_steps = 0
 
     def play(self, policy: Policy, thetas: Tensor) -> Tensor:
         """Return the mean return (C,) float64 of each candidate `thetas` (C, D), raw and undiscounted.
 
-        Environments that wait for others to finish keep stepping; these steps are counted, and ignored otherwise.
+        Each shard plays its part of the candidates. Environments that wait for others to finish keep stepping; these
+        steps are counted, and ignored otherwise.
         """
-        envs, each, count = self.environments, self.episodes_per_candidate, len(thetas) * self.episodes_per_candidate
-        thetas, policy = thetas.float(), on_cpu(policy)
+        shards, policy, each = self.shards, on_cpu(policy), self.episodes_per_candidate
+        parts = thetas.float().tensor_split(shards.count)[shards.own.start : shards.own.stop]
         seeds = environment_seeds(self.seed, f"episodes of generation {self.generation}", each)
         generator = torch_generator(self.seed, f"actions of generation {self.generation}")
         times = self.max_episode_steps if self.sample_actions else 0
         noise = policy.distribution.noise((each, times), generator).numpy()
-        returns, lengths, raw = np.zeros(count), np.zeros(count, dtype=np.int64), []
-        infos = {name: np.full(count, np.nan) for name in envs.task.log_info}
+        tallies = [_Tally(len(part) * each, envs) for part, envs in zip(parts, self.environments, strict=True)]
+        play = functools.partial(self._play, policy, seeds, noise)
+        try:
+            shards.attempt(play, parts, tallies)
+        except EnvironmentFault:
+            self.env_steps += sum(shards.gather([one.env_steps for one in tallies]))
+            raise
+        told = [(one.returns, one.lengths, one.infos, one.env_steps, one.seen) for one in tallies]
+        returns, lengths, infos, steps, seen = zip(*shards.gather(told), strict=True)
+        self.env_steps += sum(steps)
+        self.generation += 1
+        joined = np.concatenate(returns)
+        self.episodes.record(joined, np.concatenate(lengths), infos)
+        if self.normalizer.enabled:
+            self.normalizer.merge(seen)
+        return torch.from_numpy(joined.reshape(-1, each).mean(1))
 
-        jobs = Jobs(count, envs.num_envs)  # job j is episode j % each of candidate j // each
+    def _play(self, policy: Policy, seeds: list[int], noise: NDArray[Any], thetas: Tensor, tally: _Tally) -> None:
+        """Play the episodes of one shard."""
+        envs, each = tally.environments, self.episodes_per_candidate
+        jobs = Jobs(len(tally.returns), envs.num_envs)  # job j is episode j % each of candidate j // each
         total, age = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
-        playing = thetas[jobs.of // each]
+        playing, raw = thetas[jobs.of // each], []
         acting = Acting(envs, self.normalizer, policy)
         acting.act = policy.actor_each(playing)
         acting.restart(np.ones(envs.num_envs, dtype=bool), [seeds[episode] for episode in jobs.of % each])
@@ -69,27 +96,21 @@ class WholeEpisodes(Sampler):
             if self.normalizer.enabled:
                 raw.append(envs.observation[jobs.busy])
             step = acting.step(noise[jobs.of % each, age] if self.sample_actions else None)
-            self.env_steps += envs.num_envs
+            tally.env_steps += envs.num_envs
             total += step.reward
             age += 1
             ended = step.terminated | step.truncated | (age >= self.max_episode_steps)
             if not ended.any():
                 continue
             finished = ended & jobs.busy
-            returns[jobs.of[finished]], lengths[jobs.of[finished]] = total[finished], age[finished]
-            for name, values in envs.read_infos(finished).items():
-                infos[name][jobs.of[finished]] = values
+            tally.note(jobs.of[finished], total[finished], age[finished], envs.read_infos(finished))
             jobs.advance(np.flatnonzero(ended))
             total[ended], age[ended] = 0, 0
             playing[ended] = thetas[jobs.of[ended] // each]
             acting.act = policy.actor_each(playing)
             acting.restart(ended, [seeds[episode] for episode in jobs.of % each])
-
-        self.generation += 1
-        self.episodes.record(returns, lengths, [infos])
-        if self.normalizer.enabled:
-            self.normalizer.update(np.concatenate(raw))
-        return torch.from_numpy(returns.reshape(-1, each).mean(1))
+        if raw:
+            tally.seen = self.normalizer.summarise(np.concatenate(raw))
 
     def metrics(self) -> dict[str, float | None]:
         return self.episodes.metrics()
@@ -105,3 +126,19 @@ class WholeEpisodes(Sampler):
         self.env_steps = state["env_steps"]
         self.generation = state["generation"]
         self.episodes.load_state_dict(state["episodes"])
+
+
+class _Tally:
+    """What became of the episodes of one shard."""
+
+    def __init__(self, count: int, environments: Environments) -> None:
+        self.environments, self.env_steps = environments, 0
+        self.returns, self.lengths = np.zeros(count), np.zeros(count, dtype=np.int64)
+        self.infos = {name: np.full(count, np.nan) for name in environments.task.log_info}
+        self.seen: Summary | None = None  # of the raw observations, if a scale is learnt
+
+    def note(self, jobs: Any, returns: Any, lengths: Any, infos: Infos) -> None:
+        """Note how the episodes of these jobs (K,) ended."""
+        self.returns[jobs], self.lengths[jobs] = returns, lengths
+        for name, values in infos.items():
+            self.infos[name][jobs] = values

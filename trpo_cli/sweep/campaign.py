@@ -26,7 +26,7 @@ from trpo_cli.config.build import fill
 from trpo_cli.config.composed import Node, resolve
 from trpo_cli.config.settings import Settings
 from trpo_cli.errors import ConfigError, RunDirectoryError, TrainingError, UserError
-from trpo_cli.parts import check, root_settings
+from trpo_cli.parts.building import check, root_settings
 from trpo_cli.report import report
 from trpo_cli.run.directory import note_failure
 from trpo_cli.run.layout import CONFIG, SWEEP

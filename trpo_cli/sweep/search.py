@@ -90,7 +90,7 @@ class Search(Sweep):
 
     def _dry_run(self, space: Space, options: Options, sample: dict[str, Any], is_default: bool) -> None:
         """Print the search space and build one sample of it. Raises `TrainingError` if the sample cannot start."""
-        from trpo_cli.parts import check
+        from trpo_cli.parts.building import check
 
         for key, words in space.describe().items():
             print(f"{key}: {words}")

@@ -127,7 +127,7 @@ class Sweep(BasicSweeper):
 
 def dry_run(found: list[Job], campaign: Campaign) -> None:
     """List the jobs and build each of them without running any. Raises `TrainingError` if some cannot start."""
-    from trpo_cli.parts import check
+    from trpo_cli.parts.building import check
 
     rows = []
     for job in found:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -31,12 +30,6 @@ class Problem:
 
     theta_old: Tensor  # (D,)
     start: Tensor  # scalar, the objective at theta_old: bit for bit the one that `evaluate` finds there
-    objective: Callable[[Tensor], Tensor]  # theta (D,) -> a scalar to maximise, with a graph
+    gradient: Callable[[], Tensor]  # (D,), of the objective at theta_old
     evaluate: Callable[[Tensor], Evaluation]  # of a candidate theta (D,), in one pass without a graph
     weight: Tensor  # (S,), of each state in the mean KL; their mean is one
-
-    def gradient(self) -> Tensor:
-        """The gradient (D,) of the objective at theta_old."""
-        theta = self.theta_old.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(self.objective(theta), theta)
-        return gradient

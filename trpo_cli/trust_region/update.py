@@ -41,9 +41,8 @@ class Update:
 
 def update(
     problem: Problem,
-    geometry: Geometry,
+    metric: Callable[[], MatVec],
     *,
-    metric: Metric,
     step: StepRule,
     delta: float,
     cg_iterations: int,
@@ -51,7 +50,7 @@ def update(
     damping: float,
     damping_retries: int,
 ) -> Update:
-    """Solve the problem approximately (the TRPO paper, appendix C).
+    """Solve the problem approximately (the TRPO paper, appendix C); `metric` makes the products A v if they are needed.
 
     After a direction of bad curvature, or a step that fails, it tries again with ten times the damping, at most
     `damping_retries` times: more damping turns the direction towards the gradient and conditions the solve better.
@@ -64,7 +63,7 @@ def update(
     if not gradient.any():
         return _reject(Outcome.ZERO_GRADIENT)
 
-    product = metric(geometry)
+    product = metric()
     for _ in range(damping_retries + 1):
         solution, direction = _find_direction(product, gradient, damping, cg_iterations, cg_tolerance)
         if math.isfinite(direction.curvature) and direction.curvature > 0:

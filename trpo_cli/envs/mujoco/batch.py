@@ -57,14 +57,13 @@ class MujocoBatch(Backend):
         """Reset all environments or those in `options["reset_mask"]` (N,) bool; return all observations (N, O)."""
         if isinstance(seed, int):
             seed = range(seed, seed + self.num_envs)
-        rows = np.flatnonzero((options or {}).get("reset_mask", self._all))
+        mask = (options or {}).get("reset_mask", self._all)
+        rows = np.flatnonzero(mask)
         states = [self._draw_state(row, seed[row] if seed is not None else None) for row in rows.tolist()]
         positions, velocities = zip(*states, strict=True)
         self._simulations.restart(rows, np.array(positions), np.array(velocities))
         self._elapsed[rows] = 0
-        return self._observe(), self._infos(
-            self._task.position(self._simulations), np.isin(np.arange(self.num_envs), rows)
-        )
+        return self._observe(), self._infos(self._task.position(self._simulations), mask.copy())
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Take actions (N, A); return observations (N, O), rewards (N,), terminated and truncated (N,) bool, infos."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 from gymnasium.envs.mujoco import half_cheetah_v4, half_cheetah_v5, hopper_v4, hopper_v5, walker2d_v4, walker2d_v5
 
 from trpo_cli.envs.mujoco.simulations import Array, MujocoTask, Simulations, Terms
@@ -32,9 +33,8 @@ def upright(sim: Simulations) -> Array:
 def upright_and_in_range(sim: Simulations) -> Array:
     """Hopper also requires the rest of the state to be within a range."""
     low, high = sim.settings._healthy_state_range
-    positions, velocities = sim.qpos[:, 2:], sim.qvel
-    in_range = ((low < positions) & (positions < high)).all(-1) & ((low < velocities) & (velocities < high)).all(-1)
-    return upright(sim) & in_range
+    rest = np.concatenate([sim.qpos[:, 2:], sim.qvel], axis=-1)
+    return upright(sim) & ((low < rest) & (rest < high)).all(-1)
 
 
 def hop_reward_v4(sim: Simulations, action: Array) -> tuple[Array, Terms]:

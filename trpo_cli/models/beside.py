@@ -1,0 +1,186 @@
+"""A process beside this one, in which a critic is fitted while the policy is updated here.
+
+Threads would wait for each other between the many short steps of both. The process works on a copy of the critic: it is
+given the state before a fit, and gives back the one after it, which is bit for bit that of a fit in this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import pickle
+import select
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import IO, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from trpo_cli.data import Observations
+from trpo_cli.threads import limit_threads
+
+log = logging.getLogger("trpo_cli")
+WORTH_A_PROCESS = 0.01  # seconds a fit
+_waiting = threading.RLock()
+
+
+class FittedBeside(nn.Module):
+    """A module that may be fitted in another process, where a fit takes longer than a moment."""
+
+    settings: ClassVar[Sequence[str]]  # of a fit: attributes, which schedules may move
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fits_beside = False  # whether it may be
+        self._beside: Beside | None = None
+        self._job: tuple[Any, ...] = ()  # that the other process is doing
+        self._seconds = 0.0  # of the last fit in this one
+
+    @abstractmethod
+    def fit_here(self, observations: Sequence[Observations], return_: Tensor) -> None:
+        """Fit it in this process."""
+
+    def fit(self, observations: Sequence[Observations], return_: Tensor) -> None:
+        job = (self.state_dict(), self._read_settings(), observations, return_)
+        if self._beside is None and self.fits_beside and self._seconds > WORTH_A_PROCESS:
+            self._beside = Beside(self)
+        if self._beside is not None and self._beside.is_ready:
+            self._beside.begin(*job)
+            self._job = job
+            return
+        start = time.perf_counter()
+        self.fit_here(observations, return_)
+        self._seconds = time.perf_counter() - start
+
+    def do(
+        self, state: dict[str, Any], settings: dict[str, Any], observations: Sequence[Observations], return_: Tensor
+    ) -> dict[str, Any]:
+        """Fit it from this state, and return the state after it."""
+        self.load_state_dict(state)
+        vars(self).update(settings)
+        self.fit_here(observations, return_)
+        return self.state_dict()
+
+    def finish_fit(self) -> None:
+        """Wait for the fit that another process does."""
+        with _waiting:  # threads that share shards all wait
+            if not self._job:
+                return
+            job, self._job = self._job, ()
+            try:
+                self.load_state_dict(self._beside.finish())  # type: ignore[union-attr]  # it began the job
+            except (EOFError, OSError, pickle.UnpicklingError):
+                log.warning("the process that fitted the critic has ended; this process goes on without it")
+                self._beside, self.fits_beside, settings = None, False, self._read_settings()
+                self.do(*job)
+                vars(self).update(settings)
+
+    def _read_settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.settings}
+
+    def state_dict(self, *arguments: Any, **keywords: Any) -> dict[str, Any]:  # type: ignore[override]
+        """As of any module, after the fit that is under way."""
+        self.finish_fit()
+        return super().state_dict(*arguments, **keywords)
+
+    def close(self) -> None:
+        """End the other process."""
+        if self._beside is not None:
+            self._beside.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the other process, which is sent a copy."""
+        self.finish_fit()
+        return {**vars(self), "_beside": None, "_job": (), "fits_beside": False}
+
+
+class Beside:
+    """The process, which begins when this is made and ends with it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        """It works on a copy of the module as it is configured."""
+        command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
+        # A session of its own, since a signal that the terminal sends is for the program that trains.
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        self._sent: IO[bytes] = self._process.stdin  # type: ignore[assignment]  # both are pipes
+        self._received: IO[bytes] = self._process.stdout  # type: ignore[assignment]
+        self._is_ready, self.is_busy = False, False
+        self._close = weakref.finalize(self, _end, self._process)
+        # It reads this only when it has imported what it needs.
+        beginning = pickle.dumps(sys.path) + pickle.dumps(module)
+        threading.Thread(target=_write, args=(self._sent, beginning), daemon=True).start()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it could take work at once."""
+        if not self._is_ready and select.select([self._received], [], [], 0)[0]:
+            _receive(self._received)
+            self._is_ready = True
+        return self._is_ready and not self.is_busy
+
+    def begin(self, *job: Any) -> None:
+        """Have it call `do(*job)` of the module, which returns the result."""
+        _send(self._sent, job)
+        self.is_busy = True
+
+    def finish(self) -> Any:
+        """Wait for the result. Raises `EOFError` or `OSError` if the process has ended."""
+        self.is_busy = False
+        return _receive(self._received)
+
+    def close(self) -> None:
+        """End the process."""
+        self._close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def serve() -> None:
+    """The other process: work until nobody is left who sends anything."""
+    received, sent = sys.stdin.buffer, sys.stdout.buffer
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        sys.path[:] = _receive(received)
+        limit_threads()
+        module = pickle.load(received)
+        _send(sent, None)
+        while True:
+            _send(sent, module.do(*_receive(received)))
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Tensor):  # torch's own way takes far longer
+            return torch.from_numpy, (value.detach().numpy(),)
+        return NotImplemented
+
+
+def _send(stream: IO[bytes], value: Any) -> None:
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=5).dump(value)
+    _write(stream, buffer.getbuffer())
+
+
+def _write(stream: IO[bytes], data: bytes | memoryview) -> None:
+    with contextlib.suppress(BrokenPipeError):  # which the one who waits for the answer will hear of
+        stream.write(data)
+        stream.flush()
+
+
+def _receive(stream: IO[bytes]) -> Any:
+    return pickle.load(stream)

@@ -1,0 +1,109 @@
+"""The work of an iteration in shards: each has its own environments and random numbers, and calls of the same shape.
+
+The configuration says how many shards there are. How many threads and processes work on them changes no bit, because
+what comes of them is always put together in their order. Every shard has equally many states.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from trpo_cli.errors import ConfigError
+from trpo_cli.shards.ranks import Ranks
+from trpo_cli.threads import in_order
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Shards:
+    """All shards of a run, of which this process works on its `own`."""
+
+    count: int = 1
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` if there is not one for each process."""
+        if self.ranks.size > self.count:
+            size = self.ranks.size
+            raise ConfigError(f"shards: got {self.count}, and {size} processes share them; it should be {size} or more")
+
+    @cached_property
+    def own(self) -> range:
+        """The numbers of the shards of this process, which are neighbours."""
+        return self._of(self.ranks.rank)
+
+    def _of(self, rank: int) -> range:
+        return range(self.count * rank // self.ranks.size, self.count * (rank + 1) // self.ranks.size)
+
+    def suffix(self, number: int) -> str:
+        """What distinguishes the names of this shard's random streams from those of others."""
+        return f" of shard {number}" if self.count > 1 else ""
+
+    def divide(self, number: int, key: str) -> int:
+        """Return the part of one shard. Raises `ConfigError` if the `key` has a number that is not a multiple."""
+        if number % self.count:
+            near = max(1, round(number / self.count)) * self.count
+            raise ConfigError(f"{key}: {number} is not a multiple of shards = {self.count}; {near} is")
+        return number // self.count
+
+    def each(self, function: Callable[..., R], *columns: Sequence[Any]) -> list[R]:
+        """Call the function for each own shard, with what the columns have of it; the threads share the shards."""
+        if len(columns[0]) == 1:
+            return [function(*(column[0] for column in columns))]
+        return [*in_order(lambda row: function(*row), zip(*columns, strict=True))]
+
+    def attempt(self, function: Callable[..., R], *columns: Sequence[Any]) -> list[R]:
+        """The same, one after the other. If any shard fails on any rank, all ranks raise the error of the first."""
+        done, first = [], None
+        for row in zip(*columns, strict=True):
+            try:
+                done.append(function(*row))
+            except Exception as error:
+                if self.count == 1:
+                    raise
+                first = first or error
+        self.ranks.agree(first)
+        return done
+
+    def gather(self, parts: Sequence[R]) -> list[R]:
+        """Return the plain data of all shards, given those of the own ones."""
+        return [part for of_rank in self.ranks.gather(list(parts)) for part in of_rank]
+
+    def rows(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """Join columns of rows (M, ...) of one dtype, given those of the own shards: each becomes (count * M, ...)."""
+        if self.count == 1:
+            return list(parts[0])
+        return [torch.cat(column) for column in zip(*self._all(parts), strict=True)]
+
+    def share(self, rows: Tensor) -> list[Tensor]:
+        """Return the stretches of joined rows that belong to the own shards."""
+        return [rows] if self.count == 1 else list(rows.chunk(self.count)[self.own.start : self.own.stop])
+
+    def sum(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """Add tensors of all shards in the order of these, given those of the own ones."""
+        if self.count == 1:
+            return list(parts[0])
+        return [functools.reduce(torch.add, column) for column in zip(*self._all(parts), strict=True)]
+
+    def _all(self, parts: Sequence[Sequence[Tensor]]) -> list[Sequence[Tensor]]:
+        """Return the tensors of all shards, of the same dtype and shapes in each."""
+        if self.ranks.size == 1:
+            return list(parts)
+        shapes, most = [tensor.shape for tensor in parts[0]], -(-self.count // self.ranks.size)
+        flat = [torch.cat([tensor.flatten() for tensor in part]) for part in parts]
+        sent = torch.stack([*flat, *flat[:1] * (most - len(flat))])  # equally many from each rank, some for nothing
+        found = self.ranks.gather_tensors(sent)
+        every = [row for rank, rows in enumerate(found) for row in rows[: len(self._of(rank))]]
+        sizes = [shape.numel() for shape in shapes]
+        return [[x.view(shape) for x, shape in zip(row.split(sizes), shapes, strict=True)] for row in every]
+
+
+ONE = Shards()

@@ -1,0 +1,166 @@
+"""The processes that train one run together, as `torchrun` starts them: the leader, of rank 0, and those that follow.
+
+Only the leader reads what was typed and writes files. It orders the others to do what it does (`Ranks.order`), and all
+ranks hold the same numbers at any time, since what is combined is combined in the same order everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from trpo_cli.errors import TrainingError, UserError
+
+R = TypeVar("R")
+AT_LEISURE = timedelta(days=365)  # how long a rank may wait for an order: an evaluation of the leader may take long
+END = "end"  # the last order
+
+
+class Order(NamedTuple):
+    """What the leader does next: the name of a method, and its arguments."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+
+class Ranks:
+    """This process among those that train a run."""
+
+    _here: Ranks | None = None
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+        self.agreed: Exception | None = None  # the last error that all ranks raised
+        self._orders: dist.ProcessGroup | None = None  # in which only the others may wait for long
+        self._group: dist.ProcessGroup | None = None  # for work, in which nobody may
+        self._limit = AT_LEISURE.total_seconds()
+        self._are_whole = True  # until one of the others is missed
+
+    @classmethod
+    def here(cls) -> Ranks:
+        """Of this process, which is alone unless it has met others."""
+        return cls._here or cls()
+
+    @classmethod
+    def meet(cls) -> Ranks:
+        """Meet the other processes that `torchrun` has started."""
+        has_gpus = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+        cls._here = ranks = cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+        with ranks._explaining():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo", timeout=AT_LEISURE)
+        return ranks
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that reads and writes."""
+        return self.rank == 0
+
+    def limit(self, seconds: float) -> None:
+        """Give up a rank that does not answer for so long while work is done. All ranks call this at once."""
+        if self.size > 1:
+            with self._explaining():
+                patience = timedelta(seconds=seconds)
+                self._orders = dist.new_group(timeout=patience if self.leads else AT_LEISURE)
+                self._group = dist.new_group(timeout=patience)
+            self._limit = seconds
+
+    def order(self, name: str, *arguments: Any) -> None:
+        """Where this is the leader, have the others call the method too; nothing elsewhere."""
+        if self.size > 1 and self.leads and self._are_whole:
+            with self._explaining():
+                dist.broadcast_object_list([Order(name, arguments)], src=0, group=self._orders)
+
+    def await_order(self) -> Order:
+        """Wait for what the leader does next."""
+        received: list[Any] = [None]
+        with self._explaining():
+            dist.broadcast_object_list(received, src=0, group=self._orders)
+        order: Order = received[0]
+        return order
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the plain data that each rank has, in order."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        with self._explaining():
+            dist.all_gather_object(found, value, group=self._group)
+        return found
+
+    def gather_tensors(self, value: Tensor) -> list[Tensor]:
+        """Return the tensors of one shape that each rank has, in order."""
+        if self.size == 1:
+            return [value]
+        sent = (value if "nccl" in dist.get_backend_config() else value.cpu()).contiguous()
+        found = [torch.empty_like(sent) for _ in range(self.size)]
+        with self._explaining():
+            dist.all_gather(found, sent, group=self._group)
+        return [one.to(value.device) for one in found]
+
+    def agree(self, error: Exception | None) -> None:
+        """Raise the first error that a rank has, on all ranks."""
+        if self.size == 1:
+            if error is not None:
+                raise error
+            return
+        for rank, other in enumerate(self.gather(_portable(error))):
+            if other is not None:
+                kind, message = other
+                self.agreed = kind(f"rank {rank}: {message}" if rank else message)
+                raise self.agreed from (error if rank == self.rank else None)
+
+    def attempt(self, function: Callable[[], R]) -> R:
+        """Return what the function returns here. If it fails on any rank, raise the first error on all ranks."""
+        done, problem = None, None
+        try:
+            done = function()
+        except Exception as error:
+            problem = error
+        self.agree(problem)
+        return done  # type: ignore[return-value]  # no error was raised
+
+    def expect_same(self, value: int) -> None:
+        """Raise `TrainingError` if the number is not the same on all ranks."""
+        values = self.gather(value)
+        if len({*values}) > 1:
+            found = ", ".join(map(str, values))
+            raise TrainingError(
+                f"the ranks have computed different parameters, with the checksums {found}; they need machines and "
+                "versions that are alike"
+            )
+
+    def leave(self) -> None:
+        """End the work of all; of those that are still there."""
+        with contextlib.suppress(TrainingError):
+            self.order(END)
+        dist.destroy_process_group()
+        Ranks._here = None
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Raise `TrainingError` in place of what torch raises when another rank is gone or late."""
+        try:
+            yield
+        except (RuntimeError, pickle.UnpicklingError) as error:
+            self._are_whole = False
+            said = str(error).splitlines()[0]
+            late = "timed out" in said.lower() or "timeout" in said.lower()
+            reason = f"does not answer within rank_timeout={self._limit:g} seconds" if late else "has ended"
+            raise TrainingError(f"another process of this run {reason}: {said}") from error
+
+
+def _portable(error: Exception | None) -> tuple[type[Exception], str] | None:
+    """The error as what can be raised in another process."""
+    if error is None:
+        return None
+    if isinstance(error, UserError):
+        return type(error), str(error)
+    return TrainingError, f"{type(error).__name__}: {error}"
