@@ -262,6 +262,7 @@ def test_ranks_that_disagree_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         ranks.expect_same(7)
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_ends_the_run_in_time(tmp_path: Path) -> None:
     words = ("algo=trpo", "env=CartPole-v1", "shards=4", *SMALL, "total_steps=1_000_000", "checkpoint.every=1")
     ranks = launch(2, *words, "hydra.run.dir=run", "rank_timeout=3", folder=tmp_path)

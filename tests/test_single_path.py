@@ -225,6 +225,6 @@ def test_a_batch_of_images_takes_little_more_than_its_frames() -> None:
 
 def tensors_of(*records: Any) -> list[Tensor]:
     """All tensors in records and lists, and in the records and lists that these hold."""
-    values = [value for one in records for value in (one if isinstance(one, list) else vars(one).values())]
+    values = [value for one in records for value in (one if isinstance(one, list | tuple) else vars(one).values())]
     inner = [value for value in values if isinstance(value, Tensors | list)]
     return [value for value in values if isinstance(value, Tensor)] + (tensors_of(*inner) if inner else [])
