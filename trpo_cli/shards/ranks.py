@@ -20,6 +20,7 @@ from torch import distributed as dist
 from trpo_cli.errors import TrainingError, UserError
 
 R = TypeVar("R")
+MEETING = timedelta(minutes=2)  # in which all processes have to begin
 AT_LEISURE = timedelta(days=365)  # how long a rank may wait for an order: an evaluation of the leader may take long
 END = "end"  # the last order
 
@@ -41,7 +42,7 @@ class Ranks:
         self.agreed: Exception | None = None  # the last error that all ranks raised
         self._orders: dist.ProcessGroup | None = None  # in which only the others may wait for long
         self._group: dist.ProcessGroup | None = None  # for work, in which nobody may
-        self._limit = AT_LEISURE.total_seconds()
+        self._patience = MEETING
         self._are_whole = True  # until one of the others is missed
 
     @classmethod
@@ -55,7 +56,8 @@ class Ranks:
         has_gpus = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
         cls._here = ranks = cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
         with ranks._explaining():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo", timeout=AT_LEISURE)
+            dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo", timeout=MEETING)
+        ranks.limit(MEETING.total_seconds())
         return ranks
 
     @property
@@ -66,11 +68,10 @@ class Ranks:
     def limit(self, seconds: float) -> None:
         """Give up a rank that does not answer for so long while work is done. All ranks call this at once."""
         if self.size > 1:
+            self._patience = patience = timedelta(seconds=seconds)
             with self._explaining():
-                patience = timedelta(seconds=seconds)
                 self._orders = dist.new_group(timeout=patience if self.leads else AT_LEISURE)
                 self._group = dist.new_group(timeout=patience)
-            self._limit = seconds
 
     def order(self, name: str, *arguments: Any) -> None:
         """Where this is the leader, have the others call the method too; nothing elsewhere."""
@@ -153,7 +154,8 @@ class Ranks:
             self._are_whole = False
             said = str(error).splitlines()[0]
             late = "timed out" in said.lower() or "timeout" in said.lower()
-            reason = f"does not answer within rank_timeout={self._limit:g} seconds" if late else "has ended"
+            waited = f"{self._patience.total_seconds():g} seconds (rank_timeout, once the run has begun)"
+            reason = f"does not answer within {waited}" if late else "has ended"
             raise TrainingError(f"another process of this run {reason}: {said}") from error
 
 
