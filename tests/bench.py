@@ -266,31 +266,28 @@ def our_update(size: int, width: int, critic: bool) -> Round:
     """One TRPO update of Hopper samples: the policy alone, or the critic too."""
     import torch
 
-    from trpo_cli.data import Rollout
-    from trpo_cli.threads import threads_for
-
     network = f"hidden_sizes=[{width},{width}]"
-    run = parts("env=Hopper-v4", f"policy.{network}", f"critic.{network}", "critic.epochs=10")
+    here = "update_threads=1"  # the critic, too
+    run = parts("env=Hopper-v4", f"policy.{network}", f"critic.{network}", "critic.epochs=10", here)
     algorithm = run.algorithm
-    rollout: Rollout = run.sampler.collect(run.policy)
     repeats = -(-size // STEPS)
-    batch, _ = algorithm.estimate(rollout)
+    batch, _ = algorithm.estimate(run.sampler.collect(run.policy))
     noise = torch.randn(size, 11) * 0.1
     rows = torch.arange(STEPS).repeat(repeats)[:size]
     batch = batch.select(rows)
-    batch.observation.add_(noise)
-    batch.old_parameters.copy_(run.policy.infer(batch.observation))
-    log_prob = run.policy.distribution.log_prob(batch.old_parameters[:, None], batch.action)
+    (states,) = batch.states
+    states.observation.add_(noise)
+    states.old_parameters.copy_(run.policy.infer(states.observation))
+    log_prob, _ = algorithm.describe(states.old_parameters, states)
     batch.old_log_prob.copy_(log_prob)
     batch.log_q.copy_(log_prob)
     theta = [parameter.detach().clone() for parameter in run.policy.parameters()]
 
     def play() -> dict[str, float]:
         start = time.perf_counter()
-        with threads_for(size):
-            algorithm.update(batch)
-            if critic:
-                run.critic.fit(batch.observation, batch.return_)
+        algorithm.update(batch)
+        if critic:
+            run.critic.fit([states.observation], batch.return_)
         taken = time.perf_counter() - start
         with torch.no_grad():
             for parameter, value in zip(run.policy.parameters(), theta, strict=True):

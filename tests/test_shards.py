@@ -313,3 +313,20 @@ def test_a_critic_fitted_beside_is_the_one_fitted_here(monkeypatch: pytest.Monke
         run.close()
     for state in states[1:]:
         assert exactly([states[0][name] for name in LEARNING], [state[name] for name in LEARNING])
+
+
+def test_a_process_that_is_lost_before_it_is_ready_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trpo_cli.models.beside.WORTH_A_PROCESS", 0.0)
+    run = built("algo=trpo", "env=Hopper-v4", *SMALL, "update_threads=2")
+    critic = run.critic
+    assert isinstance(critic, MLPCritic)
+    run.iterate(0.0)
+    run.iterate(0.0)
+    assert critic._beside is not None
+    critic._beside._process.kill()
+    critic._beside._process.wait()
+    assert not critic._beside.is_ready
+    run.iterate(0.0)
+    assert critic._beside is None
+    assert not critic.fits_beside
+    run.close()

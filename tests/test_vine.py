@@ -215,7 +215,7 @@ def test_a_lost_life_ends_a_branch() -> None:
     assert not sample.truncated.any()
     assert sample.reward.unique().tolist() == [-1.0, 0.0]
     assert torch.equal(sample.returns(torch.full((24,), 7.0), 0.9), torch.full((24,), -1.0))
-    assert parts.sampler.env_steps == sample.trunk.size + 24
+    assert parts.sampler.env_steps == sample.trunk.reward.numel() + 24
 
 
 @pytest.mark.parametrize(

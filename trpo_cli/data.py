@@ -189,8 +189,6 @@ class Estimates:
 class Sample(ABC):
     """What a sampler collects."""
 
-    size: int  # number of steps or states, to which the time of an update is proportional
-
     @abstractmethod
     def to(self, device: torch.device) -> Self:
         """Return a copy on another device."""
@@ -226,10 +224,6 @@ class Rollout(Tensors, Sample):
     time: Tensor  # (T, N) int64, steps since the episode began
     truncated_observation: Tensor  # (M, O), the true successor of each truncated step, in row-major order
     last_observation: Tensor  # (N, O), the successor of time T - 1 where the episode continues
-
-    @property
-    def size(self) -> int:  # type: ignore[override]
-        return self.reward.numel()
 
     def values(self, predict: Predict) -> tuple[Tensor, Tensor]:
         """Return V(s_t) and V of the true successor, both (T, N)."""

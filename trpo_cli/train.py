@@ -1,8 +1,8 @@
 """trpo-train: compose the configuration, build the parts, then collect -> estimate -> update -> log -> save.
 
 Read this module first. `algos/policy_gradient.py` has one iteration, and `trust_region/update.py` one step;
-`parts.py` builds the parts of a run, and `cli/resume.py` decides how a run resumes. torch is imported inside functions,
-so that `--help` and shell completion answer at once.
+`parts/building.py` builds the parts of a run, and `cli/resume.py` decides how a run resumes. torch is imported inside
+functions, so that `--help` and shell completion answer at once.
 """
 
 from __future__ import annotations

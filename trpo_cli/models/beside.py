@@ -51,7 +51,9 @@ class FittedBeside(nn.Module):
         job = (self.state_dict(), self._read_settings(), observations, return_)
         if self._beside is None and self.fits_beside and self._seconds > WORTH_A_PROCESS:
             self._beside = Beside(self)
-        if self._beside is not None and self._beside.is_ready:
+        if self._beside is not None and self._beside.is_lost:
+            self._go_on_alone()
+        elif self._beside is not None and self._beside.is_ready:
             self._beside.begin(*job)
             self._job = job
             return
@@ -77,10 +79,14 @@ class FittedBeside(nn.Module):
             try:
                 self.load_state_dict(self._beside.finish())  # type: ignore[union-attr]  # it began the job
             except (EOFError, OSError, pickle.UnpicklingError):
-                log.warning("the process that fitted the critic has ended; this process goes on without it")
-                self._beside, self.fits_beside, settings = None, False, self._read_settings()
+                self._go_on_alone()
+                settings = self._read_settings()
                 self.do(*job)
                 vars(self).update(settings)
+
+    def _go_on_alone(self) -> None:
+        log.warning("the process that fitted the critic has ended; this process goes on without it")
+        self._beside, self.fits_beside = None, False
 
     def _read_settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.settings}
@@ -120,11 +126,17 @@ class Beside:
         threading.Thread(target=_write, args=(self._sent, beginning), daemon=True).start()
 
     @property
+    def is_lost(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
+    @property
     def is_ready(self) -> bool:
         """Whether it could take work at once."""
         if not self._is_ready and select.select([self._received], [], [], 0)[0]:
-            _receive(self._received)
-            self._is_ready = True
+            with contextlib.suppress(EOFError):  # it is lost
+                _receive(self._received)
+                self._is_ready = True
         return self._is_ready and not self.is_busy
 
     def begin(self, *job: Any) -> None:

@@ -34,10 +34,6 @@ class Evaluated(Tensors, Sample):
     gamma: float
     evaluate: Callable[[Policy], Evaluated]  # of another policy, on the CPU
 
-    @property
-    def size(self) -> int:  # type: ignore[override]
-        return self.table.numel()
-
     def judge(self, improved: Policy) -> dict[str, float | None]:
         """Return both sides of the guarantee for the step from the evaluated policy to the improved one."""
         new = self.evaluate(improved)

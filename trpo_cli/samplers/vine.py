@@ -61,10 +61,6 @@ class Branches(Tensors, Sample):
     truncated: Tensor  # (L, S * K) bool
     last_observation: Tensor  # (S * K, O), what the last step of each branch led to
 
-    @property
-    def size(self) -> int:  # type: ignore[override]
-        return self.trunk.size + self.reward.numel()
-
     def estimate(
         self, predict: Predict, advantage: Advantage, gamma: float, discount: float
     ) -> tuple[Estimates, Visited]:
