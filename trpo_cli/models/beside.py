@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import pickle
 import select
 import subprocess
@@ -112,7 +113,9 @@ class Beside:
 
     def __init__(self, module: nn.Module) -> None:
         """It works on a copy of the module as it is configured."""
-        command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
+        # What others print there, from their import on, goes to standard error.
+        kept = "import os; answers = os.dup(1); os.dup2(2, 1)"
+        command = [sys.executable, "-c", f"{kept}; from {__name__} import serve; serve(answers)"]
         # A session of its own, since a signal that the terminal sends is for the program that trains.
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
@@ -163,9 +166,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 stream.close()
 
 
-def serve() -> None:
-    """The other process: work until nobody is left who sends anything."""
-    received, sent = sys.stdin.buffer, sys.stdout.buffer
+def serve(answers: int) -> None:
+    """The other process: work until nobody is left who sends anything. `answers` is the file descriptor for results."""
+    received, sent = sys.stdin.buffer, os.fdopen(answers, "wb")
     with contextlib.suppress(EOFError, BrokenPipeError):
         sys.path[:] = _receive(received)
         limit_threads()
