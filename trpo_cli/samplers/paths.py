@@ -62,7 +62,7 @@ class Path:
             action[t] = step.action
             reward[t], terminated[t], truncated[t], lost[t] = step.reward, step.terminated, step.truncated, step.lost
             ended = step.terminated | step.truncated
-            if ended.any():
+            if np.count_nonzero(ended):  # `any` takes ten times as long
                 if (step.truncated & ~step.lost).any():
                     cut_off.append(step.reached[step.truncated & ~step.lost])
                 infos.append(envs.read_infos(ended))

@@ -44,7 +44,7 @@ class MujocoBatch(Backend):
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._all = np.ones(num_envs, dtype=bool)
-        self._terms: Terms = {}  # the infos of the last step
+        self._terms: Terms = {}  # of the reward of the last step
         # Gymnasium's reset draws the initial state, and the batch receives it instead of the environment.
         self._drawn: tuple[Array, Array] = (np.empty(0), np.empty(0))
         settings.set_state = self._keep_drawn_state
@@ -63,21 +63,24 @@ class MujocoBatch(Backend):
         positions, velocities = zip(*states, strict=True)
         self._simulations.restart(rows, np.array(positions), np.array(velocities))
         self._elapsed[rows] = 0
-        return self._observe(), self._infos(self._task.position(self._simulations), mask.copy())
+        return self._observe(), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Take actions (N, A); return observations (N, O), rewards (N,), terminated and truncated (N,) bool, infos."""
+        """Take actions (N, A); return observations (N, O), rewards (N,), terminated and truncated (N,) bool, {}."""
         sim = self._simulations
         sim.step(actions)
         self._elapsed += 1
-        reward, terms = self._task.reward(sim, actions)
+        reward, self._terms = self._task.reward(sim, actions)
         terminated = ~sim.healthy if self._ends else np.zeros(self.num_envs, dtype=bool)
-        self._terms = {**self._task.position(sim), **terms}
-        infos = self._infos(self._terms, self._all.copy())
-        return self._observe(), reward, terminated, self._elapsed >= self._time_limit, infos
+        return self._observe(), reward, terminated, self._elapsed >= self._time_limit, {}
+
+    def infos(self) -> Terms:
+        """What Gymnasium tells of the last step in its infos, by name (N,). Call it before a reset."""
+        return {**self._task.position(self._simulations), **self._terms}
 
     def read_numbers(self, rows: Array, names: Sequence[str]) -> list[Numbers]:
-        infos = ({name: values[row] for name, values in self._terms.items()} for row in rows.tolist())
+        told = self.infos()
+        infos = ({name: values[row] for name, values in told.items()} for row in rows.tolist())
         return [read_numbers(info, names, row) for info, row in zip(infos, rows.tolist(), strict=True)]
 
     def save(self, rows: Array) -> list[dict[str, Any]]:
@@ -141,10 +144,6 @@ class MujocoBatch(Backend):
     def close_extras(self, **kwargs: Any) -> None:
         """Free the simulations and their threads, which reference cycles would otherwise keep alive."""
         del self._simulations.settings.set_state, self._draw, self._simulations
-
-    def _infos(self, terms: Terms, given: Array) -> dict[str, Any]:
-        """Infos in the format of Gymnasium's vector environments: each value with a mask (N,) of where it is given."""
-        return {**terms, **{f"_{name}": given for name in terms}}
 
     def _keep_drawn_state(self, qpos: Array, qvel: Array) -> None:
         self._drawn = qpos.copy(), qvel.copy()

