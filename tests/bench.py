@@ -30,9 +30,9 @@ from typing import Any
 TASKS = ("Hopper-v4", "Walker2d-v4", "HalfCheetah-v4", "Ant-v4", "Humanoid-v4", "CartPole-v1")
 ATARI = ("Pong", "Breakout", "Qbert", "Seaquest", "BeamRider", "Enduro", "SpaceInvaders")
 GAMES = 8  # side by side
-STEPS = 2048  # an iteration, for everyone
-ALIKE = ("sampler.num_envs=64", f"sampler.steps_per_iteration={STEPS}")  # of all tasks, however they are tuned
+STEPS = 2048  # an iteration, where training is not what is measured
 ITERATIONS = 2  # a round
+WARM = 8  # iterations before the first round: by then a helper process fits the critic, if that pays
 Round = Callable[[], dict[str, float]]
 
 
@@ -120,17 +120,18 @@ def physics(run: Any) -> dict[str, float]:
     return {"physics": taken, "physics steps": (sampler.env_steps - steps) / ITERATIONS}
 
 
-def ours(task: str, *overrides: str) -> Round:
-    """One iteration of training."""
-    run = parts(f"env={task}", *ALIKE, *overrides)
-    run.iterate(0.0)
+def ours(task: str, algo: str) -> Round:
+    """One iteration of training as `trpo-train algo=ALGO env=TASK` does it."""
+    run = parts(f"env={task}", f"algo={algo}")
+    for _ in range(WARM):
+        run.iterate(0.0)
 
     def play() -> dict[str, float]:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), run.sampler.env_steps
         rows = [run.iterate(0.0) for _ in range(ITERATIONS)]
-        taken = (time.perf_counter() - start) / ITERATIONS
-        sampling = statistics.mean(row.sample_seconds for row in rows)
-        return {"seconds": taken, "sample": sampling, **physics(run)}
+        taken = {"seconds": (time.perf_counter() - start) / ITERATIONS}
+        taken |= {"steps": (run.sampler.env_steps - before) / ITERATIONS}
+        return {**taken, "sample": statistics.mean(row.sample_seconds for row in rows), **physics(run)}
 
     return play
 
@@ -140,7 +141,7 @@ def saving(task: str) -> Round:
     from trpo_cli.run.directory import Run
     from trpo_cli.seeding import global_generators
 
-    run, directory = parts(f"env={task}", *ALIKE), Path(tempfile.mkdtemp(dir="."))
+    run, directory = parts(f"env={task}"), Path(tempfile.mkdtemp(dir="."))
     place = Run(directory)
     place.begin({})
     atexit.register(shutil.rmtree, directory)
@@ -160,32 +161,36 @@ def saving(task: str) -> Round:
 
 
 def peer(task: str, algo: str, num_envs: int) -> Round:
-    """One iteration of sb3-contrib's TRPO or SB3's PPO with the same batch, network, epochs and normalisation."""
-    model = peer_model(task, algo, num_envs, STEPS // num_envs)
-    model.learn(STEPS)
+    """One iteration of sb3-contrib's TRPO or SB3's PPO, with the batch, network, epochs and minibatches of `ours`."""
+    config = defaults(f"env={task}", f"algo={algo}")
+    steps = config["sampler"]["steps_per_iteration"]
+    model = peer_model(task, algo, num_envs, steps // num_envs, config)
+    model.learn(steps)
 
     def play() -> dict[str, float]:
         start = time.perf_counter()
-        model.learn(ITERATIONS * STEPS, reset_num_timesteps=False)
-        return {"seconds": (time.perf_counter() - start) / ITERATIONS}
+        model.learn(ITERATIONS * steps, reset_num_timesteps=False)
+        return {"seconds": (time.perf_counter() - start) / ITERATIONS, "steps": steps}
 
     return play
 
 
-def peer_model(task: str, algo: str, num_envs: int, steps: int, width: int = 64, critic_epochs: int = 10) -> Any:
+def peer_model(task: str, algo: str, num_envs: int, steps: int, config: dict[str, Any]) -> Any:
     from sb3_contrib import TRPO
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import VecNormalize
 
+    ours, critic = config["algo"], config["critic"]
     envs: Any = make_vec_env(task, n_envs=num_envs)
-    if task != "CartPole-v1":
+    if config["env"]["normalize_observation"]:
         envs = VecNormalize(envs, norm_reward=False)
-    network = {"net_arch": [width, width]}
-    if algo == "ppo":
-        return PPO("MlpPolicy", envs, n_steps=steps, batch_size=64, n_epochs=10, policy_kwargs=network, device="cpu")
-    settings = {"batch_size": 128, "cg_max_steps": 10, "n_critic_updates": critic_epochs, "target_kl": 0.01}
-    return TRPO("MlpPolicy", envs, n_steps=steps, policy_kwargs=network, device="cpu", **settings)
+    alike = {"n_steps": steps, "policy_kwargs": {"net_arch": config["policy"]["hidden_sizes"]}, "device": "cpu"}
+    if algo == "ppo":  # its critic takes part in the epochs of the policy
+        epochs = {"n_epochs": ours["epochs"], "batch_size": ours["minibatch_size"], "target_kl": ours["target_kl"]}
+        return PPO("MlpPolicy", envs, **epochs, **alike)
+    fit = {"n_critic_updates": critic["epochs"], "batch_size": critic["minibatch_size"]}
+    return TRPO("MlpPolicy", envs, cg_max_steps=ours["cg_iterations"], target_kl=ours["delta"], **fit, **alike)
 
 
 IMAGE_STEPS = 1024  # an iteration on images: of `GAMES` games, 128 each
@@ -303,7 +308,9 @@ def peer_update(size: int, width: int, critic: bool) -> Round:
     import torch
     from stable_baselines3.common.logger import configure
 
-    model = peer_model("Hopper-v4", "trpo", 1, size, width, critic_epochs=10 if critic else 0)
+    config = defaults("env=Hopper-v4", f"policy.hidden_sizes=[{width},{width}]")
+    config["critic"]["epochs"] = 10 if critic else 0
+    model = peer_model("Hopper-v4", "trpo", 1, size, config)
     model.set_logger(configure(None, []))
     buffer, rng = model.rollout_buffer, np.random.default_rng(0)
     buffer.observations[:] = rng.normal(size=buffer.observations.shape)
@@ -603,22 +610,19 @@ def vines(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]
 
 
 def training(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
-    """(c) training end to end and the share of each phase, and (d) the peers at the same work."""
-    same_work = {
-        "trpo": ("critic.epochs=10", "critic.minibatch_size=128", "algo.cg_iterations=10"),
-        "ppo": ("critic.epochs=10", "critic.minibatch_size=64", "algo.epochs=10", "algo.minibatch_size=64"),
-    }
+    """(c) training end to end at the defaults of each task, and (d) the peers at the same work."""
     for task in tasks:
-        for algo, settings in same_work.items():
-            who: dict[str, tuple[Any, ...]] = {"ours": ("ours", task, f"algo={algo}", *settings)}
+        for algo in ("trpo", "ppo"):
+            who: dict[str, tuple[Any, ...]] = {"ours": ("ours", task, algo)}
             if peers:
                 who |= {f"{n} envs": ("peer", task, algo, n) for n in (1, 2, 8)}
             result = race(who, rounds)
             mine = result.pop("ours")
             row: dict[str, Any] = {"task": task, "who": algo, **rates(mine, "training")}
-            row["share of sampling"] = median(mine, "sample") / median(mine)
+            if "physics" in mine[0]:
+                row["sampling / physics"] = statistics.median(one["physics"] / one["sample"] for one in mine)
             for name, theirs in result.items():
-                row |= {f"peer, {name}": STEPS / median(theirs), f"x {name}": times(mine, theirs)}
+                row |= {f"peer, {name}": median(theirs, "steps") / median(theirs), f"x {name}": times(mine, theirs)}
             yield row
 
 
@@ -705,7 +709,7 @@ def checkpoints(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str
 
 
 SECTIONS = {
-    "checkpoints": (checkpoints, "A checkpoint of TRPO, 64 environments"),
+    "checkpoints": (checkpoints, "A checkpoint of TRPO"),
     "sampling": (sampling, "Sampling, environment steps a second: an untrained policy, whose episodes are short"),
     "vines": (vines, "Vine sampling, simulator steps a second: an untrained policy, whose branches are short"),
     "atari": (
@@ -720,7 +724,10 @@ SECTIONS = {
         image_trainings,
         "Training with the Nature network, steps a second, 8 games of 128; the peers are SB3's PPO, sb3-contrib's TRPO",
     ),
-    "training": (training, "Training, environment steps a second; the peers are sb3-contrib's TRPO and SB3's PPO"),
+    "training": (
+        training,
+        "Training at the defaults, environment steps a second; the peers are sb3-contrib's TRPO and SB3's PPO",
+    ),
     "networks": (
         networks,
         "Convolutions, images a second; plain: automatic differentiation",
