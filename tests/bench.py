@@ -19,6 +19,7 @@ import platform
 import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -191,6 +192,48 @@ def peer_model(task: str, algo: str, num_envs: int, steps: int, config: dict[str
         return PPO("MlpPolicy", envs, **epochs, **alike)
     fit = {"n_critic_updates": critic["epochs"], "batch_size": critic["minibatch_size"]}
     return TRPO("MlpPolicy", envs, cg_max_steps=ours["cg_iterations"], target_kl=ours["delta"], **fit, **alike)
+
+
+SCORES = {"Hopper-v4": 2500.0, "Walker2d-v4": 2000.0}  # training returns over 100 episodes
+BUDGET = 1_000_000  # steps in which to reach them
+
+
+def our_score(task: str, seed: int) -> Round:
+    """The whole command, until training reaches the score."""
+
+    def play() -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            reach = (f"total_steps={BUDGET}", f"stop.at_return={SCORES[task]}", "eval.every=0", f"hydra.run.dir={run}")
+            command = [sys.executable, "-m", "trpo_cli", "algo=trpo", f"env={task}", f"seed={seed}", *reach]
+            start = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            taken, summary = time.perf_counter() - start, json.loads((run / "summary.json").read_text())
+        return {"seconds": taken, "steps": summary["env_steps"], "return": summary["final_training_return"]}
+
+    return play
+
+
+def peer_score(task: str, seed: int) -> Round:
+    """The same of sb3-contrib's TRPO with RL Zoo's settings for both tasks, its imports included."""
+    start = time.perf_counter()
+    import numpy as np
+    from sb3_contrib import TRPO
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    envs = VecNormalize(make_vec_env(task, n_envs=2, seed=seed))
+    zoo = {"n_steps": 1024, "batch_size": 128, "cg_max_steps": 25, "cg_damping": 0.1, "n_critic_updates": 20}
+    model = TRPO("MlpPolicy", envs, **zoo, sub_sampling_factor=1, learning_rate=1e-3, seed=seed, device="cpu")
+
+    def mean() -> float:
+        return float(np.mean([episode["r"] for episode in model.ep_info_buffer])) if model.ep_info_buffer else -np.inf
+
+    def play() -> dict[str, float]:
+        model.learn(BUDGET, callback=lambda *_: mean() < SCORES[task])
+        return {"seconds": time.perf_counter() - start, "steps": model.num_timesteps, "return": mean()}
+
+    return play
 
 
 IMAGE_STEPS = 1024  # an iteration on images: of `GAMES` games, 128 each
@@ -626,6 +669,17 @@ def training(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, A
             yield row
 
 
+def scores(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
+    """From the start of the command to a score, one contender at a time, on three seeds."""
+    for task in [task for task in tasks if task in SCORES]:
+        for seed in range(3):
+            row: dict[str, Any] = {"task": task, "seed": seed}
+            for who in ("ours", "peer") if peers else ("ours",):
+                (result,) = race({who: ("our_score" if who == "ours" else "peer_score", task, seed)}, 1)[who]
+                row |= {f"{who}, {name}": result[name] for name in ("seconds", "steps", "return")}
+            yield row
+
+
 def updates(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
     """One TRPO update against batch size and network width."""
     sizes = [(size, 64) for size in (1_000, 10_000, 50_000, 200_000, 1_000_000)]
@@ -728,6 +782,7 @@ SECTIONS = {
         training,
         "Training at the defaults, environment steps a second; the peers are sb3-contrib's TRPO and SB3's PPO",
     ),
+    "scores": (scores, "From the start to a training return; the peer is sb3-contrib's TRPO with RL Zoo's settings"),
     "networks": (
         networks,
         "Convolutions, images a second; plain: automatic differentiation",
