@@ -18,6 +18,7 @@ import os
 import platform
 import resource
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -234,6 +235,53 @@ def peer_score(task: str, seed: int) -> Round:
         return {"seconds": time.perf_counter() - start, "steps": model.num_timesteps, "return": mean()}
 
     return play
+
+
+BYTES = (128, 4_096, 20_480, 131_072, 1_048_576)  # that each process sends
+GATHERS = 50
+
+
+def gathering(ranks: int) -> Round:
+    """What it takes until all of several processes on this machine have what each sends, by its size."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for rank in range(1, ranks):
+        multiprocessing.get_context("spawn").Process(target=gather_for_ever, args=(rank, ranks, port)).start()
+    gather = one_of(0, ranks, port)
+    gather()
+    return gather
+
+
+def one_of(rank: int, ranks: int, port: int) -> Round:
+    import torch
+
+    from trpo_cli.shards.ranks import Ranks
+
+    names = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in names.items()}}
+    torch.set_num_threads(1)
+    here, sent = Ranks.meet(), [torch.zeros(size // 4) for size in BYTES]
+
+    def gather() -> dict[str, float]:
+        taken = {}
+        for size, tensor in zip(BYTES, sent, strict=True):
+            start = time.perf_counter()
+            for _ in range(GATHERS):
+                here.gather_tensors(tensor)
+            taken[str(size)] = (time.perf_counter() - start) / GATHERS
+        return taken
+
+    return gather
+
+
+def gather_for_ever(rank: int, ranks: int, port: int) -> None:
+    from trpo_cli.errors import TrainingError
+
+    gather = one_of(rank, ranks, port)
+    with contextlib.suppress(TrainingError):  # the first process has ended
+        while True:
+            gather()
 
 
 IMAGE_STEPS = 1024  # an iteration on images: of `GAMES` games, 128 each
@@ -680,6 +728,13 @@ def scores(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any
             yield row
 
 
+def reductions(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
+    """What several processes wait for whenever they put together what each has; tasks do not matter."""
+    for ranks in (2, 4, 8):
+        (mine,) = race({"ours": ("gathering", ranks)}, rounds).values()
+        yield {"ranks": ranks, **{f"{size:,} bytes": 1e6 * median(mine, str(size)) for size in BYTES}}
+
+
 def updates(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
     """One TRPO update against batch size and network width."""
     sizes = [(size, 64) for size in (1_000, 10_000, 50_000, 200_000, 1_000_000)]
@@ -783,6 +838,7 @@ SECTIONS = {
         "Training at the defaults, environment steps a second; the peers are sb3-contrib's TRPO and SB3's PPO",
     ),
     "scores": (scores, "From the start to a training return; the peer is sb3-contrib's TRPO with RL Zoo's settings"),
+    "reductions": (reductions, "Microseconds until all ranks on this machine have what each sends"),
     "networks": (
         networks,
         "Convolutions, images a second; plain: automatic differentiation",

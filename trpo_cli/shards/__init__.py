@@ -81,29 +81,42 @@ class Shards:
         """Join columns of rows (M, ...) of one dtype, given those of the own shards: each becomes (count * M, ...)."""
         if self.count == 1:
             return list(parts[0])
-        return [torch.cat(column) for column in zip(*self._all(parts), strict=True)]
+        if self.ranks.size > 1:
+            shapes = [tensor.shape for tensor in parts[0]]
+            found = self.ranks.gather_tensors(self._pack(parts))
+            parts = [_unpack(row, shapes) for row in self._in_order(found)]
+        return [torch.cat(column) for column in zip(*parts, strict=True)]
 
     def share(self, rows: Tensor) -> list[Tensor]:
         """Return the stretches of joined rows that belong to the own shards."""
         return [rows] if self.count == 1 else list(rows.chunk(self.count)[self.own.start : self.own.stop])
 
     def sum(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """Add tensors of all shards in the order of these, given those of the own ones."""
+        """Add tensors of one dtype of all shards in the order of these, given those of the own ones."""
         if self.count == 1:
             return list(parts[0])
-        return [functools.reduce(torch.add, column) for column in zip(*self._all(parts), strict=True)]
-
-    def _all(self, parts: Sequence[Sequence[Tensor]]) -> list[Sequence[Tensor]]:
-        """Return the tensors of all shards, of the same dtype and shapes in each."""
         if self.ranks.size == 1:
-            return list(parts)
-        shapes, most = [tensor.shape for tensor in parts[0]], -(-self.count // self.ranks.size)
-        flat = [torch.cat([tensor.flatten() for tensor in part]) for part in parts]
-        sent = torch.stack([*flat, *flat[:1] * (most - len(flat))])  # equally many from each rank, some for nothing
-        found = self.ranks.gather_tensors(sent)
-        every = [row for rank, rows in enumerate(found) for row in rows[: len(self._of(rank))]]
-        sizes = [shape.numel() for shape in shapes]
-        return [[x.view(shape) for x, shape in zip(row.split(sizes), shapes, strict=True)] for row in every]
+            return [functools.reduce(torch.add, column) for column in zip(*parts, strict=True)]
+        sent = self._pack(parts)
+        total = self.ranks.combine(sent, lambda found: functools.reduce(torch.add, self._in_order(found)), sent[0])
+        return _unpack(total, [tensor.shape for tensor in parts[0]])
+
+    def _pack(self, parts: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Make a row of what each own shard has; equally many rows on each rank, some of them for nothing."""
+        flat, most = (
+            [torch.cat([tensor.flatten() for tensor in part]) for part in parts],
+            -(-self.count // self.ranks.size),
+        )
+        return torch.stack([*flat, *flat[:1] * (most - len(flat))])
+
+    def _in_order(self, found: Sequence[Tensor]) -> list[Tensor]:
+        """Return the rows of all shards, given those of each rank."""
+        return [row for rank, rows in enumerate(found) for row in rows[: len(self._of(rank))]]
+
+
+def _unpack(row: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    sizes = [shape.numel() for shape in shapes]
+    return [part.view(shape) for part, shape in zip(row.split(sizes), shapes, strict=True)]
 
 
 ONE = Shards()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.nn import functional
 
 from trpo_cli.errors import TrainingError, UserError
 
@@ -91,20 +92,43 @@ class Ranks:
         """Return the plain data that each rank has, in order."""
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        with self._explaining():
-            dist.all_gather_object(found, value, group=self._group)
-        return found
+        data = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+        sizes = [int(size) for size in self.gather_tensors(torch.tensor(len(data)))]
+        sent = functional.pad(data, (0, max(sizes) - len(data)))
+        found = self.gather_tensors(sent)
+        return [pickle.loads(one[:size].numpy().tobytes()) for one, size in zip(found, sizes, strict=True)]
 
     def gather_tensors(self, value: Tensor) -> list[Tensor]:
         """Return the tensors of one shape that each rank has, in order."""
+        return [*self.combine(value, torch.stack, value.new_empty(self.size, *value.shape))]
+
+    def combine(self, value: Tensor, by: Callable[[list[Tensor]], Tensor], like: Tensor) -> Tensor:
+        """Return on all ranks what `by` makes of the tensors of one shape that each rank has, in order.
+
+        It has the shape of `like`. The leader does it, as a message takes gloo a seventh of the time of a collective.
+        """
         if self.size == 1:
-            return [value]
-        sent = (value if "nccl" in dist.get_backend_config() else value.cpu()).contiguous()
-        found = [torch.empty_like(sent) for _ in range(self.size)]
+            return by([value])
         with self._explaining():
-            dist.all_gather(found, sent, group=self._group)
-        return [one.to(value.device) for one in found]
+            if value.is_cuda and "nccl" in dist.get_backend_config():
+                found = [torch.empty_like(value) for _ in range(self.size)]
+                dist.all_gather(found, value.contiguous(), group=self._group)
+                return by(found)
+            own, done = value.cpu().contiguous(), torch.empty(like.shape, dtype=like.dtype)
+            if not self.leads:
+                dist.send(own, 0, group=self._group)
+                dist.recv(done, 0, group=self._group)
+                return done.to(value.device)
+            found = [own, *(torch.empty_like(own) for _ in range(1, self.size))]
+            self._wait(dist.irecv, found)
+            done = by(found)
+            self._wait(dist.isend, [done] * self.size)
+            return done.to(value.device)
+
+    def _wait(self, move: Callable[..., Any], tensors: list[Tensor]) -> None:
+        """Receive or send the tensors of all ranks but this one."""
+        for work in [move(tensors[rank], rank, group=self._group) for rank in range(1, self.size)]:
+            work.wait()
 
     def agree(self, error: Exception | None) -> None:
         """Raise the first error that a rank has, on all ranks."""
