@@ -212,6 +212,10 @@ def test_a_run_on_several_ranks_is_that_of_one(size: int, overrides: tuple[str, 
             ("shards=8", "algo=ppo", "algo.minibatch_size=60"),
             "algo.minibatch_size: 60 is not a multiple of shards = 8; 64 is",
         ),
+        (
+            ("shards=2", "critic.schedule.minibatch_size=[step,[0.5,33]]"),
+            "critic.schedule.minibatch_size, after 50 % of training: 33 is not a multiple of shards = 2; 32 is",
+        ),
         (("env=FrozenLake-v1", "algo=cpi", "shards=2"), "shards: got 2; Exact does not work in shards, and takes 1"),
     ],
 )

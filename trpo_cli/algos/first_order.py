@@ -42,6 +42,7 @@ class _Loss(NamedTuple):
 class FirstOrder(PolicyGradient):
     """Adam on surrogate and entropy bonus, and on the value loss too where the critic shares the hidden layers."""
 
+    divided = ("minibatch_size",)  # among shards
     generator: torch.Generator
     learning_rate: Positive
     adam_epsilon: Positive
@@ -119,7 +120,7 @@ class FirstOrder(PolicyGradient):
         if size >= len(batch):
             yield batch
             return
-        own = max(1, size // self.shards.count)
+        own = size // self.shards.count
         shuffled = batch.select(torch.randperm(batch.rows, generator=self.generator).to(self.device))
         for start in range(0, batch.rows, own):
             yield shuffled.select(slice(start, start + own))

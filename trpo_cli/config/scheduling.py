@@ -22,8 +22,9 @@ def find_schedules(node: Mapping[str, Any], path: str, part: Any) -> list[Schedu
     target: Callable[..., Any] = part.func if is_function else type(part)
     values = part.keywords if is_function else vars(part)
     live = [name for name in values if name not in getattr(part, "only_at_first", ())]
+    divided = dict.fromkeys(getattr(part, "divided", ()), getattr(part, "shards", None))
     found = []
-    for name, curve in _read_curves(node, path, live, get_hints(target)).items():
+    for name, curve in _read_curves(node, path, live, get_hints(target), divided).items():
         found.append(Scheduled(f"{path}.{name}", curve, [values]))
     for name, inner in node.items():
         if isinstance(inner, Mapping) and "_target_" in inner:
@@ -31,8 +32,13 @@ def find_schedules(node: Mapping[str, Any], path: str, part: Any) -> list[Schedu
     return found
 
 
-def _read_curves(node: Mapping[str, Any], path: str, live: Sequence[str], hints: Mapping[str, Any]) -> dict[str, Curve]:
-    """Return the curve of each setting of a node that moves; only those that are `live` may."""
+def _read_curves(
+    node: Mapping[str, Any], path: str, live: Sequence[str], hints: Mapping[str, Any], divided: Mapping[str, Any]
+) -> dict[str, Curve]:
+    """Return the curve of each setting of a node that moves; only those that are `live` may.
+
+    Shards share the values of those that are `divided` among them.
+    """
     given = node.get(SCHEDULE) or {}
     if not isinstance(given, Mapping):
         raise ConfigError(f"{path}.{SCHEDULE}: got {format_setting(given)}; it should be {{SETTING: SHAPE}}")
@@ -59,7 +65,10 @@ def _read_curves(node: Mapping[str, Any], path: str, live: Sequence[str], hints:
             raise ConfigError(f"{key}: got {format_setting(shape)}; {fits}")
         for time in schedule.turns:
             value = float(f"{schedule.curve(time):.5g}")  # just before its end, a curve is not at a round number
-            check_value(value, hint, f"{key}, after {100 * time:.3g} % of training")
+            when = f"{key}, after {100 * time:.3g} % of training"
+            check_value(value, hint, when)
+            if name in divided:
+                divided[name].divide(int(value), when)
         curves[name] = _with_whole_values(schedule.curve) if is_whole(hint) else schedule.curve
     return curves
 

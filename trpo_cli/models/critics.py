@@ -117,6 +117,7 @@ class MLPCritic(FittedBeside, Critic):
 
     architecture = ("hidden_sizes", "activation", "encoder_sizes", "convolutions")
     settings = ("learning_rate", "epochs", "minibatch_size")
+    divided = ("minibatch_size",)  # among shards
     mean: Tensor
     std: Tensor
     fits: Tensor
@@ -174,7 +175,7 @@ class MLPCritic(FittedBeside, Critic):
         theta, shards = share_memory(self.network), self.shards
         self._standardise(return_)
         rows = len(return_) // shards.count
-        size = min(max(1, self.minibatch_size // shards.count), rows)
+        size = min(self.minibatch_size // shards.count, rows)
         linearise = self.network.linearising(size)
         targets = shards.share(((return_ - self.mean) / self.std)[:, None])
         for _ in range(self.epochs):
