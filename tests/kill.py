@@ -128,10 +128,9 @@ ON_RANKS: dict[str, tuple[str, ...]] = {
     "Hopper-v4 trpo, ranks": ("env=Hopper-v4", "algo=trpo", "total_steps=20_000", *RANKS),
     "Ant-v5 npg, ranks": ("env=Ant-v5", "algo=npg", "total_steps=10_000", *RANKS),
     "CartPole-v1 ppo, ranks": ("env=CartPole-v1", "algo=ppo", "critic=shared", "total_steps=30_000", *RANKS),
-    "Walker2d-v4 vine, ranks": ("env=Walker2d-v4", "sampler=vine", "total_steps=50_000", *VINE, "shards=4"),
-    "CartPole-v1 cem, ranks": ("env=CartPole-v1", "algo=cem", "total_steps=100_000", *COMMON, "shards=4"),
+    "Walker2d-v4 vine, ranks": ("env=Walker2d-v4", "sampler=vine", "total_steps=50_000", *VINE, *RANKS[-2:]),
+    "CartPole-v1 cem, ranks": ("env=CartPole-v1", "algo=cem", "total_steps=100_000", *COMMON, *RANKS[-2:]),
 }
-"""Each start has one to four ranks, and any of them is killed."""
 CASES |= ON_RANKS
 CALLS = ("open", "write", "fsync", "close", "replace", "unlink")  # of the system, in a save
 KILLS = 16  # of each case
@@ -207,17 +206,6 @@ def survive(overrides: Sequence[str], directory: Path, kills: int, span: float, 
     """
     done, in_saves = 0, 0
     arguments = (*overrides, "resume=auto", f"hydra.run.dir={directory}")
-    while "shards=4" in overrides:
-        before, ranks = newest(directory), launch(chance.randint(1, 4), *arguments)
-        if done < kills:
-            wait_and_kill(chance.choice(ranks), directory, before, span, chance)
-        ends = finish(ranks)
-        statuses = {status for status, _, _ in ends}
-        if statuses == {0}:
-            return Outcome(done, 0)
-        if not statuses <= {0, 1, -signal.SIGKILL} or (1 in statuses and -signal.SIGKILL not in statuses):
-            raise RuntimeError(f"{directory} ended with {ends}")
-        done += 1
     while True:
         rigged = (chance.choice(CALLS), chance.randrange(1, 8)) if done < kills and chance.random() < 0.4 else None
         before = newest(directory)
@@ -232,6 +220,24 @@ def survive(overrides: Sequence[str], directory: Path, kills: int, span: float, 
                 done, in_saves = done + 1, in_saves + bool(rigged)
             case _:
                 raise RuntimeError(f"{directory} ended with {status}: {errors}")
+
+
+def survive_on_ranks(
+    overrides: Sequence[str], directory: Path, kills: int, span: float, chance: random.Random
+) -> Outcome:
+    """The same with one to four ranks at each start, any of which is killed."""
+    done, arguments = 0, (*overrides, "resume=auto", f"hydra.run.dir={directory}")
+    while True:
+        before, ranks = newest(directory), launch(chance.randint(1, 4), *arguments)
+        if done < kills:
+            wait_and_kill(chance.choice(ranks), directory, before, span, chance)
+        ends = finish(ranks)
+        statuses = {status for status, _, _ in ends}
+        if statuses == {0}:
+            return Outcome(done, 0)
+        if not statuses <= {0, 1, -signal.SIGKILL} or (1 in statuses and -signal.SIGKILL not in statuses):
+            raise RuntimeError(f"{directory} ended with {ends}")
+        done += 1
 
 
 def wait_and_kill(
@@ -259,10 +265,11 @@ def case(name: str, kills: int, folder: Path, seed: int) -> Outcome:
     status, errors = ended(command(*overrides, f"hydra.run.dir={whole}"))
     assert status == 0, errors
     seconds = json.loads((whole / "summary.json").read_text())["wall_seconds"]
+    survived = survive_on_ranks if name in ON_RANKS else survive
     chance, outcome = random.Random(f"{name} {seed}"), Outcome(0, 0)
     while outcome.kills < kills:  # a run may come to its end before it was killed so often
         shutil.rmtree(killed, ignore_errors=True)
-        more = survive(overrides, killed, kills - outcome.kills, seconds / kills, chance)
+        more = survived(overrides, killed, kills - outcome.kills, seconds / kills, chance)
         assert_same_run(whole, killed)
         outcome = Outcome(outcome.kills + more.kills, outcome.in_saves + more.in_saves)
     return outcome

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from comparison import assert_same_run
@@ -17,8 +18,8 @@ from launched import finish, launch
 from trpo_cli.algos.first_order import FirstOrder
 from trpo_cli.data import Batch, States
 from trpo_cli.errors import ConfigError, EnvironmentFault, TrainingError
-from trpo_cli.models.beside import Beside
 from trpo_cli.models.critics import MLPCritic
+from trpo_cli.models.helper import Helper
 from trpo_cli.parts import LEARNING
 from trpo_cli.shards import Shards
 from trpo_cli.shards.ranks import Ranks
@@ -48,9 +49,9 @@ def test_every_shard_belongs_to_one_rank_and_neighbours_stay_together(count: int
 def test_what_is_put_together_is_in_the_order_of_shards() -> None:
     shards = Shards(3)
     parts = [(torch.full((2, 2), float(i)), torch.full((2,), 10.0 * i)) for i in range(3)]
-    wide, flat = shards.rows(parts)
+    wide, flat = shards.join(parts)
     assert wide[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
-    assert [share.tolist() for share in shards.share(flat)] == [[0, 0], [10, 10], [20, 20]]
+    assert [share.tolist() for share in shards.split(flat)] == [[0, 0], [10, 10], [20, 20]]
     assert shards.sum([(torch.tensor(0.1),), (torch.tensor(0.2),), (torch.tensor(0.3),)])[0] == (
         torch.tensor(0.1) + torch.tensor(0.2)
     ) + torch.tensor(0.3)
@@ -247,6 +248,40 @@ def test_a_fault_of_one_shard_spoils_the_sample_of_all(monkeypatch: pytest.Monke
     assert run.iterate(0.0).env_steps == 3 * 64 + 256
 
 
+def test_what_environments_draw_may_not_depend_on_who_has_the_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = built("algo=trpo", "env=CartPole-v1", "shards=2", *SMALL)
+    step = run.environments[1].step
+
+    def draws(action: Any) -> Any:
+        np.random.random()
+        return step(action)
+
+    monkeypatch.setattr(run.environments[1], "step", draws)
+    with pytest.raises(ConfigError, match=r"shards: got 2; CartPole-v1 draws from numpy\.random, whose generator all"):
+        run.iterate(0.0)
+
+
+def test_a_bug_on_one_rank_is_not_kept_back_until_the_others_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, ranks = built("algo=trpo", "env=CartPole-v1", *SMALL), Ranks(0, 2)
+    ordered: list[str] = []
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", lambda orders, **_: ordered.append(orders[0].name))
+    monkeypatch.setattr(run.algorithm, "iterate", lambda: 1 // 0)
+    object.__setattr__(run.shards, "ranks", ranks)
+    with pytest.raises(ZeroDivisionError):
+        run.iterate(0.0)
+    ranks.order("end")
+    assert ordered == ["iterate"]
+
+
+@pytest.mark.slow
+def test_what_fails_on_the_leader_alone_ends_all(tmp_path: Path) -> None:
+    words = ("algo=trpo", "env=CartPole-v1", "shards=2", *SMALL, "hydra.run.dir=run", "init_from=nowhere")
+    (status, _, errors), _ = finish(launch(2, *words, folder=tmp_path))
+    assert status == 1
+    assert "init_from" in errors
+    assert "another process" not in errors
+
+
 def test_a_lost_rank_ends_the_run_and_its_checkpoint_goes_on_with_another_number(tmp_path: Path) -> None:
     words = ("algo=trpo", "env=CartPole-v1", "shards=4", *SMALL, "total_steps=3000", "checkpoint.every=1")
     ranks = launch(2, *words, "hydra.run.dir=run", "rank_timeout=60", folder=tmp_path)
@@ -287,14 +322,14 @@ def test_a_rank_that_hangs_ends_the_run_in_time(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
-# --- the critic beside the policy
+# --- the helper that fits the critic
 
 
 @pytest.mark.parametrize("shards", [1, 4])
-def test_a_critic_fitted_beside_is_the_one_fitted_here(monkeypatch: pytest.MonkeyPatch, shards: int) -> None:
-    monkeypatch.setattr("trpo_cli.models.beside.WORTH_A_PROCESS", 0.0)
+def test_a_critic_fitted_by_helper_is_the_one_fitted_here(monkeypatch: pytest.MonkeyPatch, shards: int) -> None:
+    monkeypatch.setattr("trpo_cli.models.helper.WORTH_A_PROCESS", 0.0)
 
-    def dying(self: Beside) -> None:
+    def dying(self: Helper) -> None:
         self.close()
         raise EOFError
 
@@ -307,12 +342,12 @@ def test_a_critic_fitted_beside_is_the_one_fitted_here(monkeypatch: pytest.Monke
         for number in range(4):
             run.iterate(0.0)
             if threads > 1 and number in (1, 2):
-                assert critic._beside is not None
-                while not critic._beside.is_ready and not critic._beside.is_busy:
+                assert critic._helper is not None
+                while not critic._helper.is_ready:
                     time.sleep(0.01)
             if len(states) == 2 and number == 2:
-                monkeypatch.setattr(Beside, "finish", dying)
-        assert critic.fits_beside is (len(states) == 1)
+                monkeypatch.setattr(Helper, "finish", dying)
+        assert critic.may_use_helper is (len(states) == 1)
         states.append(run.state_dict())
         run.close()
     for state in states[1:]:
@@ -320,17 +355,17 @@ def test_a_critic_fitted_beside_is_the_one_fitted_here(monkeypatch: pytest.Monke
 
 
 def test_a_process_that_is_lost_before_it_is_ready_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trpo_cli.models.beside.WORTH_A_PROCESS", 0.0)
+    monkeypatch.setattr("trpo_cli.models.helper.WORTH_A_PROCESS", 0.0)
     run = built("algo=trpo", "env=Hopper-v4", *SMALL, "update_threads=2")
     critic = run.critic
     assert isinstance(critic, MLPCritic)
     run.iterate(0.0)
     run.iterate(0.0)
-    assert critic._beside is not None
-    critic._beside._process.kill()
-    critic._beside._process.wait()
-    assert not critic._beside.is_ready
+    assert critic._helper is not None
+    critic._helper._process.kill()
+    critic._helper._process.wait()
+    assert not critic._helper.is_ready
     run.iterate(0.0)
-    assert critic._beside is None
-    assert not critic.fits_beside
+    assert critic._helper is None
+    assert not critic.may_use_helper
     run.close()

@@ -30,6 +30,11 @@ def cores() -> int:
     return max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
+def workers() -> int:
+    """Return how many threads share the pieces."""
+    return _workers
+
+
 def limit_threads(workers: int = 1) -> None:
     """Limit torch and NumPy's BLAS, whose threads wait by spinning, to one thread. Pieces are done by the `workers`."""
     global _workers

@@ -33,9 +33,8 @@ class _Loss(NamedTuple):
 
     model: Linearisation
     log_prob: Tensor  # (M, K)
-    others: Tensor  # scalar, what it adds beside the surrogate
-    by_parameters: Tensor | None  # (M, P), the gradient of `others`
-    by_value: Tensor | None  # (M, 1)
+    others: Tensor  # scalar, what it adds apart from the surrogate
+    slope: Tensor  # of `others` by the outputs of the model
 
 
 @dataclass(kw_only=True, eq=False)
@@ -67,7 +66,6 @@ class FirstOrder(PolicyGradient):
         self.theta = share_memory(self.model)
         self.optimizer = Adam(len(self.theta)).to(self.theta.device, self.theta.dtype)
         self.penalty = self.kl_penalty  # C as it is now
-        self._nothing = self.theta.new_zeros(())
 
     @property
     def only_at_first(self) -> tuple[str, ...]:
@@ -128,11 +126,11 @@ class FirstOrder(PolicyGradient):
     def _descend(self, batch: Batch) -> Outcome:
         """Take one step of Adam, unless the loss or the gradient is not finite, or the gradient is zero."""
         shards = self.shards
-        columns = [shards.share(column) for column in (batch.weight, batch.return_)]
+        columns = [shards.split(column) for column in (batch.weight, batch.return_)]
         told = shards.each(functools.partial(self._begin_loss, len(batch)), batch.states, *columns)
-        (log_prob,) = shards.rows([(one.log_prob,) for one in told])
+        (log_prob,) = shards.join([(one.log_prob,) for one in told])
         surrogate, by_log_prob = value_and_slope(self.objective, log_prob, batch)
-        gradient, others = shards.sum(shards.each(self._pull_back, told, batch.states, shards.share(by_log_prob)))
+        gradient, others = shards.sum(shards.each(self._pull_back, told, batch.states, shards.split(by_log_prob)))
         if not math.isfinite(others.item() - surrogate.item()):
             return Outcome.NON_FINITE_LOSS
         norm = gradient.norm().item()
@@ -146,37 +144,33 @@ class FirstOrder(PolicyGradient):
         return Outcome.ACCEPTED
 
     def _begin_loss(self, count: int, states: States, weight: Tensor, return_: Tensor) -> _Loss:
-        """What one shard adds to the loss of `count` states beside the surrogate, and what that asks for."""
+        """What one shard adds to the loss of `count` states apart from the surrogate, and what that asks for."""
         distribution, size = self.policy.distribution, states.old_parameters.shape[-1]
         model = self.model.linearise(states.observation)
         parameters = model.output[:, :size]
         log_prob = distribution.log_prob(parameters[:, None], states.action)
-        others, by_parameters, by_value = self._nothing, None, None
+        others, slope = self.theta.new_zeros(()), torch.zeros_like(model.output)
         if self.entropy_coefficient or self.penalty:
             leaf = parameters.clone().requires_grad_()
             kl = (weight * distribution.kl(states.old_parameters, leaf)).sum() / count
             entropy = (weight * distribution.entropy(leaf)).sum() / count
             regular = self.penalty * kl - self.entropy_coefficient * entropy
-            others, (by_parameters,) = others + regular.detach(), torch.autograd.grad(regular, leaf)
+            others, (slope[:, :size],) = others + regular.detach(), torch.autograd.grad(regular, leaf)
         if isinstance(self.model, PolicyAndValue):
             error, coefficient = model.output[:, size] - return_, self.model.critic.coefficient
             others = others + coefficient * error.square().sum() / count
-            by_value = (coefficient * 2 / count) * error[:, None]
-        return _Loss(model, log_prob, others, by_parameters, by_value)
+            slope[:, size] = (coefficient * 2 / count) * error
+        return _Loss(model, log_prob, others, slope)
 
     def _pull_back(self, loss: _Loss, states: States, by_log_prob: Tensor) -> tuple[Tensor, Tensor]:
-        """What one shard adds to the gradient (D,), and to the loss beside the surrogate.
+        """What one shard adds to the gradient (D,), and to the loss apart from the surrogate.
 
         The outputs of the model are the parameters of the policy, and behind them the value, if it has one.
         """
         size = states.old_parameters.shape[-1]
         score = self.policy.distribution.score(loss.model.output[:, None, :size], states.action)
-        slope = -(by_log_prob[..., None] * score).sum(1)
-        if loss.by_parameters is not None:
-            slope = slope + loss.by_parameters
-        if loss.by_value is not None:
-            slope = torch.cat([slope, loss.by_value], dim=-1)
-        return loss.model.vjp(slope), loss.others
+        loss.slope[:, :size] -= (by_log_prob[..., None] * score).sum(1)
+        return loss.model.vjp(loss.slope), loss.others
 
     @torch.no_grad()
     def _evaluate(self, batch: Batch) -> tuple[Evaluation, bool]:
@@ -189,7 +183,7 @@ class FirstOrder(PolicyGradient):
             kl = distribution.kl(states.old_parameters, new)
             return distribution.log_prob(new[:, None], states.action), kl, output.isfinite().all(-1).to(kl.dtype)
 
-        log_prob, kl, finite = self.shards.rows(self.shards.each(describe, batch.states))
+        log_prob, kl, finite = self.shards.join(self.shards.each(describe, batch.states))
         reached = Evaluation(importance_sampled(log_prob, batch), kl)
         checked = [self.theta, reached.kl, self.objective(log_prob, batch)]
         return reached, bool(finite.all()) and all(x.isfinite().all() for x in checked)

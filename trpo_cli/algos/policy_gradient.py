@@ -1,4 +1,4 @@
-"""One iteration of every sampled policy-gradient method, on one screen: collect, estimate, update, fit the critic."""
+"""One iteration of every sampled policy-gradient method, on one screen: collect, estimate, fit the critic, update."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trpo_cli.algos import Iteration, Metrics, Outcome
 from trpo_cli.algos.objective import fitting_surrogate, refuse_too_few_actions
 from trpo_cli.algos.patience import PatientAlgorithm
-from trpo_cli.data import Advantage, Batch, Estimates, Observations, Sample, States
+from trpo_cli.data import Advantage, Batch, Observations, Sample, States
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.critics import Critic, Fitted, ZeroCritic, explained_variance
 from trpo_cli.models.linearisation import flat
@@ -68,7 +68,7 @@ class PolicyGradient(PatientAlgorithm):
         samples = self.sampler.collect(self.policy)
         sampled = time.perf_counter()
         batch, lesson = self.estimate([sample.to(self.device) for sample in samples])
-        if isinstance(self.critic, Fitted):  # perhaps beside the update
+        if isinstance(self.critic, Fitted):  # perhaps in the helper process, during the update
             self.critic.fit(lesson.observations, lesson.return_)
         outcome, metrics = self.update(batch)
         metrics |= {
@@ -84,19 +84,20 @@ class PolicyGradient(PatientAlgorithm):
     def estimate(self, samples: Sequence[Sample]) -> tuple[Batch, Lesson]:
         """What the samples say of the policy, and of the values that the critic will learn."""
         shards, discount = self.shards, self.gamma if self.discount_states else 1.0
-        found = shards.each(
-            lambda sample: sample.estimate(self.critic.predict, self.advantage, self.gamma, discount), samples
-        )
-        estimates, visited = [one for one, _ in found], [one for _, one in found]
-        value, target = shards.rows([(one.value, one.return_) for one in visited])
-        states = shards.each(self._see, estimates)
-        log_prob, entropy = shards.rows([told for _, told in states])
-        columns = [(one.advantage, one.return_, one.weight, one.log_weight) for one in estimates]
-        advantage, return_, weight, log_weight = shards.rows(columns)
+
+        def look(sample: Sample) -> tuple[States, Observations, tuple[Tensor, ...]]:
+            found, visited = sample.estimate(self.critic.predict, self.advantage, self.gamma, discount)
+            states = States(found.observation, found.action, self.policy.infer(found.observation))
+            of_states = (found.advantage, found.return_, found.weight, found.log_weight)
+            numbers = (visited.value, visited.return_, *of_states, *self.describe(states.old_parameters, states))
+            return states, visited.observation, numbers
+
+        states, observations, numbers = zip(*shards.each(look, samples), strict=True)
+        value, target, advantage, return_, weight, log_weight, log_prob, entropy = shards.join(numbers)
         if self.normalize_advantage:
             advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
         batch = Batch(
-            states=[one for one, _ in states],
+            states=states,
             advantage=advantage,
             return_=return_,
             weight=weight / weight.mean(),
@@ -104,13 +105,7 @@ class PolicyGradient(PatientAlgorithm):
             old_log_prob=log_prob,
             log_q=log_prob - log_weight,
         )
-        return batch, Lesson([one.observation for one in visited], value, target)
-
-    def _see(self, found: Estimates) -> tuple[States, tuple[Tensor, Tensor]]:
-        """The states of one shard, with log pi(a|s) (M, K) and the entropy (M,) of the policy as it is."""
-        parameters = self.policy.infer(found.observation)
-        states = States(found.observation, found.action, parameters)
-        return states, self.describe(parameters, states)
+        return batch, Lesson(observations, value, target)
 
     def describe(self, parameters: Tensor, states: States) -> tuple[Tensor, Tensor]:
         """log pi(a|s) (M, K) and the entropy (M,) of the policy that has these `parameters` (M, P) there."""
@@ -122,7 +117,7 @@ class PolicyGradient(PatientAlgorithm):
         """Move the policy, or leave it bit for bit what it was and say why; the metrics include those of `measure`."""
 
     def bonus(self, entropy: Tensor, batch: Batch) -> Tensor | float:
-        """What is maximised beside the surrogate, given the entropy (S,) of a policy in each state."""
+        """What is maximised apart from the surrogate, given the entropy (S,) of a policy in each state."""
         return 0.0
 
     def gradient(self, batch: Batch) -> Tensor:
@@ -134,11 +129,11 @@ class PolicyGradient(PatientAlgorithm):
             return self.describe(outputs, states)
 
         moving = shards.each(describe, batch.states)
-        leaves = [column.detach().requires_grad_() for column in shards.rows(moving)]
+        leaves = [column.detach().requires_grad_() for column in shards.join(moving)]
         merit = self.objective(leaves[0], batch) + self.bonus(leaves[1], batch)
         slopes = torch.autograd.grad(merit, leaves, allow_unused=True)
         used = [i for i, slope in enumerate(slopes) if slope is not None]
-        shares = [shards.share(slopes[i]) for i in used]
+        shares = [shards.split(slopes[i]) for i in used]
         pulled = shards.each(
             lambda columns, *share: torch.autograd.grad([columns[i] for i in used], theta, share), moving, *shares
         )
@@ -152,7 +147,7 @@ class PolicyGradient(PatientAlgorithm):
             kl = self.policy.distribution.kl(states.old_parameters, outputs)
             return *self.describe(outputs, states), kl
 
-        log_prob, entropy, kl = self.shards.rows(self.shards.each(describe, batch.states))
+        log_prob, entropy, kl = self.shards.join(self.shards.each(describe, batch.states))
         bonus = self.bonus(entropy, batch)
         return Evaluation(surrogate(log_prob, batch) + bonus, kl, bonus)
 

@@ -93,13 +93,13 @@ class TrustRegion(PolicyGradient):
     def find_metric(self, batch: Batch) -> MatVec:
         """v (D,) -> A v: the mean of the products that the metric has in the states of each shard."""
         shards, weight = self.shards, batch.weight / batch.weight.mean()
-        columns = [shards.share(column) for column in (weight, batch.old_log_prob, batch.log_q)]
+        columns = [shards.split(column) for column in (weight, batch.old_log_prob, batch.log_q)]
         geometries = [self.geometry(*one) for one in zip(batch.states, *columns, strict=True)]
         products = shards.each(self.metric, geometries)
 
         def product(v: Tensor) -> Tensor:
             (total,) = shards.sum(shards.each(lambda of_shard: (of_shard(v),), products))
-            return total if shards.count == 1 else total / shards.count
+            return total / shards.count
 
         return product
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 
 from trpo_cli.envs import generators
 from trpo_cli.envs.snapshot_check import mismatch
-from trpo_cli.errors import CheckpointError
+from trpo_cli.errors import CheckpointError, ConfigError
 from trpo_cli.seeding import seed_globals
 
 SHARED: dict[str, Any] = {"random": random._inst, "numpy.random": np.random.mtrand._rand}
@@ -33,6 +35,21 @@ def changed_states(before: States) -> States:
     return {
         name: state for name, state in current_states().items() if pickle.dumps(state) != pickle.dumps(before[name])
     }
+
+
+@contextlib.contextmanager
+def refuse_use(shards: int, env_id: str) -> Iterator[None]:
+    """Raise `ConfigError` if environments of one of several shards draw from global generators within this context.
+
+    Each process has its own, so what they draw would depend on which process has the shard.
+    """
+    before = current_states() if shards > 1 else {}
+    yield
+    if shards > 1 and (drawn := changed_states(before)):
+        raise ConfigError(
+            f"shards: got {shards}; {env_id} draws from {' and '.join(drawn)}, whose generator all environments of a "
+            "process share; self.np_random is each one's own, and with sampler.vectorization=async so are all others"
+        )
 
 
 class WorkerGenerators:

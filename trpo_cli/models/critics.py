@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from trpo_cli.data import Frames, Observations, ObservationSpec, read
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.adam import Adam
-from trpo_cli.models.beside import FittedBeside
 from trpo_cli.models.convolutions import Convolution
+from trpo_cli.models.helper import FittedByHelper
 from trpo_cli.models.layers import orthogonal
 from trpo_cli.models.linearisation import Linearisation, linearise, share_memory, size
 from trpo_cli.models.networks import make_network
@@ -24,6 +24,7 @@ from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies import FeaturePolicy, Policy
 from trpo_cli.ranges import Count, NonNegative, Positive
 from trpo_cli.shards import ONE, Shards
+from trpo_cli.threads import workers
 
 EPSILON = 1e-6  # keeps equal returns from dividing by zero
 RATE = 0.05  # the weight of the newest batch in the moving averages
@@ -45,7 +46,7 @@ class Critic(nn.Module, ABC):
         return self(read(observation))  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """End what runs beside this process."""
+        """End the helper process, if there is one."""
 
 
 @runtime_checkable
@@ -99,14 +100,14 @@ class LinearCritic(Critic):
             return x.T @ x, x.T @ target
 
         shards = self.shards
-        gram, moment = shards.sum(shards.each(correlate, observations, shards.share(return_.double())))
+        gram, moment = shards.sum(shards.each(correlate, observations, shards.split(return_.double())))
         gram = gram + self.ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         weights, failed = torch.linalg.solve_ex(gram, moment)
         if not failed and weights.isfinite().all():
             self.weights.copy_(weights)
 
 
-class MLPCritic(FittedBeside, Critic):
+class MLPCritic(FittedByHelper, Critic):
     """A fully connected network, also behind convolutions, fitted by minibatches of Adam on the squared error.
 
     The network predicts standardised returns, V = mean + std * network, so that one learning rate suits rewards of any
@@ -148,6 +149,8 @@ class MLPCritic(FittedBeside, Critic):
             role="critic",
         )
         self.works_in_pieces = self.network.works_in_pieces
+        # With convolutions, both the policy and the critic would want all cores.
+        self.may_use_helper = workers() > 1 and shards.ranks.size == 1 and not self.works_in_pieces
         share_memory(self.network)  # as after a fit: a resumed run then rounds as one that was never interrupted
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
@@ -177,7 +180,7 @@ class MLPCritic(FittedBeside, Critic):
         rows = len(return_) // shards.count
         size = min(self.minibatch_size // shards.count, rows)
         linearise = self.network.linearising(size)
-        targets = shards.share(((return_ - self.mean) / self.std)[:, None])
+        targets = shards.split(((return_ - self.mean) / self.std)[:, None])
         for _ in range(self.epochs):
             order = torch.randperm(rows, generator=self.generator).to(return_.device)
             for chosen in order.split(size):

@@ -32,12 +32,18 @@ LEARNING = ("normalizer", "reward_scaler", "sampler", "policy", "critic", "algor
 
 
 def together(method: M) -> M:
-    """Decorate a method of `Parts` that all ranks have to call at once: where the leader does, the others do."""
+    """Decorate a method of `Parts` that all ranks call together: when the leader does, it has the others do so too."""
 
     @functools.wraps(method)
     def call(self: Parts, *arguments: Any) -> Any:
-        self.shards.ranks.order(method.__name__, *arguments)
-        return method(self, *arguments)
+        ranks = self.shards.ranks
+        ranks.order(method.__name__, *arguments)
+        try:
+            return method(self, *arguments)
+        except BaseException as error:
+            if error is not ranks.agreed:
+                ranks.give_up()
+            raise
 
     return call  # type: ignore[return-value]
 
@@ -61,7 +67,7 @@ class Parts:
 
     @property
     def packages(self) -> list[str]:
-        """The installed packages, beside those of every run, on which observations depend."""
+        """The installed packages, apart from those of every run, on which observations depend."""
         from trpo_cli.envs.registered import find_distributions
 
         return find_distributions(self.task.id, *(["cv2"] if self.task.grey or self.task.resize else []))
@@ -148,13 +154,8 @@ class Parts:
         for name, state in states.items():
             getattr(self, name).load_state_dict(state)
 
-    @together
     def close(self) -> None:
-        """End what the parts have begun on any rank."""
-        self.release()
-
-    def release(self) -> None:
-        """Close the environments of this process, and what runs beside it."""
+        """Close the environments of this process, and end its helper."""
         close_all(self.environments)
         self.critic.close()
 

@@ -78,6 +78,7 @@ def make_environments(
     """
     from trpo_cli.config.build import fill, find_class
     from trpo_cli.envs.environments import Environments
+    from trpo_cli.envs.global_generators import refuse_use
     from trpo_cli.envs.make import Parallelism, Width
     from trpo_cli.samplers import Sampler
 
@@ -86,7 +87,7 @@ def make_environments(
     if taken := keys & signature(kind).parameters.keys():
         name = ", ".join(sorted(taken))
         raise ConfigError(f"sampler: {kind.__name__} takes {name}, a setting of the environments that it is given")
-    if shards.count > 1 and not kind.can_shard:
+    if shards.count > 1 and "shards" not in signature(kind).parameters:
         raise ConfigError(f"shards: got {shards.count}; {kind.__name__} does not work in shards, and takes 1")
     width = fill(Width, {key: value for key, value in given.items() if key in keys}, "sampler.")
     if kind.in_process and width.vectorization == "async":
@@ -96,8 +97,9 @@ def make_environments(
     others = {key: value for key, value in given.items() if key not in keys}
     made: list[Environments] = []
     try:
-        for seeds in split_seeds(shards, settings.seed, "environments", width.num_envs):
-            made.append(Environments(task, own, seeds, parallelism))
+        with refuse_use(shards.count, task.id):
+            for seeds in split_seeds(shards, settings.seed, "environments", width.num_envs):
+                made.append(Environments(task, own, seeds, parallelism))
     except BaseException:
         close_all(made)
         raise
@@ -112,11 +114,10 @@ def _build_others(
     from trpo_cli.config.build import build
     from trpo_cli.config.scheduling import find_schedules
     from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
-    from trpo_cli.models.critics import Critic, MLPCritic
+    from trpo_cli.models.critics import Critic
     from trpo_cli.models.policies import Policy
     from trpo_cli.samplers import Sampler
     from trpo_cli.seeding import seed_globals, torch_generator
-    from trpo_cli.threads import cores
 
     def part(role: type[R], group: str, **context: Any) -> R:
         return build(node.get(group), group, role, settings.plugins, node.get("choices"), **context)
@@ -134,11 +135,6 @@ def _build_others(
     policy = part(Policy, "policy", **shape, distribution=envs.distribution).to(device)
     lent = {"policy": policy, "generator": torch_generator(seed, "critic"), "shards": shards}
     critic = part(Critic, "critic", **shape, **lent).to(device)
-    if isinstance(critic, MLPCritic):  # with convolutions, both would want all cores
-        threads = settings.update_threads or cores()
-        critic.fits_beside = (
-            threads > 1 and shards.ranks.size == 1 and not critic.works_in_pieces and device.type == "cpu"
-        )
     origin = source.lend(node, envs.spaces[1], policy, critic, normalizer, reward_scaler) if source else None
     core = {"shards": shards, "sampler": sampler, "policy": policy, "critic": critic}
     algorithm = part(Algorithm, "algo", **core, generator=torch_generator(seed, "algorithm"))
@@ -148,7 +144,7 @@ def _build_others(
             one.owners.extend(vars(other) for other in (sampler, reward_scaler) if hasattr(other, "gamma"))
     schedules += find_schedules(node["critic"], "critic", critic)
     own = (normalizer, reward_scaler, sampler, policy, critic, algorithm)
-    obstacles = shards.gather([one.resume_obstacle() for one in every])
+    obstacles = (one.resume_obstacle() for one in every)
     return Parts(shards, task, every, *own, schedules, next(filter(None, obstacles), None), origin)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -44,22 +44,24 @@ def build_everywhere(node: dict[str, Any], settings: Settings, begins: bool) -> 
 
     ranks = Ranks.here()
     ranks.order(BUILD, {**node, "plugins": settings.plugins})
-    parts = _build(ranks, node, settings, begins)
+    parts = _build(ranks, settings, lambda: build_parts(node, settings, begins, ranks))
     if parts.origin:
         parts.adopt({name: getattr(parts, name).state_dict() for name in LENT})
     return parts
 
 
-def _build(ranks: Ranks, node: dict[str, Any], settings: Settings, begins: bool) -> Parts:
+def _build(ranks: Ranks, settings: Settings, make: Callable[[], Parts]) -> Parts:
     made: list[Parts] = []
     ranks.limit(settings.rank_timeout)
     try:
-        ranks.attempt(lambda: made.append(build_parts(node, settings, begins, ranks)))
+        ranks.attempt(lambda: made.append(make()))
     except Exception:
         for parts in made:
-            parts.release()
+            parts.close()
         raise
-    return made[0]
+    (parts,) = made
+    parts.obstacle = next(filter(None, ranks.gather(parts.obstacle)), None)
+    return parts
 
 
 def follow() -> None:
@@ -67,12 +69,15 @@ def follow() -> None:
     from trpo_cli.run.signals import Heedless
     from trpo_cli.shards.ranks import END, Ranks
 
+    logging.getLogger("trpo_cli").addHandler(logging.NullHandler())  # the leader says it
     ranks, parts = Ranks.here(), None
     with Heedless() as heedless:
         try:
             while (order := ranks.await_order()).name != END:
                 try:
                     if order.name == BUILD:
+                        if parts is not None:
+                            parts.close()
                         parts = _build_as_ordered(ranks, *order.arguments)
                     else:
                         getattr(parts, order.name)(*order.arguments)
@@ -80,19 +85,21 @@ def follow() -> None:
                     if error is not ranks.agreed:  # of which the leader knows
                         raise
         except UserError as error:
-            if heedless.signal is not None:  # it was to stop anyway
-                sys.exit(128 + heedless.signal)
+            heedless.check()  # it was to stop anyway
             raise type(error)(f"rank {ranks.rank}: {error}") from error
         finally:
             if parts is not None:
-                parts.release()
+                parts.close()
 
 
 def _build_as_ordered(ranks: Ranks, node: dict[str, Any]) -> Parts:
     from trpo_cli.config.plugins import import_plugins
     from trpo_cli.seeding import seed_globals
 
+    def make() -> Parts:
+        seed_globals(settings.seed, "plugins")
+        import_plugins(settings.plugins)
+        return build_parts(node, settings, begins=False, ranks=ranks)
+
     settings = root_settings(node)
-    seed_globals(settings.seed, "plugins")
-    import_plugins(settings.plugins)
-    return _build(ranks, node, settings, begins=False)
+    return _build(ranks, settings, make)

@@ -20,7 +20,6 @@ class Sampler(ABC):
     headline: ClassVar[str] = RETURN  # the metric that says how good the policy is
     in_process: ClassVar[bool] = False  # whether its environments must live in this process
     random: ClassVar[bool] = True  # False if the same policy always gives the same sample
-    can_shard: ClassVar[bool] = False  # whether it works on several shards
 
     @abstractmethod
     def metrics(self) -> dict[str, float | None]:

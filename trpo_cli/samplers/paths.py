@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from trpo_cli.data import Frames, Observations, ObservationSpec, Rollout
 from trpo_cli.envs.environments import Environments
+from trpo_cli.envs.global_generators import refuse_use
 from trpo_cli.envs.infos import Infos
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
 from trpo_cli.errors import EnvironmentFault
@@ -39,7 +40,7 @@ class Path:
         self.env_steps = 0  # since the last count, including those of spoiled samples
         self.memory: np.ndarray | None = None  # (N, M), of the policy after the last step; None before the first
 
-    def follow(self, policy: Policy, horizon: int, visit: Visit | None = None) -> Followed:
+    def follow(self, policy: Policy, horizon: int, visit: Visit | None = None) -> Segment:
         """Continue for `horizon` steps. `visit(t, memory)` is called before step t, with the policy's memory (N, M)."""
         envs, places = self.environments, (horizon, self.environments.num_envs)
         raw = np.empty((horizon if self.normalizer.enabled else 0, *envs.observation.shape), envs.spec.dtype)
@@ -68,12 +69,12 @@ class Path:
                 infos.append(envs.read_infos(ended))
                 acting.restart(ended)
         self.memory = acting.memory
-        told = Told(reward, terminated, truncated, lost, infos)
-        return Followed(seen, action, told, np.concatenate(cut_off), envs.observation.copy(), raw)
+        told = Feedback(reward, terminated, truncated, lost, infos)
+        return Segment(seen, action, told, np.concatenate(cut_off), envs.observation.copy(), raw)
 
 
-class Told(NamedTuple):
-    """What environments say in T steps, beside what they show."""
+class Feedback(NamedTuple):
+    """What environments say in T steps, apart from what they show."""
 
     reward: np.ndarray  # (T, N)
     terminated: np.ndarray  # (T, N)
@@ -82,7 +83,7 @@ class Told(NamedTuple):
     infos: list[Infos]  # of episodes that ended
 
     @classmethod
-    def join(cls, parts: Sequence[Told]) -> Told:
+    def join(cls, parts: Sequence[Feedback]) -> Feedback:
         """Put environments side by side."""
         if len(parts) == 1:
             return parts[0]
@@ -91,12 +92,12 @@ class Told(NamedTuple):
         return cls(reward, terminated, truncated, lost, [one for some in infos for one in some])
 
 
-class Followed(NamedTuple):
+class Segment(NamedTuple):
     """T steps of N environments of one shard."""
 
     seen: Seen
     action: np.ndarray  # (T, N, A)
-    told: Told
+    told: Feedback
     cut_off: np.ndarray  # (M, O), the raw observations where episodes were cut off
     last: np.ndarray  # (N, O), the raw ones after the last step
     raw: np.ndarray  # (T, N, O) for `learn_scale`, or none, (0, N, O), if no scale is learnt
@@ -104,8 +105,6 @@ class Followed(NamedTuple):
 
 class PathSampler(PolicySampler):
     """Follows a policy in the environments of each shard; statistics are those of all shards."""
-
-    can_shard = True
 
     def __init__(
         self,
@@ -123,7 +122,7 @@ class PathSampler(PolicySampler):
         self.env_steps = 0  # in total, including those of spoiled samples
         self.life = np.zeros(self.num_envs, dtype=np.int64)  # steps since an episode of the learner began
 
-    def follow(self, policy: Policy, horizon: int, visits: Sequence[Visit | None] | None = None) -> list[Followed]:
+    def follow(self, policy: Policy, horizon: int, visits: Sequence[Visit | None] | None = None) -> list[Segment]:
         """Continue the paths of this process for `horizon` steps, with a `visit` for each."""
         policy = on_cpu(policy)
         return self.attempt(lambda path, visit: path.follow(policy, horizon, visit), visits or [None] * len(self.paths))
@@ -131,7 +130,8 @@ class PathSampler(PolicySampler):
     def attempt(self, work: Callable[..., R], *columns: Sequence[Any]) -> list[R]:
         """Do the work with each path of this process, and count the steps that all shards take."""
         try:
-            return self.shards.attempt(work, self.paths, *columns)
+            with refuse_use(self.shards.count, self.paths[0].environments.task.id):
+                return self.shards.attempt(work, self.paths, *columns)
         except EnvironmentFault:
             self.count_steps()
             raise
@@ -142,9 +142,9 @@ class PathSampler(PolicySampler):
         for path in self.paths:
             path.env_steps = 0
 
-    def make_rollouts(self, followed: Sequence[Followed]) -> list[Rollout]:
+    def make_rollouts(self, followed: Sequence[Segment]) -> list[Rollout]:
         """Note the episodes of all shards, and return the rollouts of this process with scaled rewards."""
-        told = Told.join(self.shards.gather([one.told for one in followed]))
+        told = Feedback.join(self.shards.gather([one.told for one in followed]))
         done = told.terminated | told.truncated
         age, time = ages(done, self.episodes.running_length), ages(done | told.lost, self.life)
         self.life = time[-1].copy()
@@ -157,7 +157,7 @@ class PathSampler(PolicySampler):
             rollouts.append(self._make_rollout(one, age[:-1, place], time[:-1, place], reward[:, place]))
         return rollouts
 
-    def _make_rollout(self, followed: Followed, age: np.ndarray, time: np.ndarray, reward: np.ndarray) -> Rollout:
+    def _make_rollout(self, followed: Segment, age: np.ndarray, time: np.ndarray, reward: np.ndarray) -> Rollout:
         told = followed.told
         return Rollout(
             observation=followed.seen.observations(age),
@@ -170,7 +170,7 @@ class PathSampler(PolicySampler):
             last_observation=torch.from_numpy(self.normalizer(followed.last)),
         )
 
-    def learn_scale(self, followed: Sequence[Followed]) -> None:
+    def learn_scale(self, followed: Sequence[Segment]) -> None:
         """Learn the scale of observations from the raw ones of all shards."""
         if self.normalizer.enabled:
             self.normalizer.merge(self.shards.gather([self.normalizer.summarise(one.raw) for one in followed]))
@@ -247,8 +247,8 @@ def shares_frames(spec: ObservationSpec, normalizer: ObservationNormalizer) -> b
     return spec.stack > 1 and spec.is_image and not normalizer.enabled
 
 
-def refuse_too_many(steps: int, spec: ObservationSpec, normalizer: ObservationNormalizer) -> None:
-    """Raise `ConfigError` if a batch of this many steps can never fit into memory."""
+def refuse_too_many(steps: int, shards: Shards, spec: ObservationSpec, normalizer: ObservationNormalizer) -> None:
+    """Raise `ConfigError` if the part of this process in a batch of so many steps can never fit into memory."""
     numbers = normalizer.dtype.itemsize + (spec.dtype.itemsize if normalizer.enabled else 0)
     size = math.prod(spec.newest) if shares_frames(spec, normalizer) else spec.size
-    refuse_oversized_batch(steps, BYTES + numbers * size)
+    refuse_oversized_batch(steps * len(shards.own) // shards.count, BYTES + numbers * size)

@@ -36,7 +36,7 @@ class SinglePath(PathSampler):
                 f"sampler.steps_per_iteration: {steps_per_iteration} is not a multiple of "
                 f"sampler.num_envs = {num_envs}; {near} is"
             )
-        refuse_too_many(steps_per_iteration, environments[0].spec, normalizer)
+        refuse_too_many(steps_per_iteration, shards, environments[0].spec, normalizer)
         self.horizon = steps_per_iteration // num_envs
 
     def collect(self, policy: Policy) -> Sequence[Rollout]:

@@ -126,7 +126,7 @@ class Vine(PathSampler):
         self.branch_length, self.common_random_numbers = branch_length, common_random_numbers
         self.horizon = self._trunk_length(steps_per_iteration, some.num_envs)
         # Counts the trunks only, since branches may end early.
-        refuse_too_many(self.horizon * self.num_envs, some.spec, normalizer)
+        refuse_too_many(self.horizon * self.num_envs, shards, some.spec, normalizer)
 
     def _trunk_length(self, steps_per_iteration: int, num_envs: int) -> int:
         """Return the steps left for each trunk, of `num_envs` in each shard.

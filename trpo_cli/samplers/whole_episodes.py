@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trpo_cli.envs.environments import Environments
+from trpo_cli.envs.global_generators import refuse_use
 from trpo_cli.envs.infos import Infos
 from trpo_cli.envs.normalize import ObservationNormalizer, Summary
 from trpo_cli.errors import EnvironmentFault
@@ -33,8 +34,6 @@ from trpo_cli.shards import Shards
 
 class WholeEpisodes(Sampler):
     """`episodes_per_candidate` episodes of each candidate, over all environments side by side."""
-
-    can_shard = True
 
     def __init__(
         self,
@@ -69,7 +68,8 @@ class WholeEpisodes(Sampler):
         tallies = [_Tally(len(part) * each, envs) for part, envs in zip(parts, self.environments, strict=True)]
         play = functools.partial(self._play, policy, seeds, noise)
         try:
-            shards.attempt(play, parts, tallies)
+            with refuse_use(shards.count, self.environments[0].task.id):
+                shards.attempt(play, parts, tallies)
         except EnvironmentFault:
             self.env_steps += sum(shards.gather([one.env_steps for one in tallies]))
             raise

@@ -1,7 +1,7 @@
-"""The work of an iteration in shards: each has its own environments and random numbers, and calls of the same shape.
+"""The work of an iteration in shards: each has its own environments and random numbers, and makes calls of its own.
 
-The configuration says how many shards there are. How many threads and processes work on them changes no bit, because
-what comes of them is always put together in their order. Every shard has equally many states.
+The configuration says how many shards there are. Results are the same bit for bit on any number of threads and
+processes, because shards are always combined in order. Every shard has equally many states.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Shards:
     ranks: Ranks = field(default_factory=Ranks)
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` if there is not one for each process."""
+        """Raise `ConfigError` if there are more processes than shards."""
         if self.ranks.size > self.count:
             size = self.ranks.size
             raise ConfigError(f"shards: got {self.count}, and {size} processes share them; it should be {size} or more")
@@ -55,7 +55,7 @@ class Shards:
         return number // self.count
 
     def each(self, function: Callable[..., R], *columns: Sequence[Any]) -> list[R]:
-        """Call the function for each own shard, with what the columns have of it; the threads share the shards."""
+        """Call the function for each shard of this process, with its entry of every column; threads share the work."""
         if len(columns[0]) == 1:
             return [function(*(column[0] for column in columns))]
         return [*in_order(lambda row: function(*row), zip(*columns, strict=True))]
@@ -67,18 +67,16 @@ class Shards:
             try:
                 done.append(function(*row))
             except Exception as error:
-                if self.count == 1:
-                    raise
                 first = first or error
         self.ranks.agree(first)
         return done
 
     def gather(self, parts: Sequence[R]) -> list[R]:
-        """Return the plain data of all shards, given those of the own ones."""
+        """Return the plain data of all shards, given those of this process."""
         return [part for of_rank in self.ranks.gather(list(parts)) for part in of_rank]
 
-    def rows(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """Join columns of rows (M, ...) of one dtype, given those of the own shards: each becomes (count * M, ...)."""
+    def join(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """Join columns of rows (M, ...) of one dtype, given those of this process: each becomes (count * M, ...)."""
         if self.count == 1:
             return list(parts[0])
         if self.ranks.size > 1:
@@ -87,14 +85,12 @@ class Shards:
             parts = [_unpack(row, shapes) for row in self._in_order(found)]
         return [torch.cat(column) for column in zip(*parts, strict=True)]
 
-    def share(self, rows: Tensor) -> list[Tensor]:
-        """Return the stretches of joined rows that belong to the own shards."""
+    def split(self, rows: Tensor) -> list[Tensor]:
+        """Return the stretches of joined rows that belong to the shards of this process."""
         return [rows] if self.count == 1 else list(rows.chunk(self.count)[self.own.start : self.own.stop])
 
     def sum(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """Add tensors of one dtype of all shards in the order of these, given those of the own ones."""
-        if self.count == 1:
-            return list(parts[0])
+        """Add tensors of one dtype of all shards in the order of these, given those of this process."""
         if self.ranks.size == 1:
             return [functools.reduce(torch.add, column) for column in zip(*parts, strict=True)]
         sent = self._pack(parts)
@@ -102,11 +98,9 @@ class Shards:
         return _unpack(total, [tensor.shape for tensor in parts[0]])
 
     def _pack(self, parts: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Make a row of what each own shard has; equally many rows on each rank, some of them for nothing."""
-        flat, most = (
-            [torch.cat([tensor.flatten() for tensor in part]) for part in parts],
-            -(-self.count // self.ranks.size),
-        )
+        """Make a row of what each own shard has, padded so that each rank has equally many."""
+        flat = [torch.cat([tensor.flatten() for tensor in part]) for part in parts]
+        most = -(-self.count // self.ranks.size)
         return torch.stack([*flat, *flat[:1] * (most - len(flat))])
 
     def _in_order(self, found: Sequence[Tensor]) -> list[Tensor]:

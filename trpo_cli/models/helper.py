@@ -1,7 +1,7 @@
-"""A process beside this one, in which a critic is fitted while the policy is updated here.
+"""A helper process, in which a critic is fitted while the policy is updated here.
 
-Threads would wait for each other between the many short steps of both. The process works on a copy of the critic: it is
-given the state before a fit, and gives back the one after it, which is bit for bit that of a fit in this process.
+Two threads would contend for the interpreter between their many short steps. The helper works on a copy of the critic:
+it is given the state before a fit, and returns the one after it, which is bit for bit that of a fit in this process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import io
 import logging
 import os
 import pickle
-import select
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import time
 import weakref
 from abc import abstractmethod
 from collections.abc import Sequence
+from multiprocessing import connection
 from typing import IO, Any, ClassVar
 
 import torch
@@ -32,16 +32,16 @@ WORTH_A_PROCESS = 0.01  # seconds a fit
 _waiting = threading.RLock()
 
 
-class FittedBeside(nn.Module):
-    """A module that may be fitted in another process, where a fit takes longer than a moment."""
+class FittedByHelper(nn.Module):
+    """A module that may be fitted in a helper process, if a fit takes long enough to pay for one."""
 
     settings: ClassVar[Sequence[str]]  # of a fit: attributes, which schedules may move
 
     def __init__(self) -> None:
         super().__init__()
-        self.fits_beside = False  # whether it may be
-        self._beside: Beside | None = None
-        self._job: tuple[Any, ...] = ()  # that the other process is doing
+        self.may_use_helper = False
+        self._helper: Helper | None = None
+        self._job: tuple[Any, ...] = ()  # that the helper is doing
         self._seconds = 0.0  # of the last fit in this one
 
     @abstractmethod
@@ -49,20 +49,20 @@ class FittedBeside(nn.Module):
         """Fit it in this process."""
 
     def fit(self, observations: Sequence[Observations], return_: Tensor) -> None:
-        job = (self.state_dict(), self._read_settings(), observations, return_)
-        if self._beside is None and self.fits_beside and self._seconds > WORTH_A_PROCESS:
-            self._beside = Beside(self)
-        if self._beside is not None and self._beside.is_lost:
+        self.finish_fit()
+        if self._helper is None and self.may_use_helper and return_.is_cpu and self._seconds > WORTH_A_PROCESS:
+            self._helper = Helper(self)
+        if self._helper is not None and self._helper.is_lost:
             self._go_on_alone()
-        elif self._beside is not None and self._beside.is_ready:
-            self._beside.begin(*job)
-            self._job = job
+        elif self._helper is not None and self._helper.is_ready:
+            self._job = (self.state_dict(), self._read_settings(), observations, return_)
+            self._helper.begin(*self._job)
             return
         start = time.perf_counter()
         self.fit_here(observations, return_)
         self._seconds = time.perf_counter() - start
 
-    def do(
+    def fit_from(
         self, state: dict[str, Any], settings: dict[str, Any], observations: Sequence[Observations], return_: Tensor
     ) -> dict[str, Any]:
         """Fit it from this state, and return the state after it."""
@@ -72,22 +72,22 @@ class FittedBeside(nn.Module):
         return self.state_dict()
 
     def finish_fit(self) -> None:
-        """Wait for the fit that another process does."""
+        """Wait for the fit that the helper does."""
         with _waiting:  # threads that share shards all wait
             if not self._job:
                 return
             job, self._job = self._job, ()
             try:
-                self.load_state_dict(self._beside.finish())  # type: ignore[union-attr]  # it began the job
+                self.load_state_dict(self._helper.finish())  # type: ignore[union-attr]  # it began the job
             except (EOFError, OSError, pickle.UnpicklingError):
                 self._go_on_alone()
                 settings = self._read_settings()
-                self.do(*job)
+                self.fit_from(*job)
                 vars(self).update(settings)
 
     def _go_on_alone(self) -> None:
         log.warning("the process that fitted the critic has ended; this process goes on without it")
-        self._beside, self.fits_beside = None, False
+        self._helper, self.may_use_helper = None, False
 
     def _read_settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.settings}
@@ -98,22 +98,22 @@ class FittedBeside(nn.Module):
         return super().state_dict(*arguments, **keywords)
 
     def close(self) -> None:
-        """End the other process."""
-        if self._beside is not None:
-            self._beside.close()
+        """End the helper."""
+        if self._helper is not None:
+            self._helper.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the other process, which is sent a copy."""
+        """Without the helper, which is sent a copy."""
         self.finish_fit()
-        return {**vars(self), "_beside": None, "_job": (), "fits_beside": False}
+        return {**vars(self), "_helper": None, "_job": (), "may_use_helper": False}
 
 
-class Beside:
+class Helper:
     """The process, which begins when this is made and ends with it."""
 
     def __init__(self, module: nn.Module) -> None:
         """It works on a copy of the module as it is configured."""
-        # What others print there, from their import on, goes to standard error.
+        # Whatever libraries print, even on import, goes to standard error.
         kept = "import os; answers = os.dup(1); os.dup2(2, 1)"
         command = [sys.executable, "-c", f"{kept}; from {__name__} import serve; serve(answers)"]
         # A session of its own, since a signal that the terminal sends is for the program that trains.
@@ -122,7 +122,7 @@ class Beside:
         )
         self._sent: IO[bytes] = self._process.stdin  # type: ignore[assignment]  # both are pipes
         self._received: IO[bytes] = self._process.stdout  # type: ignore[assignment]
-        self._is_ready, self.is_busy = False, False
+        self._is_ready = False
         self._close = weakref.finalize(self, _end, self._process)
         # It reads this only when it has imported what it needs.
         beginning = pickle.dumps(sys.path) + pickle.dumps(module)
@@ -135,21 +135,19 @@ class Beside:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it could take work at once."""
-        if not self._is_ready and select.select([self._received], [], [], 0)[0]:
+        """Whether it has begun, and can take a job once it has none."""
+        if not self._is_ready and connection.wait([self._received.fileno()], 0):
             with contextlib.suppress(EOFError):  # it is lost
                 _receive(self._received)
                 self._is_ready = True
-        return self._is_ready and not self.is_busy
+        return self._is_ready
 
     def begin(self, *job: Any) -> None:
-        """Have it call `do(*job)` of the module, which returns the result."""
+        """Have it call `fit_from(*job)` of the module, which returns the result."""
         _send(self._sent, job)
-        self.is_busy = True
 
     def finish(self) -> Any:
         """Wait for the result. Raises `EOFError` or `OSError` if the process has ended."""
-        self.is_busy = False
         return _receive(self._received)
 
     def close(self) -> None:
@@ -167,7 +165,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def serve(answers: int) -> None:
-    """The other process: work until nobody is left who sends anything. `answers` is the file descriptor for results."""
+    """The helper: serve until the pipe is closed. `answers` is the file descriptor for results."""
     received, sent = sys.stdin.buffer, os.fdopen(answers, "wb")
     with contextlib.suppress(EOFError, BrokenPipeError):
         sys.path[:] = _receive(received)
@@ -175,7 +173,7 @@ def serve(answers: int) -> None:
         module = pickle.load(received)
         _send(sent, None)
         while True:
-            _send(sent, module.do(*_receive(received)))
+            _send(sent, module.fit_from(*_receive(received)))
 
 
 class _Pickler(pickle.Pickler):
@@ -192,7 +190,7 @@ def _send(stream: IO[bytes], value: Any) -> None:
 
 
 def _write(stream: IO[bytes], data: bytes | memoryview) -> None:
-    with contextlib.suppress(BrokenPipeError):  # which the one who waits for the answer will hear of
+    with contextlib.suppress(BrokenPipeError):  # whoever waits for the answer will notice
         stream.write(data)
         stream.flush()
 
