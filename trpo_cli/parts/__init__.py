@@ -170,5 +170,5 @@ def split_seeds(shards: Shards, seed: int, stream: str, num_envs: int) -> list[l
     """Seeds for the environments of each shard of this process, of which there are `num_envs` in all shards."""
     from trpo_cli.seeding import environment_seeds
 
-    width, seeds = num_envs // shards.count, environment_seeds(seed, stream, num_envs)
-    return [seeds[number * width : (number + 1) * width] for number in shards.own]
+    seeds = environment_seeds(seed, stream, num_envs)
+    return [seeds[place] for place in shards.places(num_envs)]

@@ -115,7 +115,8 @@ class PathSampler(PolicySampler):
         seed: int,
     ) -> None:
         self.shards, self.normalizer, self.reward_scaler = shards, normalizer, reward_scaler
-        generators = [torch_generator(seed, f"actions{shards.suffix(number)}") for number in shards.own]
+        streams = [f"actions of shard {number}" if shards.count > 1 else "actions" for number in shards.own]
+        generators = [torch_generator(seed, stream) for stream in streams]
         self.paths = [Path(envs, normalizer, one) for envs, one in zip(environments, generators, strict=True)]
         self.num_envs = shards.count * environments[0].num_envs  # of all shards
         self.episodes = EpisodeStatistics(self.num_envs, environments[0].task.log_info)
@@ -151,11 +152,10 @@ class PathSampler(PolicySampler):
         self.episodes.add(told.reward, done, told.infos)
         reward = self.reward_scaler(told.reward, done | told.lost)
         self.count_steps()
-        rollouts, width = [], self.num_envs // self.shards.count
-        for number, one in zip(self.shards.own, followed, strict=True):
-            place = slice(number * width, (number + 1) * width)
-            rollouts.append(self._make_rollout(one, age[:-1, place], time[:-1, place], reward[:, place]))
-        return rollouts
+        return [
+            self._make_rollout(one, age[:-1, place], time[:-1, place], reward[:, place])
+            for one, place in zip(followed, self.shards.places(self.num_envs), strict=True)
+        ]
 
     def _make_rollout(self, followed: Segment, age: np.ndarray, time: np.ndarray, reward: np.ndarray) -> Rollout:
         told = followed.told
@@ -203,10 +203,10 @@ class PathSampler(PolicySampler):
         generators = state["generators"] if self.shards.count > 1 else [state["generator"]]
         self.episodes.load_state_dict(state["episodes"])
         memory = state["memory"].numpy() if "memory" in state else np.empty((0, 0))
-        memories = np.split(memory, self.shards.count)
-        for number, path in zip(self.shards.own, self.paths, strict=True):
+        places = self.shards.places(len(memory))
+        for number, path, place in zip(self.shards.own, self.paths, places, strict=True):
             path.generator.set_state(generators[number])
-            path.memory = memories[number].copy() if len(memories[number]) else None
+            path.memory = memory[place].copy() if len(memory) else None
         self.life = np.array(state.get("life", state["episodes"]["running_length"]), dtype=np.int64)
 
 

@@ -43,9 +43,10 @@ class Shards:
     def _of(self, rank: int) -> range:
         return range(self.count * rank // self.ranks.size, self.count * (rank + 1) // self.ranks.size)
 
-    def suffix(self, number: int) -> str:
-        """What distinguishes the names of this shard's random streams from those of others."""
-        return f" of shard {number}" if self.count > 1 else ""
+    def places(self, rows: int) -> list[slice]:
+        """Return where the shards of this process have their part of so many rows."""
+        part = rows // self.count
+        return [slice(number * part, (number + 1) * part) for number in self.own]
 
     def divide(self, number: int, key: str) -> int:
         """Return the part of one shard. Raises `ConfigError` if the `key` has a number that is not a multiple."""
@@ -87,7 +88,7 @@ class Shards:
 
     def split(self, rows: Tensor) -> list[Tensor]:
         """Return the stretches of joined rows that belong to the shards of this process."""
-        return [rows] if self.count == 1 else list(rows.chunk(self.count)[self.own.start : self.own.stop])
+        return [rows[place] for place in self.places(len(rows))]
 
     def sum(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """Add tensors of one dtype of all shards in the order of these, given those of this process."""
