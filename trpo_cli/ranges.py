@@ -16,6 +16,7 @@ Finite = Annotated[float, Gt(-inf), Lt(inf)]
 UnitInterval = Annotated[float, Ge(0), Le(1)]
 Fraction = Annotated[float, Gt(0), Le(1)]
 Shrink = Annotated[float, Gt(0), Lt(1)]
+Seconds = Annotated[float, Gt(0), Le(1e6)]  # gloo counts nanoseconds
 Count = Annotated[int, Ge(1)]
 Threads = Annotated[int, Ge(1), Le(1024)]  # more threads can crash the process
 NonNegativeInt = Annotated[int, Ge(0)]

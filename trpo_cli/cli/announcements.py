@@ -42,6 +42,8 @@ def announce(parts: Parts, progress: Progress, plan: Plan, run: Run, overrides: 
     log.info("training on %s, writing to %s", parts.task.id, run.directory)
     if parts.sampler.random:
         log.info("%s, %s", counted(parts.num_envs, "environment"), some.how)
+    if parts.shards.count > 1:
+        log.info("%s in %s", counted(parts.shards.count, "shard"), counted(parts.shards.ranks.size, "process"))
     spec = some.spec
     if len(spec.entries) > 1:
         sizes = ", ".join(f"{entry.name} {entry.size}" for entry in spec.entries)

@@ -11,7 +11,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypedDict, get_type_hints
 
 from trpo_cli.errors import ConfigError
-from trpo_cli.ranges import Count, Finite, NonNegativeInt, Positive, Threads
+from trpo_cli.ranges import Count, Finite, NonNegativeInt, Seconds, Threads
 
 BY_DEFAULT = 10  # evaluations per run
 EVAL, TRAIN = "eval", "train"  # by which return the best checkpoint is chosen
@@ -83,7 +83,7 @@ class Settings:
     checkpoint: CheckpointSettings = field(metadata=key(may_change=True, decides=False))
     fault_patience: NonNegativeInt = field(metadata=key(may_change=True, decides=False))
     shards: Count = field(default=1, metadata=key())
-    rank_timeout: Positive = field(default=600.0, metadata=key(may_change=True, decides=False))
+    rank_timeout: Seconds = field(default=600.0, metadata=key(may_change=True, decides=False))
     stop: StopSettings = field(default=StopSettings(), metadata=key(may_change=True))
     init_from: str | None = field(default=None, metadata=key())
     init: InitSettings = field(default=InitSettings(), metadata=key())

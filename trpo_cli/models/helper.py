@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from typing import IO, Any, ClassVar
 
@@ -29,6 +29,7 @@ from trpo_cli.threads import limit_threads
 
 log = logging.getLogger("trpo_cli")
 WORTH_A_PROCESS = 0.01  # seconds a fit
+PATIENCE, LONGER = 60.0, 100  # the helper hangs after so many seconds, and so many times those of a fit here
 _waiting = threading.RLock()
 
 
@@ -78,7 +79,8 @@ class FittedByHelper(nn.Module):
                 return
             job, self._job = self._job, ()
             try:
-                self.load_state_dict(self._helper.finish())  # type: ignore[union-attr]  # it began the job
+                patience = PATIENCE + LONGER * self._seconds
+                self.load_state_dict(self._helper.finish(patience))  # type: ignore[union-attr]  # it began the job
             except (EOFError, OSError, pickle.UnpicklingError):
                 self._go_on_alone()
                 settings = self._read_settings()
@@ -86,7 +88,8 @@ class FittedByHelper(nn.Module):
                 vars(self).update(settings)
 
     def _go_on_alone(self) -> None:
-        log.warning("the process that fitted the critic has ended; this process goes on without it")
+        log.warning("the helper process that fitted the critic has ended or hangs; training goes on without it")
+        self.close()
         self._helper, self.may_use_helper = None, False
 
     def _read_settings(self) -> dict[str, Any]:
@@ -125,8 +128,7 @@ class Helper:
         self._is_ready = False
         self._close = weakref.finalize(self, _end, self._process)
         # It reads this only when it has imported what it needs.
-        beginning = pickle.dumps(sys.path) + pickle.dumps(module)
-        threading.Thread(target=_write, args=(self._sent, beginning), daemon=True).start()
+        _in_background(_write, self._sent, pickle.dumps(sys.path) + pickle.dumps(module))
 
     @property
     def is_lost(self) -> bool:
@@ -144,10 +146,12 @@ class Helper:
 
     def begin(self, *job: Any) -> None:
         """Have it call `fit_from(*job)` of the module, which returns the result."""
-        _send(self._sent, job)
+        _in_background(_write, self._sent, _pickled(job))
 
-    def finish(self) -> Any:
-        """Wait for the result. Raises `EOFError` or `OSError` if the process has ended."""
+    def finish(self, seconds: float) -> Any:
+        """Wait for the result. Raises `EOFError` or `OSError` if it has ended, or does not answer for so long."""
+        if not connection.wait([self._received.fileno()], seconds):
+            raise EOFError
         return _receive(self._received)
 
     def close(self) -> None:
@@ -171,9 +175,9 @@ def serve(answers: int) -> None:
         sys.path[:] = _receive(received)
         limit_threads()
         module = pickle.load(received)
-        _send(sent, None)
+        _write(sent, _pickled(None))
         while True:
-            _send(sent, module.fit_from(*_receive(received)))
+            _write(sent, _pickled(module.fit_from(*_receive(received))))
 
 
 class _Pickler(pickle.Pickler):
@@ -183,10 +187,15 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def _send(stream: IO[bytes], value: Any) -> None:
+def _pickled(value: Any) -> memoryview:
     buffer = io.BytesIO()
     _Pickler(buffer, protocol=5).dump(value)
-    _write(stream, buffer.getbuffer())
+    return buffer.getbuffer()
+
+
+def _in_background(function: Callable[..., None], *arguments: Any) -> None:
+    """Call the function in a thread: the helper may read only later, or never."""
+    threading.Thread(target=function, args=arguments, daemon=True).start()
 
 
 def _write(stream: IO[bytes], data: bytes | memoryview) -> None:

@@ -22,7 +22,7 @@ LENT = ("policy", "critic", "normalizer", "reward_scaler")  # parts that another
 
 def is_one_of_several() -> bool:
     """Whether `torchrun` started this process, and others with it."""
-    return all(os.environ.get(name) for name in VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
+    return all(os.environ.get(name) for name in VARIABLES) and os.environ["WORLD_SIZE"] != "1"
 
 
 def run_together(command: Callable[[], None]) -> None:

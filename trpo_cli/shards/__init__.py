@@ -33,7 +33,7 @@ class Shards:
         """Raise `ConfigError` if there are more processes than shards."""
         if self.ranks.size > self.count:
             size = self.ranks.size
-            raise ConfigError(f"shards: got {self.count}, and {size} processes share them; it should be {size} or more")
+            raise ConfigError(f"shards: got {self.count}, and {size} processes share them; start as many or fewer")
 
     @cached_property
     def own(self) -> range:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -17,14 +19,18 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 from torch.nn import functional
 
-from trpo_cli.errors import TrainingError, UserError
+from trpo_cli.errors import ConfigError, TrainingError, UserError
 
 R = TypeVar("R")
 MEETING = timedelta(minutes=2)  # within which all processes must have started
+NOTICE = 10.0  # seconds after which it says whom it waits for
 AT_LEISURE = timedelta(days=365)  # how long a rank may wait for an order: an evaluation of the leader may take long
 END = "end"  # the last order
+LEADER, OTHER = "rank 0", "another rank"
 
 
 class Order(NamedTuple):
@@ -54,15 +60,41 @@ class Ranks:
 
     @classmethod
     def meet(cls) -> Ranks:
-        """Meet the other processes that `torchrun` has started."""
-        has_gpus = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
-        if has_gpus:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        cls._here = ranks = cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-        with ranks._explaining():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo", timeout=MEETING)
-        ranks.limit(MEETING.total_seconds())
+        """Meet the other processes that `torchrun` has started.
+
+        Raises `ConfigError` if its environment variables make no sense, and `TrainingError` if the others do not come.
+        """
+        size, of_machine = _read("WORLD_SIZE"), _read("LOCAL_WORLD_SIZE")
+        cls._here = ranks = cls(_read("RANK", below=size), size)
+        where = f"{os.environ['MASTER_ADDR']}:{_read('MASTER_PORT', below=65536)}"
+        failures: list[Exception] = []
+
+        def begin() -> None:
+            try:
+                ranks._begin(of_machine)
+            except Exception as error:
+                failures.append(error)
+
+        meeting = threading.Thread(target=begin, daemon=True)  # in which signals would have to wait
+        meeting.start()
+        meeting.join(NOTICE)
+        if meeting.is_alive():
+            print(f"waiting for all {size} processes of this run to meet at {where}", file=sys.stderr, flush=True)
+        meeting.join()
+        if failures:
+            reason = str(failures[0]).splitlines()[0]
+            raise TrainingError(f"the {size} processes of this run did not meet at {where}: {reason}") from failures[0]
         return ranks
+
+    def _begin(self, of_machine: int) -> None:
+        has_gpus = torch.cuda.is_available() and torch.cuda.device_count() >= of_machine
+        if has_gpus:
+            torch.cuda.set_device(_read("LOCAL_RANK"))
+        store, rank, size = next(rendezvous("env://", timeout=MEETING))
+        own = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # none of the dead
+        backend = "cpu:gloo,cuda:nccl" if has_gpus else "gloo"
+        dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=MEETING)
+        self.limit(MEETING.total_seconds())
 
     @property
     def leads(self) -> bool:
@@ -73,20 +105,20 @@ class Ranks:
         """Set how long a rank waits for another during work. All ranks call this at once."""
         if self.size > 1:
             self._patience = patience = timedelta(seconds=seconds)
-            with self._explaining():
+            with self._expecting(OTHER):
                 self._orders = dist.new_group(timeout=patience if self.leads else AT_LEISURE)
                 self._group = dist.new_group(timeout=patience)
 
     def order(self, name: str, *arguments: Any) -> None:
         """Have the others call the method too. Does nothing on ranks that do not lead."""
         if self.size > 1 and self.leads and self._is_complete:
-            with self._explaining():
+            with self._expecting(OTHER):
                 dist.broadcast_object_list([Order(name, arguments)], src=0, group=self._orders)
 
     def await_order(self) -> Order:
         """Wait for what the leader does next."""
         received: list[Any] = [None]
-        with self._explaining():
+        with self._expecting(LEADER):
             dist.broadcast_object_list(received, src=0, group=self._orders)
         order: Order = received[0]
         return order
@@ -112,7 +144,7 @@ class Ranks:
         """
         if value.is_cuda and "nccl" in dist.get_backend_config():
             found = [torch.empty_like(value) for _ in range(self.size)]
-            with self._explaining():
+            with self._expecting(OTHER):
                 dist.all_gather(found, value.contiguous(), group=self._group)
             return by(found)
         own, done = value.cpu().contiguous(), torch.empty(like.shape, dtype=like.dtype)
@@ -122,15 +154,16 @@ class Ranks:
             done = by(found)
             self._exchange(dist.isend, [done] * self.size)
         else:
-            with self._explaining():
+            with self._expecting(LEADER):
                 dist.send(own, 0, group=self._group)
                 dist.recv(done, 0, group=self._group)
         return done.to(value.device)
 
     def _exchange(self, move: Callable[..., Any], tensors: list[Tensor]) -> None:
         """Receive or send the tensors of all other ranks, where this one leads."""
-        with self._explaining():
-            for work in [move(tensors[rank], rank, group=self._group) for rank in range(1, self.size)]:
+        works = [move(tensors[rank], rank, group=self._group) for rank in range(1, self.size)]
+        for rank, work in enumerate(works, start=1):
+            with self._expecting(f"rank {rank}"):
                 work.wait()
 
     def agree(self, error: Exception | None) -> None:
@@ -177,17 +210,24 @@ class Ranks:
         Ranks._here = None
 
     @contextlib.contextmanager
-    def _explaining(self) -> Iterator[None]:
-        """Raise `TrainingError` in place of what torch raises when another rank is gone or late."""
+    def _expecting(self, who: str) -> Iterator[None]:
+        """Raise `TrainingError` in place of what torch raises when others are gone or late."""
         try:
             yield
         except (RuntimeError, pickle.UnpicklingError) as error:
             self.give_up()
-            said = str(error).splitlines()[0]
-            late = "timed out" in said.lower() or "timeout" in said.lower()
-            waited = f"{self._patience.total_seconds():g} seconds (rank_timeout, once the run has begun)"
-            reason = f"does not answer within {waited}" if late else "has ended"
-            raise TrainingError(f"another process of this run {reason}: {said}") from error
+            said, waited = str(error).lower(), f"{self._patience.total_seconds():g} seconds (rank_timeout)"
+            is_late = "timed out" in said or "timeout" in said
+            raise TrainingError(f"{who} {f'does not answer within {waited}' if is_late else 'has ended'}") from error
+
+
+def _read(name: str, below: int | None = None) -> int:
+    """Return a number that `torchrun` sets. Raises `ConfigError` if it is none, or not in [0, below)."""
+    text = os.environ[name]
+    if not text.isdecimal() or (below is not None and int(text) >= below):
+        fits = "a whole number" if below is None else f"a whole number below {below}"
+        raise ConfigError(f"{name}: got '{text}' in the environment; where torchrun starts a process, it is {fits}")
+    return int(text)
 
 
 def _portable(error: Exception | None) -> tuple[type[Exception], str] | None:
