@@ -28,6 +28,7 @@ PAGES = {
         "runs/reference/README.md",
         "runs/reference/tuning.md",
         "trpo_cli/README.md",
+        "trpo_cli/shards/README.md",
         "tests/README.md",
     )
 }
