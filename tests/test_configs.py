@@ -253,8 +253,10 @@ PLAYED = sorted({task for algo, task in TUNED if algo == "npg"})
 
 @pytest.mark.parametrize("env", PLAYED)
 def test_npg_differs_from_trpo_by_the_step_alone(env: str) -> None:
+    """But for the exception that has a reason of its own in the YAML."""
     trpo, npg = (STORED[f"algo={algo} sampler=single_path env={env}"] for algo in ("trpo", "npg"))
-    assert {key for key, _ in trpo.items() ^ npg.items() if not key.startswith("algo.step.")} == set()
+    others = {key for key, _ in trpo.items() ^ npg.items() if not key.startswith("algo.step.")}
+    assert others == ({"algo.fvp_fraction"} if env == "Ant-v4" else set())
     assert trpo != npg
 
 
