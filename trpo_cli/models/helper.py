@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import pickle
+import queue
 import subprocess
 import sys
 import threading
@@ -81,7 +82,7 @@ class FittedByHelper(nn.Module):
             try:
                 patience = PATIENCE + LONGER * self._seconds
                 self.load_state_dict(self._helper.finish(patience))  # type: ignore[union-attr]  # it began the job
-            except (EOFError, OSError, pickle.UnpicklingError):
+            except EOFError:
                 self._go_on_alone()
                 settings = self._read_settings()
                 self.fit_from(*job)
@@ -126,6 +127,7 @@ class Helper:
         self._sent: IO[bytes] = self._process.stdin  # type: ignore[assignment]  # both are pipes
         self._received: IO[bytes] = self._process.stdout  # type: ignore[assignment]
         self._is_ready = False
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()  # None if it has ended
         self._close = weakref.finalize(self, _end, self._process)
         # It reads this only when it has imported what it needs.
         _in_background(_write, self._sent, pickle.dumps(sys.path) + pickle.dumps(module))
@@ -146,13 +148,14 @@ class Helper:
 
     def begin(self, *job: Any) -> None:
         """Have it call `fit_from(*job)` of the module, which returns the result."""
-        _in_background(_write, self._sent, _pickled(job))
+        _in_background(_ask, self._sent, _pickled(job), self._received, self._answers)
 
     def finish(self, seconds: float) -> Any:
-        """Wait for the result. Raises `EOFError` or `OSError` if it has ended, or does not answer for so long."""
-        if not connection.wait([self._received.fileno()], seconds):
-            raise EOFError
-        return _receive(self._received)
+        """Wait for the result. Raises `EOFError` if it has ended, or does not answer for so long."""
+        with contextlib.suppress(queue.Empty):
+            if (answer := self._answers.get(timeout=seconds)) is not None:
+                return answer
+        raise EOFError
 
     def close(self) -> None:
         """End the process."""
@@ -202,6 +205,15 @@ def _write(stream: IO[bytes], data: bytes | memoryview) -> None:
     with contextlib.suppress(BrokenPipeError):  # whoever waits for the answer will notice
         stream.write(data)
         stream.flush()
+
+
+def _ask(sent: IO[bytes], job: memoryview, received: IO[bytes], answers: queue.SimpleQueue[Any]) -> None:
+    """Send a job, and wait for all of the answer, however long."""
+    _write(sent, job)
+    try:
+        answers.put(_receive(received))
+    except (EOFError, OSError, ValueError, pickle.UnpicklingError):  # ended, perhaps by this process
+        answers.put(None)
 
 
 def _receive(stream: IO[bytes]) -> Any:
