@@ -362,7 +362,9 @@ def test_torchrun_starts_lost_ranks_again(tmp_path: Path, monkeypatch: pytest.Mo
 # --- the helper that fits the critic
 
 
-@pytest.mark.parametrize(("shards", "end"), [(1, signal.SIGKILL), (4, signal.SIGSTOP)])
+@pytest.mark.parametrize(
+    ("shards", "end"), [pytest.param(1, signal.SIGKILL, marks=pytest.mark.slow), (4, signal.SIGSTOP)]
+)
 def test_a_critic_fitted_by_a_helper_is_the_one_fitted_here(
     monkeypatch: pytest.MonkeyPatch, shards: int, end: signal.Signals
 ) -> None:
