@@ -186,6 +186,29 @@ def test_a_state_that_does_not_fit_is_refused_before_the_emulator_reads_it() -> 
     assert (game.clone_state()["emulator"] == state["emulator"]).all()
 
 
+def test_the_generator_of_an_emulator_may_have_shorter_numbers() -> None:
+    game = task("BeamRiderNoFrameskip-v4").make_one().unwrapped
+    game.reset(seed=0)
+    play(game, [0] * 5)
+    state = game.clone_state()
+    whole = state["emulator"].tobytes()
+    begin = whole.index(b"System") + len("System") + 4  # after a count of cycles
+    length = int.from_bytes(whole[begin : begin + 4], "little")
+    first, others = whole[begin + 4 : begin + 4 + length].split(b" ", 1)
+
+    def with_first(word: bytes) -> dict[str, Any]:
+        text = word + b" " + others
+        rest = whole[28:begin] + len(text).to_bytes(4, "little") + text + whole[begin + 4 + length :]
+        changed = whole[:24] + (len(rest) - 8).to_bytes(4, "little") + rest
+        return {**state, "emulator": np.frombuffer(changed, dtype=np.uint8)}
+
+    shorter = with_first(first[: len(first) // 2])
+    game.restore_state(shorter)
+    assert (game.clone_state()["emulator"] == shorter["emulator"]).all()
+    with pytest.raises(CheckpointError, match="damaged"):
+        game.restore_state(with_first(b"x"))
+
+
 def test_what_an_id_says_and_what_the_configuration_says_instead() -> None:
     def rules(id: str, *overrides: str) -> Any:
         return task(id, *overrides).make_one().unwrapped.rules

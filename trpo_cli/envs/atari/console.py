@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any
 
@@ -20,6 +21,7 @@ ACTIONS = [ale_py.Action(code) for code in range(18)]  # of a joystick with one 
 SETTLED = 2  # frames after which a snapshot is exact; before (in Q*bert), only one from before the reset is
 HEADER = slice(28, 64)  # of a serialised state: the MD5 sum of the cartridge, after four counts of frames
 PARTS = (b"System", b"M6502Low", b"M6532", b"TIA", b"TIASound", b"Cartridge")  # of a serialised state, in this order
+GENERATOR = re.compile(rb"\d{1,10}( \d{1,10}){623,624} ?")  # the words of a Mersenne Twister, and its place in them
 BANK, SLICE = 4096, 1024  # bytes that a cartridge shows at a time; CartridgeE0 shows slices
 
 ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # otherwise it prints its name and version
@@ -198,28 +200,44 @@ class Console:
 class Layout:
     """Where the parts of an emulator's serialised state lie, which depends on the cartridge only.
 
-    The emulator reads a state without checking it, and a bank that its cartridge does not have would crash it.
+    Only its generator, whose state is written as text, has a length of its own. The emulator reads a state without
+    checking it, and a bank that its cartridge does not have would crash it.
     """
 
     def __init__(self, data: bytes, size: int) -> None:
         """`data` is any state of the cartridge, which has `size` bytes."""
-        self._length, self._header, self._places = len(data), data[HEADER], []
+        self._header, self._places = data[HEADER], []
         end = HEADER.stop
         for name in PARTS:
             start = data.index(name, end)
-            end = start + int.from_bytes(data[start - 4 : start], "little")  # the length of a name comes before it
+            end = start + _number(data, start - 4)  # the length of a name comes before it
             self._places.append((start - 4, data[start - 4 : end]))
-            if name == PARTS[0]:  # after a count of cycles, a generator's state follows as text, after its length
-                self._places.append((end + 4, data[end + 4 : end + 8]))
+            if name == PARTS[0]:
+                self._generator = end + 4  # after a count of cycles: the length of the text, and the text
+        self._text = _number(data, self._generator)
+        # Of everything, and of what the header announces, but for the text.
+        self._lengths = len(data) - self._text, _number(data, HEADER.start - 4) - self._text
         slices = data[start:end] == b"CartridgeE0"
         self._banks = size // (SLICE if slices else BANK)
         self._numbers = struct.Struct("<5i" if slices else "<i"), end  # the number of slices comes before them
 
     def check(self, data: bytes) -> None:
         """Raise `CheckpointError` unless these bytes have the same layout."""
-        fits = len(data) == self._length and data[HEADER] == self._header
-        if not fits or any(data[place : place + len(name)] != name for place, name in self._places):
+        text, begin = _number(data, self._generator), self._generator + 4
+        shift = text - self._text  # of what lies behind the text
+        places = [(place + (shift if place >= begin else 0), name) for place, name in self._places]
+        lengths = len(data) - text, _number(data, HEADER.start - 4) - text
+        fits = lengths == self._lengths and data[HEADER] == self._header
+        if (
+            not fits
+            or not GENERATOR.fullmatch(data[begin : begin + text])
+            or any(data[place : place + len(name)] != name for place, name in places)
+        ):
             raise CheckpointError("the state of an emulator is that of another game, or damaged")
         words, start = self._numbers
-        if self._banks > 1 and not all(0 <= number < self._banks for number in words.unpack_from(data, start)):
+        if self._banks > 1 and not all(0 <= one < self._banks for one in words.unpack_from(data, start + shift)):
             raise CheckpointError("the state of an emulator shows a bank that its cartridge does not have")
+
+
+def _number(data: bytes, place: int) -> int:
+    return int.from_bytes(data[place : place + 4], "little")
