@@ -387,7 +387,8 @@ def test_a_critic_fitted_by_a_helper_is_the_one_fitted_here(
                 while not critic._helper.is_ready:
                     time.sleep(0.01)
             if len(states) == 2 and number == 2:
-                monkeypatch.setattr("trpo_cli.models.helper.PATIENCE", 0.0)
+                monkeypatch.setattr("trpo_cli.models.helper.PATIENCE", 0.2)
+                monkeypatch.setattr("trpo_cli.models.helper.LONGER", 0)
                 os.kill(critic._helper._process.pid, end)
         assert critic.may_use_helper is (len(states) == 1)
         states.append(run.state_dict())
