@@ -236,6 +236,12 @@ def test_more_ranks_than_shards_are_refused() -> None:
         Shards(2, Ranks(0, 3))
 
 
+def test_a_shard_may_have_no_candidate_to_play() -> None:
+    few = ("algo.population_size=4", "algo.elite_fraction=0.5", "sampler.max_episode_steps=50", "sampler.num_envs=8")
+    run = built("algo=cem", "env=Hopper-v4", "shards=8", *few)
+    assert run.iterate(0.0).env_steps > 0
+
+
 def test_a_fault_of_one_shard_spoils_the_sample_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     run = built("algo=trpo", "env=CartPole-v1", "shards=4", *SMALL)
     envs = run.environments[1]

@@ -80,11 +80,13 @@ class WholeEpisodes(Sampler):
         joined = np.concatenate(returns)
         self.episodes.record(joined, np.concatenate(lengths), infos)
         if self.normalizer.enabled:
-            self.normalizer.merge(seen)
+            self.normalizer.merge(filter(None, seen))
         return torch.from_numpy(joined.reshape(-1, each).mean(1))
 
     def _play(self, policy: Policy, seeds: list[int], noise: NDArray[Any], thetas: Tensor, tally: _Tally) -> None:
-        """Play the episodes of one shard."""
+        """Play the episodes of one shard, which has none if there are fewer candidates than shards."""
+        if not len(thetas):
+            return
         envs, each = tally.environments, self.episodes_per_candidate
         jobs = Jobs(len(tally.returns), envs.num_envs)  # job j is episode j % each of candidate j // each
         total, age = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
