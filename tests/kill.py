@@ -1,9 +1,8 @@
 """Kill the real command with SIGKILL, at random instants and inside the save; resume it; compare with a whole run.
 
-`python tests/kill.py` does it over all tasks below, and prints a table. A run under
-test is started as `trpo-train ... resume=auto`, again and again, until it has come to its end; then its parameters,
-optimisers, statistics, generators, simulators, rows and TensorBoard scalars must be those of a run that nobody killed,
-bit for bit.
+`python tests/kill.py` does it over all tasks below, and prints a table. A run under test is started as `trpo-train ...
+resume=auto`, again and again, until it has come to its end; then its parameters, optimisers, statistics, generators,
+simulators, rows and TensorBoard scalars must be those of a run that nobody killed, bit for bit.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ _inside = threading.local()  # a worker, which does whatever is in pieces by its
 def cores() -> int:
     """Return how many cores this process may use, of those that it shares with other ranks of a run."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, here // max(1, int(local) if local.isdecimal() else 1))
 
 
 def workers() -> int:

@@ -44,7 +44,7 @@ class FittedByHelper(nn.Module):
         self.may_use_helper = False
         self._helper: Helper | None = None
         self._job: tuple[Any, ...] = ()  # that the helper is doing
-        self._seconds = 0.0  # of the last fit in this one
+        self._seconds = 0.0  # of the last fit in this process
 
     @abstractmethod
     def fit_here(self, observations: Sequence[Observations], return_: Tensor) -> None:
