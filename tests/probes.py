@@ -119,6 +119,41 @@ class Bar(Probe):
         return float((action == 1) == (self.sign > 0))
 
 
+class Recall(Probe):
+    """Shows the sign first, and zeros after that; after `k` steps, reward 1 for the action that matches it."""
+
+    def __init__(self, k: int = 5) -> None:
+        self.k = k
+
+    def observe(self) -> Any:
+        return np.array([self.sign if self.time == 0 else 0.0], dtype=np.float32)
+
+    def reward(self, action: Any) -> float:
+        return float(self.time == self.k and (action == 1) == (self.sign > 0))
+
+    def ends(self) -> tuple[bool, bool]:
+        return self.time > self.k, False
+
+
+class Leak(Probe):
+    """Reward 1 for an action that matches the sign which the episode before has shown at its end."""
+
+    sign = 1.0
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        self.before = self.sign
+        return super().reset(**options)
+
+    def observe(self) -> Any:
+        return np.array([self.sign if self.time == 1 else 0.0], dtype=np.float32)
+
+    def reward(self, action: Any) -> float:
+        return float(self.time == 0 and (action == 1) == (self.before > 0))
+
+    def ends(self) -> tuple[bool, bool]:
+        return self.time == 2, False
+
+
 class Continuous(Probe):
     """Reward -(a - s / 2)^2 for each of two actions."""
 

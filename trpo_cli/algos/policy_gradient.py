@@ -16,7 +16,7 @@ from trpo_cli.algos.objective import fitting_surrogate, refuse_too_few_actions
 from trpo_cli.algos.patience import PatientAlgorithm
 from trpo_cli.data import Advantage, Batch, Observations, Sample, States
 from trpo_cli.errors import ConfigError
-from trpo_cli.models.critics import Critic, Fitted, ZeroCritic, explained_variance
+from trpo_cli.models.critics import Accompanied, Critic, Fitted, ZeroCritic, explained_variance
 from trpo_cli.models.linearisation import flat
 from trpo_cli.models.policies import Policy
 from trpo_cli.ranges import UnitInterval
@@ -54,8 +54,29 @@ class PolicyGradient(PatientAlgorithm):
     def __post_init__(self) -> None:
         self.objective = self.surrogate or fitting_surrogate(self.sampler)
         refuse_too_few_actions(self.objective, self.sampler)
+        self._check_memory()
         if not self.sampler.random and not isinstance(self.critic, ZeroCritic):
             raise ConfigError("critic: values are exact with this sampler, and no critic would be used; critic=zero")
+
+    def _check_memory(self) -> None:
+        """Raise `ConfigError` if the sampler cannot carry the memory, or was told about one that there is not."""
+        self.remembers = bool(self.policy.memory_size or self.critic.memory_size)
+        if self.remembers and not self.sampler.carries_memory:
+            raise ConfigError(
+                "sampler: this one looks at each state by itself, and policy or critic would remember those before; "
+                "sampler=single_path and vine follow episodes"
+            )
+        if not self.remembers and self.sampler.only_for_memory:
+            raise ConfigError(
+                f"sampler.{self.sampler.only_for_memory[0]}: takes effect only with a memory; policy=gru has one"
+            )
+        # What the critic remembers is carried along with what the policy does.
+        self.actor = Accompanied(self.policy, self.critic) if self.critic.memory_size else self.policy
+
+    @property
+    def sequence_length(self) -> int:
+        """How many steps of a sample belong together."""
+        return self.sampler.sequence_length if self.remembers else 1
 
     @property
     def device(self) -> torch.device:
@@ -65,7 +86,7 @@ class PolicyGradient(PatientAlgorithm):
     def iterate(self) -> Iteration:
         self._check_patience()
         start = time.perf_counter()
-        samples = self.sampler.collect(self.policy)
+        samples = self.sampler.collect(self.actor)
         sampled = time.perf_counter()
         batch, lesson = self.estimate([sample.to(self.device) for sample in samples])
         if isinstance(self.critic, Fitted):  # perhaps in the helper process, during the update

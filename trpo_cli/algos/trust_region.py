@@ -119,11 +119,11 @@ class TrustRegion(PolicyGradient):
         )
 
     def _draw_states(self, batch: Batch) -> Batch:
-        """Draw the states for the Fisher-vector products, the same of each shard."""
+        """Draw the states or sequences for the Fisher-vector products, the same of each shard."""
         if self.fvp_fraction == 1:
             return batch
-        count = max(1, round(self.fvp_fraction * batch.rows))
-        return batch.select(torch.randperm(batch.rows, generator=self.generator)[:count])
+        count = max(1, round(self.fvp_fraction * batch.units))
+        return batch.select(torch.randperm(batch.units, generator=self.generator)[:count])
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "generator": self.generator.get_state()}

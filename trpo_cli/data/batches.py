@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from trpo_cli.data.observations import Observations, Tensors
+from trpo_cli.data.observations import Observations, Tensors, length_of
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,15 @@ class States(Tensors):
     action: Tensor  # (M, K, A), that were tried
     old_parameters: Tensor  # (M, P), of the old policy's distributions
 
-    def select(self, rows: Tensor | slice) -> States:
-        """Return the given states, (N,) int64, in that order, or a slice without copying."""
-        return States(**{name: value[rows] for name, value in vars(self).items()})
+    @property
+    def length(self) -> int:
+        """How many neighbouring states are selected together: those of a sequence, if policy or critic remember."""
+        return length_of(self.observation)
+
+    def select(self, chosen: Tensor | slice) -> States:
+        """Return the given states or sequences, (N,) int64, in that order, or a slice without copying."""
+        action, parameters = (_choose(value, 1, self.length, chosen) for value in (self.action, self.old_parameters))
+        return States(self.observation[chosen], action, parameters)
 
 
 @dataclass(frozen=True)
@@ -42,16 +48,26 @@ class Batch:
         return len(self.advantage)
 
     @property
-    def rows(self) -> int:
-        """M, how many states each shard has."""
-        return len(self.states[0].action)
+    def length(self) -> int:
+        """How many neighbouring states are selected together."""
+        return self.states[0].length
 
-    def select(self, rows: Tensor | slice) -> Batch:
-        """Return the same states of each shard: (N,) int64, in that order, or a slice."""
-        shards = len(self) // self.rows
+    @property
+    def units(self) -> int:
+        """How many states, or sequences of them, each shard has to select from."""
+        return len(self.states[0].action) // self.length
 
-        def choose(column: Tensor) -> Tensor:
-            return column[rows] if shards == 1 else column.unflatten(0, (shards, -1))[:, rows].flatten(0, 1)
+    def select(self, chosen: Tensor | slice) -> Batch:
+        """Return the same states or sequences of each shard: (N,) int64, in that order, or a slice."""
+        shards = len(self) // (self.units * self.length)
+        columns = {name: value for name, value in vars(self).items() if name != "states"}
+        selected = {name: _choose(value, shards, self.length, chosen) for name, value in columns.items()}
+        return Batch([states.select(chosen) for states in self.states], **selected)
 
-        chosen = {name: choose(value) for name, value in vars(self).items() if name != "states"}
-        return Batch([states.select(rows) for states in self.states], **chosen)
+
+def _choose(column: Tensor, shards: int, length: int, chosen: Tensor | slice) -> Tensor:
+    """Return the chosen stretches of `length` rows (shards * units * length, ...) of each shard."""
+    if shards == 1 and length == 1:
+        return column[chosen]
+    units: Tensor = column.unflatten(0, (shards, -1, length))
+    return units[:, chosen].flatten(0, 2)

@@ -144,10 +144,60 @@ class Frames(Tensors):
         return chosen.view(*self.index.shape, *self.frame.shape[1:])
 
 
-Observations = Tensor | Frames
+Steps = Tensor | Frames
 """Observations (..., O), as they are stored."""
 
 
+@dataclass(frozen=True)
+class Sequences(Tensors):
+    """G sequences of W consecutive steps each, in one environment each, for policies and critics that remember.
+
+    The last `length` steps of each count, and are `length` neighbouring rows of a batch. The steps before them only
+    lead there. Selecting and counting is by whole sequences.
+    """
+
+    observation: Steps  # (G, W, O)
+    memory: Tensor  # (G, M), of the policy and behind it of the critic, at the beginning
+    first: Tensor  # (G,) int64, the step that begins with this memory; those before it stand for none
+    begins: Tensor  # (G, W) bool, where an episode begins, with an empty memory
+    length: int
+
+    def __len__(self) -> int:
+        return len(self.memory)
+
+    def __getitem__(self, chosen: Tensor | slice) -> Sequences:
+        """Select sequences, (N,) int64, in that order, or a slice."""
+        kept = (self.observation[chosen], self.memory[chosen], self.first[chosen], self.begins[chosen])
+        return Sequences(*kept, self.length)
+
+    @property
+    def steps(self) -> Steps:
+        """The observations of the steps that count (G * `length`, O)."""
+        return self.observation[:, -self.length :].flatten(0, 1)
+
+    @classmethod
+    def of_single_steps(cls, observation: Steps, memory: Tensor) -> Sequences:
+        """Sequences of one step each, at observations (G, O) with the memory (G, M)."""
+        count = len(memory)
+        nothing = torch.zeros(count, dtype=torch.int64, device=memory.device)
+        return cls(observation[:, None], memory, nothing, torch.zeros_like(nothing, dtype=torch.bool)[:, None], 1)
+
+
+Observations = Steps | Sequences
+"""Observations (B, O) of a batch, one step in each row."""
+
+
+def steps(observation: Observations) -> Steps:
+    """Return observations (B, O) without what came before them."""
+    return observation.steps if isinstance(observation, Sequences) else observation
+
+
+def length_of(observation: Observations) -> int:
+    """Return how many neighbouring rows are selected together: those of a sequence, or a single one."""
+    return observation.length if isinstance(observation, Sequences) else 1
+
+
 def read(observation: Observations) -> Tensor:
-    """Return observations (..., O) as one tensor."""
-    return observation.read() if isinstance(observation, Frames) else observation
+    """Return observations (B, O) as one tensor."""
+    stored = steps(observation)
+    return stored.read() if isinstance(stored, Frames) else stored

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trpo_cli.data import Observations, ObservationSpec, read
+from trpo_cli.data import Observations, ObservationSpec, Steps, read, steps
 from trpo_cli.models.convolutions import Convolution, Convolutions, ImagePasses
 from trpo_cli.models.linearisation import Linearisation, outputs
-from trpo_cli.models.mlp import MLP, Values
+from trpo_cli.models.mlp import MLP, Act
 from trpo_cli.models.passes import Activation
 from trpo_cli.threads import in_order
 
@@ -20,6 +20,7 @@ class CNN(nn.Module):
     """Convolutions, and an MLP that reads their features. It reads observations as they are stored."""
 
     works_in_pieces: ClassVar[bool] = True
+    memory_size: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -49,33 +50,33 @@ class CNN(nn.Module):
         return self.rest.features(self.convolutions(observation))
 
     def infer(self, observation: Observations) -> Tensor:
-        return self.passes(self.head)(observation)
+        return self.passes(self.head)(steps(observation))
 
     def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
         passes, rows = self.passes(self.head), zip(thetas, observation, strict=True)
         return torch.cat([*in_order(lambda row: passes.with_parameters(row[0])(row[1][None]), rows)])
 
     def infer_head(self, head: nn.Linear, observation: Observations) -> Tensor:
-        return self.passes(head)(observation)
+        return self.passes(head)(steps(observation))
 
     def infer_with(self, head: nn.Linear, observation: Observations) -> Tensor:
-        return self.passes(self.head, head)(observation)
+        return self.passes(self.head, head)(steps(observation))
 
-    def acting(self) -> Callable[[Values], Values]:
+    def acting(self) -> Act:
         passes = self.passes(self.head)
-        return lambda observation: passes(torch.from_numpy(observation)).numpy()
+        return lambda observation, memory: (passes(torch.from_numpy(observation)).numpy(), memory)
 
     def linearise(self, observation: Observations) -> Linearisation:
-        return self.passes(self.head).linearise(observation)
+        return self.passes(self.head).linearise(steps(observation))
 
     def linearise_with(self, head: nn.Linear, observation: Observations) -> Linearisation:
-        return self.passes(self.head, head).linearise(observation)
+        return self.passes(self.head, head).linearise(steps(observation))
 
     def linearising(self, rows: int) -> Callable[[Observations], Linearisation]:
         return self.linearise
 
     def outputs(self, theta: Tensor, observation: Observations, known: Tensor | None = None) -> Tensor:
-        return InPieces.apply(theta, self, observation, known)  # type: ignore[no-any-return, no-untyped-call]
+        return InPieces.apply(theta, self, steps(observation), known)  # type: ignore[no-any-return, no-untyped-call]
 
     def passes(self, *heads: nn.Linear) -> ImagePasses:
         """The network as it is now, with these heads, until its parameters change."""
@@ -90,7 +91,7 @@ class InPieces(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, theta: Tensor, network: CNN, observation: Observations, known: Tensor | None) -> Tensor:
+    def forward(ctx: Any, theta: Tensor, network: CNN, observation: Steps, known: Tensor | None) -> Tensor:
         ctx.save_for_backward(theta)
         ctx.network, ctx.observation = network, observation
         ctx.passes = network.passes(network.head).with_parameters(theta)

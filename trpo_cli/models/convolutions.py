@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
-from trpo_cli.data import Observations, ObservationSpec, read
+from trpo_cli.data import ObservationSpec, Steps, read
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.layers import ACTIVATIONS, orthogonal
 from trpo_cli.models.linearisation import Linearisation
@@ -123,11 +123,11 @@ class ImagePasses:
         weights, biases = [weight for weight, _ in layers], [bias for _, bias in layers]
         return replace(self, kernels=weights[: len(self.kernels)], weights=weights[len(self.kernels) :], biases=biases)
 
-    def __call__(self, observation: Observations) -> Tensor:
+    def __call__(self, observation: Steps) -> Tensor:
         """The outputs (B, P)."""
         return torch.cat([*in_order(lambda piece: self.trace(piece).output, observation.split(PIECE))])
 
-    def linearise(self, observation: Observations) -> Linearisation:
+    def linearise(self, observation: Steps) -> Linearisation:
         """Outputs and products. Activations are kept as far as they are few, and else computed for each product."""
         pieces = observation.split(PIECE)
         kept: list[ImageTrace | None] = []
@@ -149,12 +149,12 @@ class ImagePasses:
 
         return Linearisation(torch.cat(outputs), jvp, vjp)
 
-    def pull_back(self, observation: Observations, u: Tensor) -> Tensor:
+    def pull_back(self, observation: Steps, u: Tensor) -> Tensor:
         """The gradient (D,) of u . outputs, in a single pass over the pieces."""
         jobs = zip(observation.split(PIECE), u.split(PIECE), strict=True)
         return _sum(in_order(lambda job: self.trace(job[0]).vjp(job[1]), jobs))
 
-    def trace(self, observation: Observations) -> ImageTrace:
+    def trace(self, observation: Steps) -> ImageTrace:
         """Go forward over one piece, and keep what the products need."""
         planes = self.planes(read(observation))
         trace, x = ImageTrace(self, planes), self.scale(planes)

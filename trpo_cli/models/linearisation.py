@@ -14,6 +14,7 @@ import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class Linearisation:
     vjp: Callable[[Tensor], Tensor]  # u (B, P) -> J^T u (D,)
 
 
-def outputs(module: nn.Module, theta: Tensor, inputs: Tensor) -> Tensor:
+def outputs(module: nn.Module, theta: Tensor, inputs: Any) -> Tensor:
     """Outputs (B, P) of `module` with the flat parameters `theta` (D,) instead of its own: a pure function."""
     with _exchanging:  # the call puts the values into the module for a moment
         named = dict(module.named_parameters())
@@ -39,7 +40,7 @@ def outputs(module: nn.Module, theta: Tensor, inputs: Tensor) -> Tensor:
         return torch.func.functional_call(module, values, (inputs,))  # type: ignore[no-any-return]
 
 
-def linearise(module: nn.Module, inputs: Tensor) -> Linearisation:
+def linearise(module: nn.Module, inputs: Any) -> Linearisation:
     """Linearise any module by automatic differentiation.
 
     J^T u is linear in u, so J v is its derivative with respect to u along v.

@@ -20,6 +20,8 @@ from trpo_cli.models.passes import Activation, Array, Passes
 
 PIECE = 4096  # rows that a pass goes over at once
 Values = NDArray[Any]
+Act = Callable[[Values, Values], tuple[Values, Values]]
+"""Observations (N, O) and memory (N, M) -> outputs (N, P) and the memory after them."""
 vectors = ObservationSpec.vectors
 
 
@@ -30,6 +32,7 @@ class MLP(nn.Module):
     """
 
     works_in_pieces: ClassVar[bool] = False  # as of a policy
+    memory_size: ClassVar[int] = 0  # as of a policy
 
     def __init__(
         self, inputs: int, hidden_sizes: Sequence[int], outputs: int, activation: Activation, output_gain: float
@@ -39,7 +42,7 @@ class MLP(nn.Module):
         self.feature_size = self.trunk.size
         self.head = orthogonal(nn.Linear(self.feature_size, outputs), output_gain)
         self._activation: Activation = activation
-        self._linear = [*self.trunk.linear, self.head]
+        self.linear = [*self.trunk.linear, self.head]
 
     def forward(self, observation: Tensor) -> Tensor:
         return self.head(self.features(observation))  # type: ignore[no-any-return]
@@ -56,7 +59,7 @@ class MLP(nn.Module):
 
     def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
         """`infer` (B, P) on a CPU, each observation with the parameters in its row of `thetas` (B, D)."""
-        passes = write_out_each(self._linear, len(self._linear) - 1, self._activation, thetas)
+        passes = write_out_each(self.linear, len(self.linear) - 1, self._activation, thetas)
         return torch.from_numpy(passes(vectors(observation).numpy()[:, None])[:, 0])
 
     def infer_head(self, head: nn.Linear, observation: Observations) -> Tensor:
@@ -67,13 +70,13 @@ class MLP(nn.Module):
         """The outputs of the network, and behind them those of another head, without a graph."""
         return torch.cat([self.infer(observation), self.infer_head(head, observation)], dim=-1)
 
-    def acting(self) -> Callable[[Values], Values]:
-        """`infer` from array to array, while the parameters stay as they are."""
+    def acting(self) -> Act:
+        """`infer` from array to array, while the parameters stay as they are; the memory is empty."""
         passes = self.passes(1)
 
-        def act(observation: Values) -> Values:
+        def act(observation: Values, memory: Values) -> tuple[Values, Values]:
             x = observation.reshape(len(observation), math.prod(observation.shape[1:]))  # torch would take far longer
-            return passes(x if x.dtype.kind == "f" else x.astype(np.float32))  # type: ignore[no-any-return]
+            return passes(x if x.dtype.kind == "f" else x.astype(np.float32)), memory
 
         return act
 
@@ -100,7 +103,7 @@ class MLP(nn.Module):
 
     def passes(self, rows: int) -> Passes | EncodedPasses:
         """The network as it is, prepared for inputs of `rows` rows."""
-        return write_out(self._linear, len(self._linear) - 1, self._activation, rows)
+        return write_out(self.linear, len(self.linear) - 1, self._activation, rows)
 
 
 class MultiInput(MLP):
@@ -136,7 +139,7 @@ class MultiInput(MLP):
     def passes(self, rows: int) -> EncodedPasses:
         maps = [encoder.passes(rows) for encoder in self._encoders]
         sizes = [size(encoder) for encoder in self._encoders]
-        rest = write_out(self._linear, len(self._linear) - 1, self._activation, rows)
+        rest = write_out(self.linear, len(self.linear) - 1, self._activation, rows)
         return EncodedPasses(maps, self._places, sizes, rest)
 
 

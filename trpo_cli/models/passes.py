@@ -31,7 +31,8 @@ def _tanh(z: Tensor) -> Tensor:
     return z.mul_(2).sigmoid_().mul_(2).sub_(1) if z.device.type == "cpu" else z.tanh_()
 
 
-def _sigmoid(z: Array) -> Array:
+def sigmoid(z: Array) -> Array:
+    """The logistic function."""
     return 0.5 * (1 + np.tanh(0.5 * z))  # exp(-z) would overflow
 
 
@@ -50,7 +51,7 @@ NUMPY_CURVES: dict[Activation, Curve] = {
     "tanh": Curve(lambda z: np.tanh(z, out=z), lambda z, h: 1 - h * h),
     "relu": Curve(lambda z: np.maximum(z, 0, out=z), lambda z, h: h > 0),
     "elu": Curve(lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))), lambda z, h: np.where(h > 0, 1, h + 1)),
-    "silu": Curve(lambda z: z * _sigmoid(z), lambda z, h: _sigmoid(z) * (1 + z * (1 - _sigmoid(z)))),
+    "silu": Curve(lambda z: z * sigmoid(z), lambda z, h: sigmoid(z) * (1 + z * (1 - sigmoid(z)))),
 }
 """For few rows on a CPU: numpy spends half as long on a small operation as torch."""
 
@@ -70,7 +71,7 @@ class Passes:
     def __call__(self, x: Array) -> Array:
         """The outputs (B, P) for inputs (B, in): arrays of the kind that the weights are."""
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = _affine(x, weight, bias)
+            x = affine(x, weight, bias)
             if i < self.active:
                 x = self.curve.value(x)
         return x
@@ -84,7 +85,7 @@ class Passes:
         """Go forward, and keep what the products need."""
         inputs, slopes = [self.alike(x)], []
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            z = _affine(inputs[-1], weight, bias)
+            z = affine(inputs[-1], weight, bias)
             if i < self.active:
                 inputs.append(self.curve.value(z))
                 slopes.append(self.curve.slope(z, inputs[-1]))
@@ -131,7 +132,7 @@ class Trace:
         passes = self.passes
         moved = None if inputs_move is None else passes.alike(inputs_move)
         for i, (weight, bias) in enumerate(passes.pieces(passes.alike(v))):
-            z = _affine(self.inputs[i], weight, bias)
+            z = affine(self.inputs[i], weight, bias)
             if moved is not None:
                 z += moved @ passes.weights[i].T
             moved = z * self.slopes[i] if i < passes.active else z
@@ -150,7 +151,8 @@ class Trace:
         return gradient, torch.as_tensor(back)
 
 
-def _affine(x: Array, weight: Array, bias: Array) -> Array:
+def affine(x: Array, weight: Array, bias: Array) -> Array:
+    """x weight^T + bias, for tensors or arrays."""
     if isinstance(x, Tensor):
         return torch.addmm(bias, x, weight.T)
     z = x @ weight.mT

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trpo_cli.data import Frames, Observations, ObservationSpec, Rollout
+from trpo_cli.data import Frames, ObservationSpec, Remembered, Rollout, Steps
 from trpo_cli.envs.environments import Environments
 from trpo_cli.envs.global_generators import refuse_use
 from trpo_cli.envs.infos import Infos
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
-from trpo_cli.errors import EnvironmentFault
+from trpo_cli.errors import ConfigError, EnvironmentFault
 from trpo_cli.memory import refuse_oversized_batch
 from trpo_cli.models.policies import Policy, on_cpu
 from trpo_cli.samplers import PolicySampler
@@ -25,7 +25,7 @@ from trpo_cli.seeding import torch_generator
 from trpo_cli.shards import Shards
 
 R = TypeVar("R")
-Visit = Callable[[int, np.ndarray], None]
+Visit = Callable[[int], None]
 BYTES = 26  # per step, in addition to its observation: noise, rewards, time and ends
 
 
@@ -41,7 +41,7 @@ class Path:
         self.memory: np.ndarray | None = None  # (N, M), of the policy after the last step; None before the first
 
     def follow(self, policy: Policy, horizon: int, visit: Visit | None = None) -> Segment:
-        """Continue for `horizon` steps. `visit(t, memory)` is called before step t, with the policy's memory (N, M)."""
+        """Continue for `horizon` steps. `visit(t)` is called before step t."""
         envs, places = self.environments, (horizon, self.environments.num_envs)
         raw = np.empty((horizon if self.normalizer.enabled else 0, *envs.observation.shape), envs.spec.dtype)
         seen = Seen(horizon, envs, self.normalizer)
@@ -49,11 +49,13 @@ class Path:
         terminated, truncated, lost = (np.empty(places, dtype=bool) for _ in range(3))
         noise = policy.distribution.noise(places, self.generator).numpy()
         acting = Acting(envs, self.normalizer, policy, self.memory)
+        memory = np.empty((horizon, *acting.memory.shape), dtype=acting.memory.dtype)
         action = np.empty((0,))
-        cut_off, infos = [envs.observation[:0].copy()], []
+        cut_off, remembered, infos = [envs.observation[:0].copy()], [acting.memory[:0]], []
         for t in range(horizon):
             if visit is not None:
-                visit(t, acting.memory)
+                visit(t)
+            memory[t] = acting.memory
             if len(raw):
                 raw[t] = envs.observation
             step = acting.step(noise[t], out=seen.place(t))
@@ -66,11 +68,13 @@ class Path:
             if np.count_nonzero(ended):  # `any` takes ten times as long
                 if (step.truncated & ~step.lost).any():
                     cut_off.append(step.reached[step.truncated & ~step.lost])
+                    remembered.append(acting.memory[step.truncated & ~step.lost])
                 infos.append(envs.read_infos(ended))
                 acting.restart(ended)
         self.memory = acting.memory
         told = Feedback(reward, terminated, truncated, lost, infos)
-        return Segment(seen, action, told, np.concatenate(cut_off), envs.observation.copy(), raw)
+        carried = Carried(memory, np.concatenate(remembered), acting.memory.copy())
+        return Segment(seen, action, told, np.concatenate(cut_off), envs.observation.copy(), raw, carried)
 
 
 class Feedback(NamedTuple):
@@ -92,6 +96,14 @@ class Feedback(NamedTuple):
         return cls(reward, terminated, truncated, lost, [one for some in infos for one in some])
 
 
+class Carried(NamedTuple):
+    """What a policy remembers in T steps of N environments."""
+
+    memory: np.ndarray  # (T, N, M), before each step
+    at_truncation: np.ndarray  # (X, M), where episodes were cut off
+    at_end: np.ndarray  # (N, M)
+
+
 class Segment(NamedTuple):
     """T steps of N environments of one shard."""
 
@@ -101,10 +113,13 @@ class Segment(NamedTuple):
     cut_off: np.ndarray  # (M, O), the raw observations where episodes were cut off
     last: np.ndarray  # (N, O), the raw ones after the last step
     raw: np.ndarray  # (T, N, O) for `learn_scale`, or none, (0, N, O), if no scale is learnt
+    carried: Carried
 
 
 class PathSampler(PolicySampler):
     """Follows a policy in the environments of each shard; statistics are those of all shards."""
+
+    carries_memory = True
 
     def __init__(
         self,
@@ -113,7 +128,24 @@ class PathSampler(PolicySampler):
         normalizer: ObservationNormalizer,
         reward_scaler: RewardScaler,
         seed: int,
+        horizon: int,
+        sequence_length: int | None,
+        burn_in: int,
     ) -> None:
+        """Of policies and critics that remember, sequences of `sequence_length` steps are learnt from, after `burn_in`.
+
+        Raises `ConfigError` if those of a path of `horizon` steps are not whole.
+        """
+        if sequence_length is not None and horizon % sequence_length:
+            whole = [number for number in range(1, horizon + 1) if horizon % number == 0]
+            near = min(whole, key=lambda number: abs(number - sequence_length))
+            raise ConfigError(
+                f"sampler.sequence_length: {sequence_length} does not divide the {horizon} steps that an iteration "
+                f"takes in each environment; {near} does"
+            )
+        self.horizon, self.sequence_length, self.burn_in = horizon, sequence_length or horizon, burn_in
+        asked = {"sequence_length": sequence_length, "burn_in": burn_in}
+        self.only_for_memory = [*filter(asked.get, asked)]
         self.shards, self.normalizer, self.reward_scaler = shards, normalizer, reward_scaler
         streams = [f"actions of shard {number}" if shards.count > 1 else "actions" for number in shards.own]
         generators = [torch_generator(seed, stream) for stream in streams]
@@ -123,9 +155,9 @@ class PathSampler(PolicySampler):
         self.env_steps = 0  # in total, including those of spoiled samples
         self.life = np.zeros(self.num_envs, dtype=np.int64)  # steps since an episode of the learner began
 
-    def follow(self, policy: Policy, horizon: int, visits: Sequence[Visit | None] | None = None) -> list[Segment]:
-        """Continue the paths of this process for `horizon` steps, with a `visit` for each."""
-        policy = on_cpu(policy)
+    def follow(self, policy: Policy, visits: Sequence[Visit | None] | None = None) -> list[Segment]:
+        """Continue the paths of this process, with a `visit` for each."""
+        policy, horizon = on_cpu(policy), self.horizon
         return self.attempt(lambda path, visit: path.follow(policy, horizon, visit), visits or [None] * len(self.paths))
 
     def attempt(self, work: Callable[..., R], *columns: Sequence[Any]) -> list[R]:
@@ -158,7 +190,15 @@ class PathSampler(PolicySampler):
         ]
 
     def _make_rollout(self, followed: Segment, age: np.ndarray, time: np.ndarray, reward: np.ndarray) -> Rollout:
-        told = followed.told
+        told, carried = followed.told, followed.carried
+        remembered = Remembered(
+            memory=torch.from_numpy(carried.memory),
+            begins=torch.from_numpy(age == 0),
+            at_truncation=torch.from_numpy(carried.at_truncation),
+            at_end=torch.from_numpy(carried.at_end),
+            length=self.sequence_length,
+            burn_in=self.burn_in,
+        )
         return Rollout(
             observation=followed.seen.observations(age),
             action=torch.from_numpy(followed.action),
@@ -168,6 +208,7 @@ class PathSampler(PolicySampler):
             time=torch.from_numpy(np.ascontiguousarray(time)),
             truncated_observation=torch.from_numpy(self.normalizer(followed.cut_off)),
             last_observation=torch.from_numpy(self.normalizer(followed.last)),
+            remembered=remembered if carried.memory.size else None,
         )
 
     def learn_scale(self, followed: Sequence[Segment]) -> None:
@@ -230,7 +271,7 @@ class Seen:
         self._kept[self._older + t] = self._environments.observation[:, -1]
         return None
 
-    def observations(self, age: NDArray[np.int64]) -> Observations:
+    def observations(self, age: NDArray[np.int64]) -> Steps:
         """All of it (T, N, O), given how many steps each episode had behind it (T, N)."""
         kept = torch.from_numpy(self._kept)
         if not self._older:

@@ -25,6 +25,7 @@ from trpo_cli.data import (
     Predict,
     Rollout,
     Sample,
+    Sequences,
     Tensors,
     Visited,
 )
@@ -34,7 +35,7 @@ from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.distributions import Categorical
 from trpo_cli.models.policies import Policy, on_cpu
-from trpo_cli.ranges import Count
+from trpo_cli.ranges import Count, NonNegativeInt
 from trpo_cli.returns import monte_carlo
 from trpo_cli.samplers.acting import Acting, Step
 from trpo_cli.samplers.jobs import Jobs
@@ -60,6 +61,7 @@ class Branches(Tensors, Sample):
     terminated: Tensor  # (L, S * K) bool
     truncated: Tensor  # (L, S * K) bool
     last_observation: Tensor  # (S * K, O), what the last step of each branch led to
+    last_memory: Tensor  # (S * K, M), with which that is seen
 
     def estimate(
         self, predict: Predict, advantage: Advantage, gamma: float, discount: float
@@ -70,8 +72,11 @@ class Branches(Tensors, Sample):
         `advantage`.
         """
         _, visited = self.trunk.advantages(predict, advantage, gamma)
-        observation, time = visited.observation[self.place], self.trunk.time.flatten()[self.place]
-        q = self.returns(predict(self.last_observation), gamma).view_as(self.log_weight)
+        observation, time = self.trunk.states_at(self.place), self.trunk.time.flatten()[self.place]
+        last: Observations = self.last_observation
+        if self.trunk.remembered is not None:
+            last = Sequences.of_single_steps(self.last_observation, self.last_memory)
+        q = self.returns(predict(last), gamma).view_as(self.log_weight)
         estimates = Estimates(
             observation=observation,
             action=self.action,
@@ -109,12 +114,13 @@ class Vine(PathSampler):
         branch_length: Count,
         proposal: Literal["policy", "uniform"] | None,
         common_random_numbers: bool,
+        sequence_length: Count | None = None,
+        burn_in: NonNegativeInt = 0,
     ) -> None:
         """`steps_per_iteration` is the most that trunks and branches take together; less if episodes end early.
 
         Raises `ConfigError` if nothing is left for the trunks, or the environments cannot be saved and restored.
         """
-        super().__init__(shards, environments, normalizer, reward_scaler, seed)
         some = environments[0]
         obstacle = some.snapshot_obstacle()
         if obstacle is not None:
@@ -124,16 +130,18 @@ class Vine(PathSampler):
         self.actions_per_state = len(self.every_action) if actions_per_state == "all" else actions_per_state
         self.num_states = shards.divide(num_states, "sampler.num_states")  # of each shard
         self.branch_length, self.common_random_numbers = branch_length, common_random_numbers
-        self.horizon = self._trunk_length(steps_per_iteration, some.num_envs)
+        horizon = self._trunk_length(shards, steps_per_iteration, some.num_envs)
         # Counts the trunks only, since branches may end early.
-        refuse_too_many(self.horizon * self.num_envs, shards, some.spec, normalizer)
+        refuse_too_many(horizon * shards.count * some.num_envs, shards, some.spec, normalizer)
+        own = (shards, environments, normalizer, reward_scaler, seed)
+        super().__init__(*own, horizon, sequence_length, burn_in)
 
-    def _trunk_length(self, steps_per_iteration: int, num_envs: int) -> int:
+    def _trunk_length(self, all_shards: Shards, steps_per_iteration: int, num_envs: int) -> int:
         """Return the steps left for each trunk, of `num_envs` in each shard.
 
         Raises `ConfigError` if they are too few to choose states from.
         """
-        num_states, shards = self.num_states, self.shards.count
+        num_states, shards = self.num_states, all_shards.count
         # Environments that have no branch left step along with the others, and their steps count.
         rounds = -(-num_states * self.actions_per_state // num_envs)
         branch_steps = rounds * num_envs * self.branch_length
@@ -169,7 +177,7 @@ class Vine(PathSampler):
     def collect(self, policy: Policy) -> Sequence[Branches]:
         policy = on_cpu(policy)
         chosen = [_Chosen.draw(path, self.horizon, self.num_states) for path in self.paths]
-        followed = self.follow(policy, self.horizon, [one.visit for one in chosen])
+        followed = self.follow(policy, [one.visit for one in chosen])
         trunks = self.make_rollouts(followed)
         branches = self.attempt(functools.partial(self._branch, policy), chosen, trunks)
         self.count_steps()
@@ -179,10 +187,10 @@ class Vine(PathSampler):
     def _branch(self, policy: Policy, path: Path, chosen: _Chosen, trunk: Rollout) -> Branches:
         """Follow the branches of one shard."""
         envs = path.environments
-        first, log_weight = self._first_actions(policy, path, trunk.observation.flatten(0, 1)[chosen.place])
+        first, log_weight = self._first_actions(policy, path, trunk.states_at(chosen.place))
         everywhere = np.arange(envs.num_envs)
         aside, before = envs.save(everywhere), global_generators.current_states()
-        record = self._branches(policy, path, chosen, first)
+        record = self._branches(policy, path, chosen, trunk.memory_at(chosen.place).numpy(), first)
         if drawn := global_generators.changed_states(before):
             raise ConfigError(
                 f"sampler: vine has to save and restore {envs.task.id}, and cannot: its steps draw from "
@@ -198,6 +206,7 @@ class Vine(PathSampler):
             terminated=torch.from_numpy(record.terminated),
             truncated=torch.from_numpy(record.truncated),
             last_observation=torch.from_numpy(self.normalizer(record.last_observation)),
+            last_memory=torch.from_numpy(record.last_memory),
         )
 
     @torch.no_grad()
@@ -216,18 +225,19 @@ class Vine(PathSampler):
         log_q = -np.log(len(self.every_action))
         return action, distribution.log_prob(parameters[:, None], action) - log_q
 
-    def _branches(self, policy: Policy, path: Path, chosen: _Chosen, first: Tensor) -> _Record:
+    def _branches(self, policy: Policy, path: Path, chosen: _Chosen, memory: NDArray[Any], first: Tensor) -> _Record:
         """Follow every branch to its end or `branch_length`, as many at a time as there are environments.
 
-        They begin in the chosen states (S) with the actions `first` (S, K, A).
+        They begin in the chosen states (S), with the `memory` (S, M) of the policy there and the actions `first`
+        (S, K, A).
         """
         envs, tries, length = path.environments, self.actions_per_state, self.branch_length
         count, common, generator = self.num_states * tries, self.common_random_numbers, path.generator
         noise = policy.distribution.noise((length, self.num_states if common else count), generator).numpy()
         seeds = torch.randint(2**31, (self.num_states if common else count,), generator=generator).numpy()
         stream = np.arange(count) // (tries if common else 1)  # index of each branch's noise and seed
-        record, beginning = _Record(length, count, envs.observation), first.flatten(0, 1).numpy()
-        states, memory = chosen.states, np.concatenate(chosen.memories)
+        record, beginning = _Record(length, count, envs.observation, memory), first.flatten(0, 1).numpy()
+        states = chosen.states
         acting = Acting(envs, self.normalizer, policy)
         jobs, age = Jobs(count, envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
 
@@ -242,7 +252,7 @@ class Vine(PathSampler):
             fresh = age == 0
             step = acting.step(noise[age, stream[jobs.of]], imposed=(fresh, beginning[jobs.of[fresh]]))
             path.env_steps += envs.num_envs
-            ended = np.flatnonzero(record.add(step, age, jobs))
+            ended = np.flatnonzero(record.add(step, acting.memory, age, jobs))
             age += 1
             if len(ended):
                 jobs.advance(ended)
@@ -257,7 +267,6 @@ class _Chosen:
     environments: Environments
     place: Tensor  # (S,) int64, among the T * N of the trunk
     states: list[Any] = field(default_factory=list)  # (S), saved
-    memories: list[NDArray[Any]] = field(default_factory=list)  # (S, M) of the policy, in pieces
 
     @classmethod
     def draw(cls, path: Path, horizon: int, count: int) -> _Chosen:
@@ -265,26 +274,27 @@ class _Chosen:
         places = torch.randperm(horizon * path.environments.num_envs, generator=path.generator)[:count]
         return cls(path.environments, places.sort().values)
 
-    def visit(self, t: int, memory: NDArray[Any]) -> None:
-        """Save the chosen states of time t, and the memory (N, M) of the policy there."""
+    def visit(self, t: int) -> None:
+        """Save the chosen states of time t."""
         times, rows = np.divmod(self.place.numpy(), self.environments.num_envs)
         self.states.extend(self.environments.save(rows[times == t]))
-        self.memories.append(memory[rows[times == t]])
 
 
 class _Record:
     """What became of `count` branches of at most `length` steps each; zeros follow the end of a branch."""
 
-    def __init__(self, length: int, count: int, observation: NDArray[Any]) -> None:
-        """`observation` (N, O) is what environments show."""
+    def __init__(self, length: int, count: int, observation: NDArray[Any], memory: NDArray[Any]) -> None:
+        """`observation` (N, O) is what environments show, and `memory` (S, M) what the policy remembers."""
         self.reward = np.zeros((length, count))
         self.terminated, self.truncated = (np.zeros((length, count), dtype=bool) for _ in range(2))
         self.last_observation = np.zeros((count, *observation.shape[1:]), dtype=observation.dtype)
+        self.last_memory = np.zeros((count, memory.shape[1]), dtype=memory.dtype)
 
-    def add(self, step: Step, age: NDArray[np.int64], jobs: Jobs) -> Flags:
+    def add(self, step: Step, memory: NDArray[Any], age: NDArray[np.int64], jobs: Jobs) -> Flags:
         """Add a step of the environments that are busy with a branch, `age` (N,) steps after the branch began.
 
-        Returns which branches (N,) have ended with it, those that are repeated included.
+        `memory` (N, M) is that after the step. Returns which branches (N,) have ended with it, those that are repeated
+        included.
         """
         busy, at = jobs.busy, (age[jobs.busy], jobs.of[jobs.busy])
         terminated, truncated = step.terminated | step.lost, step.truncated & ~step.lost
@@ -292,4 +302,5 @@ class _Record:
         self.terminated[at], self.truncated[at] = terminated[busy], truncated[busy]
         ended: Flags = terminated | truncated | (age + 1 == len(self.reward))
         self.last_observation[jobs.of[ended & busy]] = step.reached[ended & busy]
+        self.last_memory[jobs.of[ended & busy]] = memory[ended & busy]
         return ended

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trpo_cli.data import Observations, read
+from trpo_cli.data import Observations, Sequences, read
 from trpo_cli.models.distributions import Distribution
 from trpo_cli.models.linearisation import Linearisation, linearise, outputs
 
@@ -38,13 +38,17 @@ class Policy(nn.Module, ABC):
     works_in_pieces: bool = False  # shared among threads, so that torch needs none of its own
 
     @abstractmethod
-    def forward(self, observation: Tensor) -> Tensor:
-        """Distribution parameters (B, P) for observations (B, O)."""
+    def forward(self, observation: Any) -> Tensor:
+        """Distribution parameters (B, P) for observations (B, O), a tensor; for `Sequences` if there is a memory."""
 
     @torch.no_grad()
     def infer(self, observation: Observations) -> Tensor:
         """`forward` without a graph, for acting."""
-        return self(read(observation))  # type: ignore[no-any-return]
+        return self(self.inputs(observation))  # type: ignore[no-any-return]
+
+    def inputs(self, observation: Observations) -> Tensor | Sequences:
+        """What `forward` reads: observations (B, O), or the sequences that lead to them if it has a memory."""
+        return observation if self.memory_size and isinstance(observation, Sequences) else read(observation)
 
     @torch.no_grad()
     def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
@@ -54,18 +58,24 @@ class Policy(nn.Module, ABC):
 
     def actor(self) -> Actor:
         """How the policy acts as it is now, while a rollout lasts."""
-        return self._acting(self.infer)
+        return self._acting(lambda observation, memory: (self.infer(torch.from_numpy(observation)).numpy(), memory))
 
     def actor_each(self, thetas: Tensor) -> Actor:
         """How N policies act, each with a theta of its own, of `thetas` (N, D), in an environment of its own."""
-        return self._acting(lambda observation: self.infer_each(thetas, observation))
 
-    def _acting(self, infer: Callable[[Tensor], Tensor]) -> Actor:
+        def infer(observation: Array, memory: Array) -> tuple[Array, Array]:
+            return self.infer_each(thetas, torch.from_numpy(observation)).numpy(), memory
+
+        return self._acting(infer)
+
+    def _acting(self, infer: Callable[[Array, Array], tuple[Array, Array]]) -> Actor:
+        """An actor, given how observations (N, O) and memory become distribution parameters (N, P) and memory."""
         distribution = self.distribution
 
         @torch.no_grad()
         def act(observation: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:
-            parameters = infer(torch.from_numpy(observation))
+            found, memory = infer(observation, memory)
+            parameters = torch.from_numpy(found)
             if noise is None:
                 return distribution.mode(parameters).numpy(), memory
             return distribution.sample(parameters, torch.from_numpy(noise)).numpy(), memory
@@ -74,14 +84,15 @@ class Policy(nn.Module, ABC):
 
     def linearise(self, observation: Observations) -> Linearisation:
         """Distribution parameters, and their products with the Jacobian by theta."""
-        return linearise(self, read(observation))
+        return linearise(self, self.inputs(observation))
 
     def outputs(self, theta: Tensor, observation: Observations, known: Tensor | None = None) -> Tensor:
         """Distribution parameters (B, P) of the policy with the parameters `theta` (D,), with a graph.
 
-        They may be `known` already, bit for bit as `infer` computes them, and need not be computed then.
+        If these are its own parameters, the result may be `known` already, bit for bit as `infer` computes it, and need
+        not be computed then.
         """
-        return outputs(self, theta, read(observation))
+        return outputs(self, theta, self.inputs(observation))
 
 
 class FeaturePolicy(Policy):
@@ -90,13 +101,13 @@ class FeaturePolicy(Policy):
     feature_size: int
 
     @abstractmethod
-    def features(self, observation: Tensor) -> Tensor:
+    def features(self, observation: Tensor | Sequences) -> Tensor:
         """Features (B, `feature_size`) of observations (B, O), with a graph."""
 
     @torch.no_grad()
     def infer_head(self, head: nn.Linear, observation: Observations) -> Tensor:
         """What another head (B, out) makes of the features, without a graph."""
-        return head(self.features(read(observation)))  # type: ignore[no-any-return]
+        return head(self.features(self.inputs(observation)))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def infer_with(self, head: nn.Linear, observation: Observations) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from trpo_cli.data import Observations, ObservationSpec
+from trpo_cli.models.cells import Memory
 from trpo_cli.models.convolutions import Convolution
 from trpo_cli.models.distributions import DiagonalGaussian, Distribution
 from trpo_cli.models.linearisation import Linearisation
 from trpo_cli.models.networks import make_network
 from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies import Actor, Array, FeaturePolicy
+from trpo_cli.models.rnn import RNN
 from trpo_cli.ranges import Count, Finite, Positive
 
 
@@ -20,10 +24,10 @@ class MLPPolicy(FeaturePolicy):
 
     For a Gaussian the network computes the mean, and the log standard deviation is a free vector; for categoricals it
     computes the logits. With `encoder_sizes` each entry of the observation goes through layers of its own first, and
-    with `convolutions` images do.
+    with `convolutions` images do. A `memory` of `memory_size` units adds what it remembers of the episode.
     """
 
-    architecture = ("hidden_sizes", "activation", "encoder_sizes", "convolutions")
+    architecture = ("hidden_sizes", "activation", "encoder_sizes", "convolutions", "memory", "memory_size")
 
     def __init__(
         self,
@@ -36,6 +40,8 @@ class MLPPolicy(FeaturePolicy):
         initial_log_std: Finite,
         encoder_sizes: list[Count] | None = None,
         convolutions: list[Convolution] | None = None,
+        memory: Memory | None = None,
+        memory_size: Count = 64,
     ) -> None:
         super().__init__()
         self.distribution = distribution
@@ -46,19 +52,22 @@ class MLPPolicy(FeaturePolicy):
             hidden_sizes=hidden_sizes,
             encoder_sizes=encoder_sizes,
             convolutions=convolutions,
+            memory=memory,
+            memory_size=memory_size,
             activation=activation,
             output_gain=output_gain,
             role="policy",
         )
         self.feature_size, self.works_in_pieces = self.network.feature_size, self.network.works_in_pieces
+        self.memory_size = self.network.memory_size
         self.log_std: nn.Parameter | None = None
         if isinstance(distribution, DiagonalGaussian):
             self.log_std = nn.Parameter(torch.full((size,), float(initial_log_std)))
 
-    def forward(self, observation: Tensor) -> Tensor:
+    def forward(self, observation: Any) -> Tensor:
         return self._with_log_std(self.network(observation))
 
-    def features(self, observation: Tensor) -> Tensor:
+    def features(self, observation: Any) -> Tensor:
         return self.network.features(observation)
 
     @torch.no_grad()
@@ -67,6 +76,7 @@ class MLPPolicy(FeaturePolicy):
 
     @torch.no_grad()
     def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:
+        assert not isinstance(self.network, RNN)  # whose actors have a memory
         if self.log_std is None:
             return self.network.infer_each(thetas, observation)
         size = len(self.log_std)
@@ -75,11 +85,25 @@ class MLPPolicy(FeaturePolicy):
     def actor(self) -> Actor:
         network = self.network.acting()
         if self.log_std is None:
-            return self._acting(lambda observation: torch.from_numpy(network(observation.numpy())))
+            return self._acting(network)
         deviation = self.log_std.detach().exp().numpy()
 
         def act(observation: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:
-            mean = network(observation)
+            mean, memory = network(observation, memory)
+            return (mean if noise is None else mean + deviation * noise), memory
+
+        return act
+
+    def actor_each(self, thetas: Tensor) -> Actor:
+        if not isinstance(self.network, RNN):
+            return super().actor_each(thetas)
+        if self.log_std is None:
+            return self._acting(self.network.acting_each(thetas))
+        log_std, others = thetas.split([len(self.log_std), thetas.shape[1] - len(self.log_std)], 1)
+        network, deviation = self.network.acting_each(others), log_std.exp().numpy()
+
+        def act(observation: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:
+            mean, memory = network(observation, memory)
             return (mean if noise is None else mean + deviation * noise), memory
 
         return act
