@@ -1,4 +1,5 @@
-"""Which network policy and critic are where nobody names one: for images, convolutions, which some methods share."""
+"""Which network policy and critic are where nobody names one: for images, convolutions, which some methods share; for
+environments that show only a part of their state, a memory."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 from trpo_cli.config.groups import CONF
 from trpo_cli.config.sections import find_bases
@@ -15,7 +16,8 @@ from trpo_cli.envs.games import find_origin, find_package
 from trpo_cli.errors import UserError
 
 NETWORKS = ("policy", "critic")
-FOR_VECTORS, FOR_IMAGES, FOR_SMALL, SHARED = "mlp", "cnn", "cnn_small", "shared"
+FOR_VECTORS, FOR_IMAGES, FOR_SMALL, FOR_PARTS, SHARED = "mlp", "cnn", "cnn_small", "gru", "shared"
+WITH_MEMORY = ("gru", "lstm")
 LEAST = 3  # pixels a side, of which those of `cnn_small` do
 SHARING = "ppo"  # it and what builds on it learn policy and critic from one loss
 ENOUGH = 36  # pixels a side, of which the convolutions of `cnn` make one
@@ -23,33 +25,60 @@ OF_VECTORS = ("gymnasium.envs.", "gymnasium_robotics.", "trpo_cli.")
 """Packages whose environments show no images, but for `OF_IMAGES`."""
 OF_IMAGES = "gymnasium.envs.box2d.car_racing"
 
+
+class Reason(NamedTuple):
+    """Why a network was chosen."""
+
+    shows: str
+    others: str  # what those for vectors do
+
+
+_IMAGES = Reason("shows images", "reads flat numbers")
+REASONS = {
+    FOR_IMAGES: _IMAGES,
+    FOR_SMALL: _IMAGES,
+    FOR_PARTS: Reason("shows only a part of its state", "remembers nothing"),
+}
 _may_make: ContextVar[bool] = ContextVar("may_make", default=True)
 
 
 def find_network(env: Any) -> str:
     """Return the option of `policy` and `critic` that reads what this option of `env` shows."""
+    package = find_package(str(env))
+    if package and package.side is None:
+        return FOR_PARTS
     side = _find_side(str(env)) or 0
     return FOR_IMAGES if side >= ENOUGH else FOR_SMALL if side >= LEAST else FOR_VECTORS
 
 
-def find_critic(env: Any, algo: Any) -> str:
-    """Return the option of `critic` that goes with the network for `env`: for first-order methods, its own layers."""
+def find_critic(env: Any, algo: Any, policy: Any = None) -> str:
+    """Return the option of `critic` that goes with the network for `env`: for first-order methods, its own layers.
+
+    With a `policy` that remembers, it is a critic that does; None: the one that goes with `env`.
+    """
     network = find_network(env)
-    return SHARED if network != FOR_VECTORS and _shares_layers(str(algo)) else network
+    if policy in WITH_MEMORY or (policy is not None and network == FOR_PARTS):
+        network = policy if policy in WITH_MEMORY else FOR_VECTORS
+    return SHARED if network in (FOR_IMAGES, FOR_SMALL) and _shares_layers(str(algo)) else network
 
 
 def describe_fitting(node: Mapping[str, Any], overrides: Sequence[str]) -> str:
-    """Say which networks were chosen because of images, in a configuration that `overrides` compose to; or nothing."""
+    """Say which networks were chosen because of what an environment shows, in a configuration of the `overrides`.
+
+    Nothing is said of those for vectors.
+    """
     typed = {text.partition("=")[0] for text in overrides}
     choices = {group: node["choices"].get(group) for group in NETWORKS if group not in typed}
-    chosen = [f"{group}={name}" for group, name in choices.items() if name in (FOR_IMAGES, FOR_SMALL, SHARED)]
-    others = [f"policy={FOR_VECTORS} reads flat numbers"] if "policy" in choices else []
+    chosen = [f"{group}={name}" for group, name in choices.items() if name in (*REASONS, SHARED)]
+    if not chosen:
+        return ""
+    network = next((name for name in node["choices"].values() if name in REASONS), FOR_IMAGES)
+    others = [f"policy={FOR_VECTORS} {REASONS[network].others}"] if "policy" in choices else []
     if choices.get("critic") == SHARED:
         others.append(f"critic={node['choices']['policy']} has layers of its own")
     elif not others:
-        others.append(f"critic={FOR_VECTORS} reads flat numbers")
-    because = f"because {node['env']['id']} shows images; {', and '.join(others)}"
-    return f"{' and '.join(chosen)}, {because}" if chosen else ""
+        others.append(f"critic={FOR_VECTORS} {REASONS[network].others}")
+    return f"{' and '.join(chosen)}, because {node['env']['id']} {REASONS[network].shows}; {', and '.join(others)}"
 
 
 @contextlib.contextmanager

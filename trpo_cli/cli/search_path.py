@@ -178,10 +178,15 @@ def write_choices(*without: str, _root_: DictConfig) -> str:
     )
 
 
+def choose_critic(env: Any, algo: Any, *, _root_: DictConfig) -> str:
+    """Return the option of `critic` that goes with these, and with the policy if one was chosen."""
+    return find_critic(env, algo, _root_.get("policy"))
+
+
 OmegaConf.register_new_resolver("choices", write_choices, replace=True)
 OmegaConf.register_new_resolver("choices_without", write_choices, replace=True)
 OmegaConf.register_new_resolver("network_for", find_network, replace=True)
-OmegaConf.register_new_resolver("critic_for", find_critic, replace=True)
+OmegaConf.register_new_resolver("critic_for", choose_critic, replace=True)
 
 
 class OurSearchPath(SearchPathPlugin):

@@ -24,7 +24,7 @@ from trpo_cli.errors import suggest_name
 WHERE = " where "
 """Separates the path of an option from the choices that select sections: `tuned/Ant-v4 where algo=trpo`."""
 
-OF_MANY = ("env/gym", "env/atari", "env/minatar")
+OF_MANY = ("env/gym", "env/atari", "env/minatar", "env/popgym")
 """The options that stand behind many environments."""
 
 

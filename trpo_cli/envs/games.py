@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Games(NamedTuple):
-    """A package with environments, all of which show images."""
+    """A package with environments, which all show images, or all show only a part of their state."""
 
     module: str
     extra: str  # of ours, which installs it, and the option of env with the settings of all its games
     ids: re.Pattern[str]
     register: Callable[[], None]
-    side: int  # the shorter one of the images, in pixels
+    side: int | None  # the shorter one of the images, in pixels; None: a policy has to remember what it saw
 
     @property
     def is_installed(self) -> bool:
@@ -60,9 +61,15 @@ def _register_atari() -> None:
     gymnasium.register_envs(ale_py)
 
 
+def _register_popgym() -> None:
+    """Register what is there on import."""
+    importlib.import_module("popgym")
+
+
 PACKAGES = (
     Games(PACKAGE, "atari", OF_ATARI, _register_atari, 84),
     Games("minatar", "minatar", re.compile("MinAtar/"), _register_minatar, 10),
+    Games("popgym", "popgym", re.compile("popgym-"), _register_popgym, None),
 )
 
 
