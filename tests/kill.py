@@ -28,9 +28,13 @@ from launched import finish, launch
 TESTS = Path(__file__).parent
 COMMON = ("eval.every=0", "checkpoint.every=2", "sampler.num_threads=1")
 TRPO = (*COMMON, "sampler.num_envs=8", "sampler.steps_per_iteration=256")
+HIDDEN = ("env=CartPole-v1", "env.hide=[1,3]", *TRPO)  # without velocities
+SEQUENCES = ("critic=shared", "sampler.sequence_length=8", "sampler.burn_in=3")
 EXACT, SEARCH = ("total_steps=20_000", "checkpoint.every=5"), (*COMMON, "algo.population_size=8")
 VINE = (*COMMON, "sampler.num_envs=8", "sampler.num_states=4", "sampler.branch_length=20")
 VINE = (*VINE, "sampler.steps_per_iteration=1024")
+REMEMBERED = ("sampler=vine", "critic=gru", "critic.minibatch_size=88", "sampler.steps_per_iteration=1024")
+REMEMBERED = (*REMEMBERED, "total_steps=100_000")
 CHANCE = ("plugins=[probes]", "env=Probe/Chance-v0", "total_steps=20_000", *TRPO, "eval.episodes=2")
 CHANCE = (*CHANCE, "algo.max_rejected=1000")  # it converges
 EARLY = ("env=CartPole-v1", "total_steps=120_000", "checkpoint.best=eval", "stop.patience=12")
@@ -114,6 +118,9 @@ CASES: dict[str, tuple[str, ...]] = {
         "sampler.num_threads=2",
         *GAME_VINE,
     ),
+    "CartPole-v1 trpo, gru": (*HIDDEN, "policy=gru", "total_steps=60_000"),
+    "CartPole-v1 ppo, lstm shared, sequences": (*HIDDEN, "algo=ppo", "policy=lstm", *SEQUENCES, "total_steps=40_000"),
+    "CartPole-v1 vine, gru": ("env=CartPole-v1", "env.hide=[1,3]", "policy=gru", *VINE[:-1], *REMEMBERED),
     "CartPole-v1 vine": ("env=CartPole-v1", "sampler=vine", "total_steps=300_000", *VINE),
     "Walker2d-v4 vine": ("env=Walker2d-v4", "sampler=vine", "total_steps=200_000", *VINE),
     "MinAtar/Seaquest-v1 trpo, an entropy bonus": ("env=MinAtar/Seaquest-v1", "total_steps=20_000", *BONUS, *TRPO),
@@ -127,6 +134,7 @@ ON_RANKS: dict[str, tuple[str, ...]] = {
     "Hopper-v4 trpo, ranks": ("env=Hopper-v4", "algo=trpo", "total_steps=20_000", *RANKS),
     "Ant-v5 npg, ranks": ("env=Ant-v5", "algo=npg", "total_steps=10_000", *RANKS),
     "CartPole-v1 ppo, ranks": ("env=CartPole-v1", "algo=ppo", "critic=shared", "total_steps=30_000", *RANKS),
+    "CartPole-v1 trpo, lstm, ranks": ("env=CartPole-v1", "policy=lstm", "total_steps=20_000", *RANKS),
     "Walker2d-v4 vine, ranks": ("env=Walker2d-v4", "sampler=vine", "total_steps=50_000", *VINE, *RANKS[-2:]),
     "CartPole-v1 cem, ranks": ("env=CartPole-v1", "algo=cem", "total_steps=100_000", *COMMON, *RANKS[-2:]),
 }

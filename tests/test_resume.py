@@ -92,6 +92,21 @@ def test_convolutions_go_on_bit_for_bit(
 
 
 @pytest.mark.parametrize(
+    "memory", [("algo=trpo", "policy=gru"), pytest.param(("algo=ppo", "policy=lstm"), marks=pytest.mark.slow)]
+)
+def test_memory_goes_on_bit_for_bit(
+    trpo_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: tuple[str, ...]
+) -> None:
+    """In the middle of episodes, which are longer than an iteration."""
+    hidden = ("env=Pendulum-v1", "env.hide=[-1]", *memory, "sampler.num_envs=4", "sampler.steps_per_iteration=128")
+    hidden = (*hidden, "total_steps=640", "checkpoint.every=1", "eval.every=0")
+    assert trpo_train(*hidden, "hydra.run.dir=whole").status == 0
+    assert interrupted(trpo_train, monkeypatch, *hidden, "hydra.run.dir=parts").status == 143
+    assert trpo_train("resume=parts").status == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
     ("saved", "edited", "said"),
     [("stack: 1", "stack: 2", "normalizer"), ("log_info: []", "log_info: [nope]", "sampler")],
 )
