@@ -186,7 +186,10 @@ def test_threads_that_share_shards_change_no_bit(overrides: tuple[str, ...]) -> 
                 (2, ("algo=npg", "env=Ant-v5", *SMALL)),
                 (2, ("algo=ppo", "env=CartPole-v1", "critic=shared", *SMALL, "env.normalize_reward=true")),
                 (3, ("algo=trpo", "env=CartPole-v1", *VINE, "critic=linear")),
-                (3, ("algo=ppo", "env=CartPole-v1", "policy=gru", "critic.epochs=2", "algo.minibatch_size=128", *SMALL)),
+                (
+                    3,
+                    ("algo=ppo", "env=CartPole-v1", "policy=gru", "critic.epochs=2", "algo.minibatch_size=128", *SMALL),
+                ),
                 (2, ("algo=cem", "env=CartPole-v1", "algo.population_size=10", "sampler.num_envs=4")),
                 (2, ("algo=a2c", "env=Pendulum-v1", *SMALL, "sampler.vectorization=async")),
                 (2, ("algo=trpo", "env=Hopper-v4", *SMALL, *BEGUN)),

@@ -18,5 +18,6 @@ Fraction = Annotated[float, Gt(0), Le(1)]
 Shrink = Annotated[float, Gt(0), Lt(1)]
 Seconds = Annotated[float, Gt(0), Le(1e6)]  # gloo counts nanoseconds
 Count = Annotated[int, Ge(1)]
+Span = Annotated[int, Ge(3)]  # steps that units at first remember; each another number, from 2 on
 Threads = Annotated[int, Ge(1), Le(1024)]  # more threads can crash the process
 NonNegativeInt = Annotated[int, Ge(0)]

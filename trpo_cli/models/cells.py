@@ -50,7 +50,11 @@ class Cell(nn.Module, ABC):
     gates: ClassVar[int]
     parts: ClassVar[int]  # of the memory, H numbers each
 
-    def __init__(self, inputs: int, size: int) -> None:
+    def __init__(self, inputs: int, size: int, span: int | None = None) -> None:
+        """With a `span`, each unit at first keeps what it took in for another time, up to so many steps.
+
+        This is the chrono initialisation of Tallec and Ollivier 2018, section 2.
+        """
         super().__init__()
         self.size, self.memory_size, self.shape = size, self.parts * size, (self.gates, size)
         self.read, self.recall = nn.Linear(inputs, self.gates * size), nn.Linear(size, self.gates * size)
@@ -58,6 +62,12 @@ class Cell(nn.Module, ABC):
             nn.init.zeros_(layer.bias)
             for weight in layer.weight.detach().chunk(self.gates):
                 nn.init.orthogonal_(weight)
+        if span is not None:
+            self.keep_for(torch.empty(size).uniform_(1, span - 1))
+
+    @abstractmethod
+    def keep_for(self, steps: Tensor) -> None:
+        """Set biases so that, with inputs of zero, unit i forgets a part of 1 / (1 + `steps`[i]) in each step."""
 
     def forward(self, features: Tensor, memory: Tensor) -> Tensor:
         """The memory (B, M) after a step, differentiable."""
@@ -84,6 +94,9 @@ class GRU(Cell):
 
     gates, parts = 3, 1
 
+    def keep_for(self, steps: Tensor) -> None:
+        self.read.bias.detach()[self.size : 2 * self.size] = steps.log()
+
     @staticmethod
     def step(read: Any, recalled: Any, memory: Any, sigmoid: Curve, tanh: Curve) -> tuple[Any, Any]:
         reset, update = _unbind(sigmoid(read[:, :2] + recalled[:, :2]))
@@ -105,15 +118,21 @@ class GRU(Cell):
 class LSTM(Cell):
     """Long short-term memory (Hochreiter and Schmidhuber 1997) with a forget gate (Gers et al. 2000).
 
-    Gates: input i, forget f, candidate n, output o. c' = f c + i n and h' = o tanh(c'). The forget gate begins open,
-    with a bias of 1 (Jozefowicz et al. 2015).
+    Gates: input i, forget f, candidate n, output o. c' = f c + i n and h' = o tanh(c'). Without a span, the forget gate
+    begins open, with a bias of 1 (Jozefowicz et al. 2015).
     """
 
     gates, parts = 4, 2
 
-    def __init__(self, inputs: int, size: int) -> None:
-        super().__init__(inputs, size)
-        nn.init.ones_(self.read.bias.detach()[size : 2 * size])
+    def __init__(self, inputs: int, size: int, span: int | None = None) -> None:
+        super().__init__(inputs, size, span)
+        if span is None:
+            nn.init.ones_(self.read.bias.detach()[size : 2 * size])
+
+    def keep_for(self, steps: Tensor) -> None:
+        enter, forget, *_ = self.read.bias.detach().chunk(self.gates)
+        forget.copy_(steps.log())
+        enter.copy_(-steps.log())
 
     @staticmethod
     def step(read: Any, recalled: Any, memory: Any, sigmoid: Curve, tanh: Curve) -> tuple[Any, Any]:

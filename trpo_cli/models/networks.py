@@ -27,6 +27,7 @@ def make_network(
     convolutions: Sequence[Convolution] | None,
     memory: Memory | None = None,
     memory_size: int = 0,
+    memory_span: int | None = None,
     skipped: int = 0,
     activation: Activation,
     output_gain: float,
@@ -42,7 +43,8 @@ def make_network(
     if memory:
         encoder = _make_encoder(observation, encoder_sizes, convolutions, activation, role)
         inputs = observation.size if encoder is None else encoder.head.out_features
-        return RNN(encoder, inputs, memory, memory_size, hidden_sizes, outputs, activation, output_gain, skipped)
+        sizes = (memory_size, memory_span, hidden_sizes, outputs)
+        return RNN(encoder, inputs, memory, *sizes, activation, output_gain, skipped)
     if convolutions:
         refuse_vectors(observation, role)
         return CNN(observation, convolutions, hidden_sizes, outputs, activation, output_gain, role)

@@ -34,6 +34,7 @@ class RNN(nn.Module):
         inputs: int,
         memory: Memory,
         memory_size: int,
+        memory_span: int | None,
         hidden_sizes: Sequence[int],
         outputs: int,
         activation: Activation,
@@ -43,7 +44,7 @@ class RNN(nn.Module):
         """The cell has `memory_size` units and reads `inputs` numbers, of the encoder or of the observation."""
         super().__init__()
         self.encoder = encoder
-        self.cell = CELLS[memory](inputs, memory_size)
+        self.cell = CELLS[memory](inputs, memory_size, memory_span)
         self.rest = MLP(memory_size, hidden_sizes, outputs, activation, output_gain)
         self.feature_size, self.memory_size = self.rest.feature_size, self.cell.memory_size
         self._place = slice(skipped, skipped + self.memory_size)

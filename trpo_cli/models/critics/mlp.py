@@ -21,7 +21,7 @@ from trpo_cli.models.networks import make_network
 from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies import Policy
 from trpo_cli.models.rnn import RNN
-from trpo_cli.ranges import Count, Positive
+from trpo_cli.ranges import Count, Positive, Span
 from trpo_cli.shards import ONE, Shards
 from trpo_cli.threads import workers
 
@@ -62,6 +62,7 @@ class MLPCritic(FittedByHelper, Critic):
         convolutions: list[Convolution] | None = None,
         memory: Memory | None = None,
         memory_size: Count = 64,
+        memory_span: Span | None = None,
     ) -> None:
         """What a critic remembers stands behind the memory of the `policy`.
 
@@ -77,6 +78,7 @@ class MLPCritic(FittedByHelper, Critic):
             convolutions=convolutions,
             memory=memory,
             memory_size=memory_size,
+            memory_span=memory_span,
             skipped=policy.memory_size if policy else 0,
             activation=activation,
             output_gain=1.0,

@@ -16,7 +16,7 @@ from trpo_cli.models.networks import make_network
 from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies import Actor, Array, FeaturePolicy
 from trpo_cli.models.rnn import RNN
-from trpo_cli.ranges import Count, Finite, Positive
+from trpo_cli.ranges import Count, Finite, Positive, Span
 
 
 class MLPPolicy(FeaturePolicy):
@@ -42,6 +42,7 @@ class MLPPolicy(FeaturePolicy):
         convolutions: list[Convolution] | None = None,
         memory: Memory | None = None,
         memory_size: Count = 64,
+        memory_span: Span | None = None,
     ) -> None:
         super().__init__()
         self.distribution = distribution
@@ -54,6 +55,7 @@ class MLPPolicy(FeaturePolicy):
             convolutions=convolutions,
             memory=memory,
             memory_size=memory_size,
+            memory_span=memory_span,
             activation=activation,
             output_gain=output_gain,
             role="policy",
