@@ -185,6 +185,8 @@ LATER: dict[str, Any] = {
     "env.stack": 1,
     "env.sign_reward": False,
     "env.log_info": [],
+    "sampler.sequence_length": None,
+    "sampler.burn_in": 0,
     **dict(_list_later_settings()),
 }
 """Keys that runs of earlier versions lack, with the defaults of `conf/`, by which such a run is compared with others.
