@@ -272,9 +272,9 @@ def test_a_run_without_what_earlier_versions_did_not_save_goes_on_as_it_is(
     trpo_train: Command, source: Path, tmp_path: Path
 ) -> None:
     conf = TESTS.parent / "conf"
-    names = ("train.yaml", "env/gym.yaml", "algo/trpo.yaml")
-    root, env, algo = (yaml.safe_load((conf / name).read_text()) for name in names)
-    known = dict(flatten({**root, "env": env, "algo": algo}))
+    names = ("train.yaml", "env/gym.yaml", "algo/trpo.yaml", "sampler/single_path.yaml")
+    root, env, algo, sampler = (yaml.safe_load((conf / name).read_text()) for name in names)
+    known = dict(flatten({**root, "env": env, "algo": algo, "sampler": sampler}))
     assert {key: known[key] for key in LATER} == LATER
     shutil.copytree(source, tmp_path / "old")
     config = read_config(source)
