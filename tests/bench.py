@@ -432,6 +432,51 @@ def peer_update(size: int, width: int, critic: bool) -> Round:
     return play
 
 
+REMEMBERED = 4096  # steps an iteration, of 64 environments
+CELL = 64  # units
+HIDDEN = ("env=CartPole-v1", "env.hide=[1,3]", f"sampler.steps_per_iteration={REMEMBERED}")  # no velocities
+
+
+def our_memory(option: str, algo: str) -> Round:
+    """Sampling, a product with the Fisher matrix, and an iteration, with a policy and a critic of this option."""
+    import torch
+
+    from trpo_cli.models.linearisation import size
+
+    minibatches = ("algo.minibatch_size=512",) if algo == "ppo" else ()
+    run = parts(
+        *HIDDEN, f"algo={algo}", f"policy={option}", f"critic={option}", "critic.minibatch_size=512", *minibatches
+    )
+    learner = run.algorithm
+    work: dict[str, Callable[[], object]] = {"sample": lambda: run.sampler.collect(learner.actor)}
+    if algo == "trpo":
+        batch, _ = learner.estimate(run.sampler.collect(learner.actor))
+        product, v = learner.find_metric(batch), torch.randn(size(run.policy))
+        work["product"] = lambda: product(v)
+    return measuring({**work, "iteration": lambda: run.iterate(0.0)})
+
+
+def peer_memory() -> Round:
+    """An iteration of sb3-contrib's RecurrentPPO at the same work."""
+    import gymnasium
+    import torch
+    from gymnasium.wrappers import TransformObservation
+    from sb3_contrib import RecurrentPPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    def make() -> Any:
+        env = gymnasium.make("CartPole-v1")
+        low, high = env.observation_space.low[::2], env.observation_space.high[::2]
+        return TransformObservation(env, lambda seen: seen[::2], gymnasium.spaces.Box(low, high))
+
+    torch.set_num_threads(1)
+    envs = make_vec_env(make, n_envs=64, seed=0)
+    width = {"lstm_hidden_size": CELL, "net_arch": [CELL]}
+    work = {"n_steps": REMEMBERED // 64, "batch_size": 512, "n_epochs": 10, "gae_lambda": 0.97}
+    model = RecurrentPPO("MlpLstmPolicy", envs, device="cpu", seed=0, policy_kwargs=width, **work)
+    return measuring({"iteration": lambda: model.learn(REMEMBERED, reset_num_timesteps=False)})
+
+
 NETWORKS = {"cnn": (84, 84), "cnn_nips": (84, 84), "cnn_paper": (52, 40)}  # and the pixels of their frames
 IMAGES = 512  # that a pass goes over
 
@@ -767,6 +812,22 @@ def networks(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, A
         yield row
 
 
+def memories(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
+    """Policies and critics that remember, against those that do not; tasks do not matter."""
+    for algo in ("trpo", "ppo"):
+        who: dict[str, tuple[Any, ...]] = {option: ("our_memory", option, algo) for option in ("mlp", "gru", "lstm")}
+        result = race({**who, **({"RecurrentPPO": ("peer_memory",)} if peers and algo == "ppo" else {})}, rounds)
+        for name, found in result.items():
+            row: dict[str, Any] = {"who": name, "algo": algo, "training": REMEMBERED / median(found, "iteration")}
+            pairs = zip(result["mlp"], found, strict=True)
+            row |= {"x mlp": statistics.median(mlp["iteration"] / own["iteration"] for mlp, own in pairs)}
+            if name in who:
+                row["sampling"] = REMEMBERED / median(found, "sample")
+            if algo == "trpo":
+                row["product, ms"] = 1e3 * median(found, "product")
+            yield row
+
+
 def atari(tasks: list[str], rounds: int, peers: bool) -> Iterator[dict[str, Any]]:
     """CPU time of a game with its pictures against the emulator alone, and wall time on two processes against one."""
     for name in ATARI:
@@ -842,6 +903,10 @@ SECTIONS = {
     "networks": (
         networks,
         "Convolutions, images a second; plain: automatic differentiation",
+    ),
+    "memories": (
+        memories,
+        "A memory of 64 units, steps a second; product: of the Fisher matrix at 4,096 steps",
     ),
     "updates": (updates, "One TRPO update (10 CG iterations; the critic: 10 epochs, minibatches of 128)"),
 }
