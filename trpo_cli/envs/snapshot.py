@@ -40,6 +40,7 @@ Snapshot = list[dict[str, Any]]
 ARGUMENTS = {"metadata", "_metadata", "_saved_kwargs", "_ezpickle_args", "_ezpickle_kwargs"}
 CONSTANTS = {
     "gymnasium.envs.toy_text.": {"P"},
+    "popgym.envs.": {"deck_type", "deck_idx_type"},
     "gymnasium.envs.mujoco.": {"model", "mujoco_renderer"},
     "trpo_cli.envs.random_mdp": {"P", "initial_state_distrib"},
     "trpo_cli.envs.watched": {"index", "contract", "simulator"},

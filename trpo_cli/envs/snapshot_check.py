@@ -13,7 +13,7 @@ import numpy as np
 
 from trpo_cli.envs import generators
 from trpo_cli.envs.snapshot import CLONE, constants, layers, save
-from trpo_cli.envs.values import GENERATOR, OBJECT, SAME, SIMULATION, SPACE, copy_plain, restore_value
+from trpo_cli.envs.values import GENERATOR, MEMBER, OBJECT, SAME, SIMULATION, SPACE, copy_plain, restore_value
 from trpo_cli.errors import CheckpointError
 
 Env = gymnasium.Env[Any, Any]
@@ -73,6 +73,9 @@ def _fits(layer: Any, name: Any, has: dict[str, Any], value: Any) -> bool:
     if _has_mark(value, GENERATOR):
         generators.restore_generator(value[GENERATOR], None)
         return True
+    if _has_mark(value, MEMBER) or _has_mark(own, MEMBER):
+        members = getattr(type(present), "__members__", {})
+        return _has_mark(own, MEMBER) and _has_mark(value, MEMBER) and value[MEMBER] in members
     return _is_data(value)
 
 

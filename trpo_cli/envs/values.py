@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections import deque
 from typing import Any
 
@@ -12,9 +13,10 @@ from mujoco.batch import DATA_FIELDS  # type: ignore[import-untyped]
 from trpo_cli.envs import generators
 
 SCALARS = {type(None), bool, int, float, complex, str, bytes, *np.sctypeDict.values()} - {np.object_, np.void}
-OBJECTS = ("minatar.",)
+OBJECTS = ("minatar.", "popgym.core.")
 """Packages whose objects consist of their attributes: plain data, generators and other such objects."""
 DEQUE, GENERATOR, SPACE, SIMULATION = "__deque__", "__generator__", "__space__", "__simulation__"
+MEMBER = "__member__"  # of an enumeration
 OBJECT, SAME = "__object__", "__same__"
 """Marks of what is saved as a dict with such a key; `SAME` is a generator that an object has already."""
 SIMULATION_FIELDS = sorted(DATA_FIELDS)
@@ -34,6 +36,8 @@ def save_value(value: Any) -> Any:
             arrays = ((name, getattr(value, name)) for name in SIMULATION_FIELDS)
             kept = {name: a.copy() for name, a in arrays if isinstance(a, np.ndarray) and a.dtype.kind not in "iu"}
             return {SIMULATION: kept, "time": value.time}
+        case enum.Enum():
+            return {MEMBER: value.name}
         case _:
             return copy_plain(value)
 
@@ -109,6 +113,8 @@ def restore_value(saved: Any, present: Any = None) -> Any:
         case {"__object__": attributes}:
             _restore_object(present, attributes, [])
             return present
+        case {"__member__": name}:
+            return type(present)[name]
         case {"__space__": states}:
             generators.restore_space(present, states)
             return present
