@@ -36,7 +36,7 @@ REPEAT = ("env=popgym-RepeatPreviousEasy-v0", *SMALL)
 @pytest.mark.parametrize(("task", "level"), thinned(5, TASKS, LEVELS))
 def test_every_task_is_learnt_from_with_a_memory(task: str, level: str) -> None:
     parts = built(f"env=popgym-{task}{level}-v0", *SMALL)
-    assert parts.policy.memory_size == 64
+    assert parts.policy.memory_size == 128
     for _ in range(2):
         parts.iterate(0.0)
     assert np.isfinite(parts.environments[0].observation).all()
