@@ -129,7 +129,7 @@ def alone(seen: Sequences, number: int, start: int, memory: Tensor) -> Sequences
     steps = WIDTH - start
     nothing = torch.zeros(1, dtype=torch.int64)
     begins = seen.begins[number : number + 1, start:]
-    return Sequences(seen.observation[number : number + 1, start:], memory, nothing, begins, steps)
+    return Sequences(seen.seen[number : number + 1, start:], memory, nothing, begins, steps)
 
 
 @pytest.mark.parametrize("memory", CELLS)

@@ -156,7 +156,7 @@ class Sequences(Tensors):
     lead there. Selecting and counting is by whole sequences.
     """
 
-    observation: Steps  # (G, W, O)
+    seen: Steps  # (G, W, O)
     memory: Tensor  # (G, M), of the policy and behind it of the critic, at the beginning
     first: Tensor  # (G,) int64, the step that begins with this memory; those before it stand for none
     begins: Tensor  # (G, W) bool, where an episode begins, with an empty memory
@@ -167,13 +167,13 @@ class Sequences(Tensors):
 
     def __getitem__(self, chosen: Tensor | slice) -> Sequences:
         """Select sequences, (N,) int64, in that order, or a slice."""
-        kept = (self.observation[chosen], self.memory[chosen], self.first[chosen], self.begins[chosen])
+        kept = (self.seen[chosen], self.memory[chosen], self.first[chosen], self.begins[chosen])
         return Sequences(*kept, self.length)
 
     @property
     def steps(self) -> Steps:
         """The observations of the steps that count (G * `length`, O)."""
-        return self.observation[:, -self.length :].flatten(0, 1)
+        return self.seen[:, -self.length :].flatten(0, 1)
 
     @classmethod
     def of_single_steps(cls, observation: Steps, memory: Tensor) -> Sequences:

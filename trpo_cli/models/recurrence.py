@@ -36,7 +36,7 @@ class RecurrentPasses:
 
     def __call__(self, observation: Sequences) -> Tensor:
         """The outputs (B, P)."""
-        read = self._through_time(self.read(observation.observation.flatten(0, 1)), observation)
+        read = self._through_time(self.read(observation.seen.flatten(0, 1)), observation)
         return self.rest(_rows(self.cell.follow(read, self._beginnings(observation)), observation.length))  # type: ignore[no-any-return]
 
     def read(self, observation: Steps) -> Tensor:
@@ -61,7 +61,7 @@ class RecurrentPasses:
 
     def linearise(self, observation: Sequences) -> Linearisation:
         """Outputs and products, by the chain rule."""
-        encoded = self._encode(observation.observation.flatten(0, 1))
+        encoded = self._encode(observation.seen.flatten(0, 1))
         reader = self.reader.trace(encoded.output)
         cell = self.cell.trace(self._through_time(reader.output, observation), self._beginnings(observation))
         rest, width = self.rest.trace(_rows(cell.shown, observation.length)), observation.begins.shape[1]

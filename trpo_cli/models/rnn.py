@@ -64,7 +64,7 @@ class RNN(nn.Module):
 
     def _remember(self, observation: Sequences) -> Tensor:
         """What the cell shows in the steps that count (B, H), differentiable."""
-        every = observation.observation.flatten(0, 1)
+        every = observation.seen.flatten(0, 1)
         features = vectors(every) if self.encoder is None else self._activate(self.encoder(read(every)))
         by_step = features.unflatten(0, observation.begins.shape).unbind(1)
         memory = start = observation.memory[:, self._place].to(features.dtype)
@@ -154,7 +154,7 @@ class RNN(nn.Module):
         return self.head.weight.device.type == "cpu"
 
     def passes(self, *heads: nn.Linear) -> RecurrentPasses:
-        """The network as it is, with these heads, for as long as its parameters stay in place."""
+        """The network as it is now, with these heads, until its parameters change."""
         encoder, layers = self.encoder, self.rest.trunk.linear
         before: Passes | ImagePasses | None = None
         if isinstance(encoder, CNN):
