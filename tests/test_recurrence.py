@@ -11,12 +11,14 @@ import torch
 from conftest import built, composed, thinned, vectors
 from torch import Tensor, nn
 
+from trpo_cli.algos.behaviour_cloning import BehaviourCloning
 from trpo_cli.data import Batch, Frames, ObservationSpec, Rollout, Sequences
 from trpo_cli.errors import ConfigError
 from trpo_cli.models.cells import CELLS, Memory
-from trpo_cli.models.critics import PolicyAndValue, SharedCritic
+from trpo_cli.models.critics import PolicyAndValue, SharedCritic, ZeroCritic
 from trpo_cli.models.distributions import Categorical, DiagonalGaussian, Distribution
 from trpo_cli.models.linearisation import flat, linearise, outputs, share_memory
+from trpo_cli.models.policies import Policy
 from trpo_cli.models.policies.mlp import MLPPolicy
 from trpo_cli.parts import Parts
 from trpo_cli.play.episodes import Episodes, evaluate
@@ -227,16 +229,17 @@ def test_a_rollout_gives_bit_for_bit_what_acting_gave(memory: Memory, cut: tuple
     collected(parts)
     told.clear()
     rollout = collected(parts)
-    assert rollout.remembered is not None
-    assert rollout.remembered.begins.any()
+    remembered, own = rollout.remembered, policy.memory_size
+    assert remembered is not None
+    assert remembered.begins.any()
     assert torch.equal(policy.infer(rollout.states), rollout.rows(torch.stack(told)))  # type: ignore[arg-type]
-    longer = built(*CARTS, f"policy={memory}", f"critic={memory}")
-    longer.critic.load_state_dict(critic.state_dict())
-    value, next_value = rollout.values(rollout.states, critic.predict)
-    goes_on = ~(rollout.terminated | rollout.truncated)[:-1]
-    assert torch.equal(next_value[:-1][goes_on], value[1:][goes_on])
-    assert rollout.truncated.any()
-    assert not torch.equal(next_value[:-1][~goes_on], value[1:][~goes_on])
+    after = torch.cat([remembered.memory[1:], remembered.at_end[None]])[..., own:]  # of the critic, where none ended
+    its_network: Any = critic.network
+    goes_on = ~(rollout.terminated | rollout.truncated)
+    value = rollout.values(rollout.states, critic.predict)[0]
+    wanted = its_network.rest(after[..., : its_network.cell.size].flatten(0, 1)).view_as(value)
+    torch.testing.assert_close(value[goes_on], wanted[goes_on].detach())
+    assert value.std() > 0
 
 
 def test_a_time_limit_is_judged_with_the_memory_after_the_last_observation() -> None:
@@ -313,7 +316,7 @@ def test_remembers_a_bit_for_as_long_as_it_matters(algo: str, memory: str) -> No
 
 
 def test_nothing_is_remembered_from_one_episode_to_the_next() -> None:
-    """With memory that outlives its episode, the return would be 1."""
+    """If memory outlived an episode while the policy acts, the return would be 1."""
     task = ("env=gym", "env.id=Probe/Leak-v0", "sampler.num_envs=16", "sampler.steps_per_iteration=512")
     parts = built(*LEARNING["trpo"], *task, *SMALL)
     for i in range(25):
@@ -325,9 +328,12 @@ def test_nothing_is_remembered_from_one_episode_to_the_next() -> None:
     ("overrides", "message"),
     [
         (("sampler.sequence_length=5",), "sequence_length: 5 does not divide the 32 steps"),
-        (("algo=ppo", "algo.minibatch_size=48"), "algo.minibatch_size: 48 is not a multiple of the length of seq"),
-        (("critic.minibatch_size=48",), "critic.minibatch_size: 48 is not a multiple"),
-        (("policy=mlp", "critic=mlp", "sampler.burn_in=2"), "sampler.burn_in: takes effect only with a memory"),
+        (("sampler.burn_in=1",), "sampler.burn_in: got 1, and an iteration takes 0 steps before"),
+        (("sampler.sequence_length=8", "sampler.burn_in=25"), "at most 24 fit"),
+        (
+            ("policy=mlp", "critic=mlp", "sampler.sequence_length=8"),
+            "sampler.sequence_length: takes effect only with a memory",
+        ),
         (("policy.memory=rnn",), "policy.memory"),
         (("policy.memory_size=0",), "policy.memory_size"),
     ],
@@ -350,14 +356,27 @@ def test_images_need_a_layer_in_front_of_the_memory() -> None:
     parts.iterate(0.0)
 
 
-def test_branches_go_on_from_the_memory_of_their_trunk() -> None:
+def test_branches_go_on_from_the_memory_of_their_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
     vine = ("algo=trpo", "sampler=vine", "sampler.steps_per_iteration=640", "sampler.num_states=8")
-    parts = built(
-        "env=CartPole-v1", *SMALL, *vine, "sampler.branch_length=6", "sampler.num_envs=8", "critic.minibatch_size=112"
-    )
-    (sample,) = parts.sampler.collect(parts.algorithm.actor)  # type: ignore[attr-defined]
+    parts = built("env=CartPole-v1", *vine, "sampler.branch_length=6", "sampler.num_envs=32", *SMALL)
+    actor, seen = parts.algorithm.actor, []  # type: ignore[attr-defined]
+
+    def watched(act: Any) -> Any:
+        def watch(observation: Any, memory: Any, noise: Any) -> Any:
+            seen.append(memory.copy())
+            return act(observation, memory, noise)
+
+        return watch
+
+    with monkeypatch.context() as patch:
+        acts = actor.actor
+        patch.setattr(actor, "actor", lambda: watched(acts()))
+        (sample,) = parts.sampler.collect(actor)  # type: ignore[attr-defined]
     trunk, own = sample.trunk, parts.policy.memory_size
-    assert trunk.remembered is not None
+    branches = seen[len(trunk.reward) :]
+    begun = trunk.memory_at(sample.place).repeat_interleave(4, 0)  # as many branches as environments
+    assert begun.any(dim=1).sum() > 16
+    np.testing.assert_array_equal(branches[0], begun.numpy())
     inferred = parts.policy.infer(trunk.states_at(sample.place))
     everywhere = trunk.remembered.restore(parts.policy.infer(trunk.states)[:, 0])
     torch.testing.assert_close(inferred[:, 0], everywhere.flatten()[sample.place])
@@ -372,7 +391,11 @@ def test_a_critic_may_remember_alone() -> None:
     assert parts.policy.memory_size == 0
     rollout = collected(parts)
     assert rollout.remembered is not None
-    assert rollout.remembered.memory.shape == (32, 8, 8)
+    network: Any = parts.critic.network
+    shown, goes_on = rollout.remembered.memory[1:, :, :4], ~rollout.remembered.begins[1:]
+    value = rollout.values(rollout.states, parts.critic.predict)[0][:-1]
+    wanted = network.rest(shown.flatten(0, 1)).view_as(value)
+    torch.testing.assert_close(value[goes_on], wanted[goes_on].detach())
     assert parts.iterate(0.0).metrics["trust_region/accepted"] == 1.0
 
 
@@ -385,7 +408,36 @@ def test_black_box_methods_remember() -> None:
     assert best_return(parts) == 1.0
 
 
-def test_the_options_describe_what_they_make() -> None:
-    for memory in CELLS:
-        node = composed(f"policy={memory}", f"critic={memory}")
-        assert node["policy"]["memory"] == node["critic"]["memory"] == memory
+def test_cloning_refuses_a_memory() -> None:
+    parts = built("env=CartPole-v1", "policy=gru", *PATH)
+    others: dict[str, Any] = {"learning_rate": 1e-3, "adam_epsilon": 1e-5, "minibatch_size": None, "max_rejected": 1}
+    with pytest.raises(ConfigError, match="policy: algo=bc learns from transitions by themselves"):
+        BehaviourCloning(
+            sampler=NotImplemented, policy=parts.policy, critic=ZeroCritic(), max_gradient_norm=None, **others
+        )
+
+
+@pytest.mark.parametrize(("memory", "gate", "sign"), [("gru", 1, 1), ("lstm", 1, 1), ("lstm", 0, -1)])
+def test_units_begin_with_memories_of_many_lengths(memory: Memory, gate: int, sign: int) -> None:
+    """With nothing to read, unit i forgets a part 1 / (1 + t) in each step, for t between 1 and the span less one."""
+    torch.manual_seed(0)
+    cell = CELLS[memory](3, 1000, span=50)
+    steps = (sign * cell.read.bias.detach().chunk(cell.gates)[gate]).exp()
+    assert 0.99 < steps.min() < 2 < 48 < steps.max() < 49.01
+    assert steps.mean() == pytest.approx(25, abs=1.5)
+    if gate == 1:
+        cell.recall.weight.detach().zero_()
+        kept = cell(torch.zeros(1, 3), torch.ones(1, cell.memory_size))[0, -1000:]
+        torch.testing.assert_close(kept.detach(), steps / (1 + steps))
+
+
+@pytest.mark.parametrize("algo", ["vpg_adam", "a2c", "vpg"])
+def test_what_is_set_for_memory_stays_with_the_methods_that_it_is_for(algo: str) -> None:
+    for key in ("minibatch_size", "damping"):
+        assert composed(f"algo={algo}", "policy=gru")["algo"].get(key) == composed(f"algo={algo}")["algo"].get(key)
+
+
+def test_candidates_of_a_policy_without_actors_for_them_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MLPPolicy, "actor_each", Policy.actor_each)
+    with pytest.raises(ConfigError, match=r"no MLPPolicy\.actor_each"):
+        built("env=CartPole-v1", "algo=cem", "policy=gru", "sampler.num_envs=2", "algo.population_size=16")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trpo_cli.algos import Iteration, Outcome
 from trpo_cli.algos.patience import PatientAlgorithm
+from trpo_cli.errors import ConfigError
 from trpo_cli.models.adam import Adam
 from trpo_cli.models.critics import ZeroCritic
 from trpo_cli.models.linearisation import share_memory
@@ -33,6 +34,8 @@ class BehaviourCloning(PatientAlgorithm):
     max_gradient_norm: Positive | None
 
     def __post_init__(self) -> None:
+        if self.policy.memory_size:
+            raise ConfigError("policy: algo=bc learns from transitions by themselves, and this policy remembers others")
         self.theta = share_memory(self.policy)
         self.optimizer = Adam(len(self.theta)).to(self.theta.device, self.theta.dtype)
 

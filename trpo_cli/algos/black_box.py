@@ -42,6 +42,9 @@ class BlackBox(PatientAlgorithm):
     mean: Tensor = field(init=False)  # (D,), the best guess
 
     def __post_init__(self) -> None:
+        if self.policy.memory_size and type(self.policy).actor_each is Policy.actor_each:
+            name = type(self.policy).__name__
+            raise ConfigError(f"policy: {name} has a memory, and no {name}.actor_each, in which candidates have theirs")
         self.mean = flat(self.policy).cpu().double()
 
     def iterate(self) -> Iteration:

@@ -60,7 +60,7 @@ class FirstOrder(PolicyGradient):
                 "algo.kl_penalty_target: adapts algo.kl_penalty, which is 0; give it a value to begin with"
             )
         if self.minibatch_size is not None:
-            self.divide(self.minibatch_size, "algo.minibatch_size")
+            self.shards.divide(self.minibatch_size, "algo.minibatch_size")
         shared = self.critic if isinstance(self.critic, SharedCritic) else None
         self.model: Policy | PolicyAndValue = self.policy if shared is None else PolicyAndValue(self.policy, shared)
         self.theta = share_memory(self.model)
@@ -70,10 +70,6 @@ class FirstOrder(PolicyGradient):
     @property
     def only_at_first(self) -> tuple[str, ...]:
         return () if self.kl_penalty_target is None else ("kl_penalty",)
-
-    def divide(self, number: int, key: str) -> int:
-        """Return the part of one shard in a minibatch. Raises `ConfigError` if it is not whole."""
-        return self.shards.divide(number, key, self.sequence_length)
 
     def update(self, batch: Batch) -> tuple[Outcome, Metrics]:
         if self.kl_penalty_target is None:
@@ -117,12 +113,12 @@ class FirstOrder(PolicyGradient):
         return outcome if finite else Outcome.NON_FINITE_LOSS, epoch, reached
 
     def _minibatches(self, batch: Batch) -> Iterator[Batch]:
-        """Yield minibatches, to which each shard gives the same states or sequences as any other, in random order."""
+        """Yield minibatches, to which each shard gives the same states as any other; sequences stay whole."""
         size = self.minibatch_size or len(batch)
         if size >= len(batch):
             yield batch
             return
-        own = size // self.shards.count // batch.length
+        own = max(1, size // self.shards.count // batch.length)
         shuffled = batch.select(torch.randperm(batch.units, generator=self.generator).to(self.device))
         for start in range(0, batch.units, own):
             yield shuffled.select(slice(start, start + own))

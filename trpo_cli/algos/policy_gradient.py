@@ -60,23 +60,18 @@ class PolicyGradient(PatientAlgorithm):
 
     def _check_memory(self) -> None:
         """Raise `ConfigError` if the sampler cannot carry the memory, or was told about one that there is not."""
-        self.remembers = bool(self.policy.memory_size or self.critic.memory_size)
-        if self.remembers and not self.sampler.carries_memory:
+        remembers = bool(self.policy.memory_size or self.critic.memory_size)
+        if remembers and not self.sampler.carries_memory:
             raise ConfigError(
                 "sampler: this one looks at each state by itself, and policy or critic would remember those before; "
                 "sampler=single_path and vine follow episodes"
             )
-        if not self.remembers and self.sampler.only_for_memory:
+        if not remembers and self.sampler.only_for_memory:
             raise ConfigError(
                 f"sampler.{self.sampler.only_for_memory[0]}: takes effect only with a memory; policy=gru has one"
             )
         # What the critic remembers is carried along with what the policy does.
         self.actor = Accompanied(self.policy, self.critic) if self.critic.memory_size else self.policy
-
-    @property
-    def sequence_length(self) -> int:
-        """How many steps of a sample belong together."""
-        return self.sampler.sequence_length if self.remembers else 1
 
     @property
     def device(self) -> torch.device:

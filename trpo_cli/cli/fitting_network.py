@@ -69,10 +69,11 @@ def describe_fitting(node: Mapping[str, Any], overrides: Sequence[str]) -> str:
     """
     typed = {text.partition("=")[0] for text in overrides}
     choices = {group: node["choices"].get(group) for group in NETWORKS if group not in typed}
-    chosen = [f"{group}={name}" for group, name in choices.items() if name in (*REASONS, SHARED)]
+    follows = typed & {"policy"} and node["choices"]["policy"] in WITH_MEMORY  # what the critic is goes with that
+    chosen = [f"{group}={name}" for group, name in choices.items() if name in (*REASONS, SHARED) and not follows]
     if not chosen:
         return ""
-    network = next((name for name in node["choices"].values() if name in REASONS), FOR_IMAGES)
+    network = next((name for name in choices.values() if name in REASONS), FOR_IMAGES)
     others = [f"policy={FOR_VECTORS} {REASONS[network].others}"] if "policy" in choices else []
     if choices.get("critic") == SHARED:
         others.append(f"critic={node['choices']['policy']} has layers of its own")

@@ -22,7 +22,7 @@ def find_schedules(node: Mapping[str, Any], path: str, part: Any) -> list[Schedu
     target: Callable[..., Any] = part.func if is_function else type(part)
     values = part.keywords if is_function else vars(part)
     live = [name for name in values if name not in getattr(part, "only_at_first", ())]
-    divided = dict.fromkeys(getattr(part, "divided", ()), getattr(part, "divide", None))
+    divided = dict.fromkeys(getattr(part, "divided", ()), getattr(part, "shards", None))
     found = []
     for name, curve in _read_curves(node, path, live, get_hints(target), divided).items():
         found.append(Scheduled(f"{path}.{name}", curve, [values]))
@@ -68,7 +68,7 @@ def _read_curves(
             when = f"{key}, after {100 * time:.3g} % of training"
             check_value(value, hint, when)
             if name in divided:
-                divided[name](int(value), when)
+                divided[name].divide(int(value), when)
         curves[name] = _with_whole_values(schedule.curve) if is_whole(hint) else schedule.curve
     return curves
 

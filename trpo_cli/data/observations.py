@@ -158,7 +158,7 @@ class Sequences(Tensors):
 
     seen: Steps  # (G, W, O)
     memory: Tensor  # (G, M), of the policy and behind it of the critic, at the beginning
-    first: Tensor  # (G,) int64, the step that begins with this memory; those before it stand for none
+    first: Tensor  # (G,) int64, the step that begins with this memory; those before it are padding
     begins: Tensor  # (G, W) bool, where an episode begins, with an empty memory
     length: int
 

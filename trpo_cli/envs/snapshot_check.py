@@ -75,7 +75,7 @@ def _fits(layer: Any, name: Any, has: dict[str, Any], value: Any) -> bool:
         return True
     if _has_mark(value, MEMBER) or _has_mark(own, MEMBER):
         members = getattr(type(present), "__members__", {})
-        return _has_mark(own, MEMBER) and _has_mark(value, MEMBER) and value[MEMBER] in members
+        return _has_mark(own, MEMBER) and _has_mark(value, MEMBER) and value[MEMBER] in [*members]
     return _is_data(value)
 
 

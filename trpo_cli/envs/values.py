@@ -17,6 +17,7 @@ OBJECTS = ("minatar.", "popgym.core.")
 """Packages whose objects consist of their attributes: plain data, generators and other such objects."""
 DEQUE, GENERATOR, SPACE, SIMULATION = "__deque__", "__generator__", "__space__", "__simulation__"
 MEMBER = "__member__"  # of an enumeration
+MODES = "popgym."  # where attributes that are members of one are so from the beginning
 OBJECT, SAME = "__object__", "__same__"
 """Marks of what is saved as a dict with such a key; `SAME` is a generator that an object has already."""
 SIMULATION_FIELDS = sorted(DATA_FIELDS)
@@ -36,7 +37,7 @@ def save_value(value: Any) -> Any:
             arrays = ((name, getattr(value, name)) for name in SIMULATION_FIELDS)
             kept = {name: a.copy() for name, a in arrays if isinstance(a, np.ndarray) and a.dtype.kind not in "iu"}
             return {SIMULATION: kept, "time": value.time}
-        case enum.Enum():
+        case enum.Enum() if type(value).__module__.startswith(MODES):
             return {MEMBER: value.name}
         case _:
             return copy_plain(value)

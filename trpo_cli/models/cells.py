@@ -1,7 +1,7 @@
 """Memory cells: how what a network remembers moves from one step to the next, with the passes through time written out.
 
-A cell adds what it reads, R x + b, to what it recalls, U h + c, and lets gates decide what of that it keeps; h is what
-it lets the rest of the network see. Its memory m is h alone (GRU), or h and behind it the state of the cell (LSTM).
+A cell adds what it reads, R x + b, to what it recalls, U h + c, and gates decide how much of that it keeps; h is what
+it shows to the rest of the network. Its memory m is h alone (GRU), or h and behind it the state of the cell (LSTM).
 Around the weights as they are, the memory moves by a linear recurrence, whose coefficients are found for all steps
 at once; only a product with U is left for each step.
 
@@ -36,7 +36,7 @@ class Taken(NamedTuple):
 
 
 class Slopes(NamedTuple):
-    """How the memory moves around what a cell did in L steps."""
+    """Derivatives of what a cell did in L steps: how the memory after each moves."""
 
     read: Array  # (L, G, g, H), with what is read
     recalled: Array  # (L, G, g, H), with what is recalled
@@ -99,7 +99,7 @@ class GRU(Cell):
 
     @staticmethod
     def step(read: Any, recalled: Any, memory: Any, sigmoid: Curve, tanh: Curve) -> tuple[Any, Any]:
-        reset, update = _unbind(sigmoid(read[:, :2] + recalled[:, :2]))
+        reset, update = sigmoid(read[:, :2] + recalled[:, :2]).swapaxes(0, 1)
         candidate = tanh(read[:, 2] + reset * recalled[:, 2])
         return candidate + update * (memory - candidate), (reset, update, candidate)
 
@@ -137,7 +137,7 @@ class LSTM(Cell):
     @staticmethod
     def step(read: Any, recalled: Any, memory: Any, sigmoid: Curve, tanh: Curve) -> tuple[Any, Any]:
         total, size = read + recalled, memory.shape[1] // 2
-        enter, forget = _unbind(sigmoid(total[:, :2]))
+        enter, forget = sigmoid(total[:, :2]).swapaxes(0, 1)
         candidate, show = tanh(total[:, 2]), sigmoid(total[:, 3])
         cell = forget * memory[:, size:] + enter * candidate
         join = torch.cat if isinstance(cell, Tensor) else np.concatenate
@@ -181,7 +181,7 @@ class Beginnings:
 
 @dataclass(frozen=True)
 class CellPasses:
-    """A cell as it is, on a CPU. Products are those of torch, whose rows do not depend on how many there are."""
+    """A cell as it is, on a CPU. Products are torch's, of which each row has the same bits from four rows on."""
 
     cell: Cell
     recall_weight: Tensor  # (g H, H)
@@ -274,8 +274,3 @@ class CellTrace:
         by_recalled = torch.from_numpy(total * slopes.recalled).flatten(0, 1).flatten(1)
         total *= slopes.read
         return total, by_recalled.T @ torch.from_numpy(self.before).flatten(0, 1), by_recalled.sum(0)
-
-
-def _unbind(gates: Any) -> tuple[Any, Any]:
-    """Two gates (B, 2, H), each for itself."""
-    return gates[:, 0], gates[:, 1]

@@ -23,7 +23,7 @@ from trpo_cli.models.passes import Curve, Passes
 
 @dataclass(frozen=True)
 class RecurrentPasses:
-    """A network as it is, on a CPU. In steps of a few rows it gives the bits that it gives for many at once."""
+    """A network as it is, on a CPU. For four rows and more, acting gives the bits that a whole batch gives later."""
 
     encoder: Passes | ImagePasses | None  # before one more activation
     curve: Curve

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +26,6 @@ class RNN(nn.Module):
     The encoder, if there is one, is a network whose outputs go through one more activation.
     """
 
-    works_in_pieces: ClassVar[bool] = False  # as of a policy
-
     def __init__(
         self,
         encoder: MLP | CNN | None,
@@ -44,6 +42,7 @@ class RNN(nn.Module):
         """The cell has `memory_size` units and reads `inputs` numbers, of the encoder or of the observation."""
         super().__init__()
         self.encoder = encoder
+        self.works_in_pieces = isinstance(encoder, CNN)  # as of a policy
         self.cell = CELLS[memory](inputs, memory_size, memory_span)
         self.rest = MLP(memory_size, hidden_sizes, outputs, activation, output_gain)
         self.feature_size, self.memory_size = self.rest.feature_size, self.cell.memory_size

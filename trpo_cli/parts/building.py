@@ -133,8 +133,7 @@ def _build_others(
     seed_globals(seed, "initial parameters")  # they do not depend on what the environments drew
     shape = {"observation": envs.spec}
     policy = part(Policy, "policy", **shape, distribution=envs.distribution).to(device)
-    length = getattr(sampler, "sequence_length", 1)
-    lent = {"policy": policy, "generator": torch_generator(seed, "critic"), "shards": shards, "sequence_length": length}
+    lent = {"policy": policy, "generator": torch_generator(seed, "critic"), "shards": shards}
     critic = part(Critic, "critic", **shape, **lent).to(device)
     origin = source.lend(node, envs.spaces[1], policy, critic, normalizer, reward_scaler) if source else None
     core = {"shards": shards, "sampler": sampler, "policy": policy, "critic": critic}

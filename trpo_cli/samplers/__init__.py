@@ -43,7 +43,6 @@ class PolicySampler(Sampler):
     actions_per_state: int = 1
     tries_all: bool = False  # whether it tries every action of a finite set once
     carries_memory: ClassVar[bool] = False  # whether it follows episodes, in which policies may remember
-    sequence_length: int = 1  # steps of a sample that belong together if they do
     only_for_memory: Sequence[str] = ()  # the keys that were given and matter only then
 
     @abstractmethod

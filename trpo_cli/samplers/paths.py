@@ -134,7 +134,7 @@ class PathSampler(PolicySampler):
     ) -> None:
         """Of policies and critics that remember, sequences of `sequence_length` steps are learnt from, after `burn_in`.
 
-        Raises `ConfigError` if those of a path of `horizon` steps are not whole.
+        Raises `ConfigError` if a path of `horizon` steps does not have them.
         """
         if sequence_length is not None and horizon % sequence_length:
             whole = [number for number in range(1, horizon + 1) if horizon % number == 0]
@@ -144,8 +144,15 @@ class PathSampler(PolicySampler):
                 f"takes in each environment; {near} does"
             )
         self.horizon, self.sequence_length, self.burn_in = horizon, sequence_length or horizon, burn_in
+        before = horizon - self.sequence_length  # steps, of the last sequence
+        if burn_in > before:
+            fits = f"at most {before} fit" if before else f"a sequence_length below {horizon} leaves some"
+            raise ConfigError(
+                f"sampler.burn_in: got {burn_in}, and an iteration takes {before} steps before the last sequence "
+                f"in each environment; {fits}"
+            )
         asked = {"sequence_length": sequence_length, "burn_in": burn_in}
-        self.only_for_memory = [*filter(asked.get, asked)]
+        self.only_for_memory = [key for key, value in asked.items() if value]
         self.shards, self.normalizer, self.reward_scaler = shards, normalizer, reward_scaler
         streams = [f"actions of shard {number}" if shards.count > 1 else "actions" for number in shards.own]
         generators = [torch_generator(seed, stream) for stream in streams]

@@ -18,17 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trpo_cli.data import (
-    Advantage,
-    Estimates,
-    Observations,
-    Predict,
-    Rollout,
-    Sample,
-    Sequences,
-    Tensors,
-    Visited,
-)
+from trpo_cli.data import Advantage, Estimates, Observations, Predict, Rollout, Sample, Sequences, Tensors, Visited
 from trpo_cli.envs import global_generators
 from trpo_cli.envs.environments import Environments, Flags
 from trpo_cli.envs.normalize import ObservationNormalizer, RewardScaler
@@ -130,18 +120,18 @@ class Vine(PathSampler):
         self.actions_per_state = len(self.every_action) if actions_per_state == "all" else actions_per_state
         self.num_states = shards.divide(num_states, "sampler.num_states")  # of each shard
         self.branch_length, self.common_random_numbers = branch_length, common_random_numbers
-        horizon = self._trunk_length(shards, steps_per_iteration, some.num_envs)
+        horizon = self._trunk_length(steps_per_iteration, some.num_envs, shards.count)
         # Counts the trunks only, since branches may end early.
         refuse_too_many(horizon * shards.count * some.num_envs, shards, some.spec, normalizer)
         own = (shards, environments, normalizer, reward_scaler, seed)
         super().__init__(*own, horizon, sequence_length, burn_in)
 
-    def _trunk_length(self, all_shards: Shards, steps_per_iteration: int, num_envs: int) -> int:
+    def _trunk_length(self, steps_per_iteration: int, num_envs: int, shards: int) -> int:
         """Return the steps left for each trunk, of `num_envs` in each shard.
 
         Raises `ConfigError` if they are too few to choose states from.
         """
-        num_states, shards = self.num_states, all_shards.count
+        num_states = self.num_states
         # Environments that have no branch left step along with the others, and their steps count.
         rounds = -(-num_states * self.actions_per_state // num_envs)
         branch_steps = rounds * num_envs * self.branch_length

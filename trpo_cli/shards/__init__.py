@@ -48,16 +48,11 @@ class Shards:
         part = rows // self.count
         return [slice(number * part, (number + 1) * part) for number in self.own]
 
-    def divide(self, number: int, key: str, length: int = 1) -> int:
-        """Return the part of one shard, in steps of which `length` belong together.
-
-        Raises `ConfigError` if the `key` has a number that is not a multiple.
-        """
-        if number % (self.count * length):
-            near = max(1, round(number / (self.count * length))) * self.count * length
-            factors = {"shards": self.count, "the length of sequences": length}
-            named = [f"{name} = {factor}" for name, factor in factors.items() if factor > 1]
-            raise ConfigError(f"{key}: {number} is not a multiple of {' times '.join(named)}; {near} is")
+    def divide(self, number: int, key: str) -> int:
+        """Return the part of one shard. Raises `ConfigError` if the `key` has a number that is not a multiple."""
+        if number % self.count:
+            near = max(1, round(number / self.count)) * self.count
+            raise ConfigError(f"{key}: {number} is not a multiple of shards = {self.count}; {near} is")
         return number // self.count
 
     def each(self, function: Callable[..., R], *columns: Sequence[Any]) -> list[R]:

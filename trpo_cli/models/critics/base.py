@@ -22,7 +22,7 @@ class Critic(nn.Module, ABC):
 
     architecture: ClassVar[Sequence[str] | None] = None  # as of a policy
     works_in_pieces: bool = False  # as of a policy
-    memory_size: int = 0  # as of a policy, but for the memory of a policy that it reads itself
+    memory_size: int = 0  # its own; that of a policy whose features it shares does not count
 
     @abstractmethod
     def forward(self, observation: Any) -> Tensor:

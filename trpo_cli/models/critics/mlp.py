@@ -51,7 +51,6 @@ class MLPCritic(FittedByHelper, Critic):
         generator: torch.Generator,
         shards: Shards = ONE,
         policy: Policy | None = None,
-        sequence_length: int = 1,
         *,
         hidden_sizes: list[Count],
         activation: Activation,
@@ -64,11 +63,7 @@ class MLPCritic(FittedByHelper, Critic):
         memory_size: Count = 64,
         memory_span: Span | None = None,
     ) -> None:
-        """What a critic remembers stands behind the memory of the `policy`.
-
-        If either remembers, minibatches are of sequences of `sequence_length` steps. Raises `ConfigError` if they
-        cannot be.
-        """
+        """What a critic remembers stands behind the memory of the `policy`."""
         super().__init__()
         self.network = make_network(
             observation,
@@ -94,14 +89,8 @@ class MLPCritic(FittedByHelper, Critic):
         self.generator = generator
         self.learning_rate = learning_rate
         self.epochs, self.minibatch_size, self.shards = epochs, minibatch_size, shards
-        remembers = self.memory_size or (policy is not None and policy.memory_size)
-        self.sequence_length = sequence_length if remembers else 1
-        self.divide(minibatch_size, "critic.minibatch_size")
+        shards.divide(minibatch_size, "critic.minibatch_size")
         self.optimizer = Adam(size(self.network))
-
-    def divide(self, number: int, key: str) -> int:
-        """Return the part of one shard in a minibatch. Raises `ConfigError` if it is not whole."""
-        return self.shards.divide(number, key, self.sequence_length)
 
     def forward(self, observation: Any) -> Tensor:
         self.finish_fit()

@@ -48,7 +48,7 @@ class Policy(nn.Module, ABC):
 
     def inputs(self, observation: Observations) -> Tensor | Sequences:
         """What `forward` reads: observations (B, O), or the sequences that lead to them if it has a memory."""
-        return observation if self.memory_size and isinstance(observation, Sequences) else read(observation)
+        return observation if self.memory_size else read(observation)  # type: ignore[return-value]
 
     @torch.no_grad()
     def infer_each(self, thetas: Tensor, observation: Tensor) -> Tensor:

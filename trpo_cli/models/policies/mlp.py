@@ -12,6 +12,7 @@ from trpo_cli.models.cells import Memory
 from trpo_cli.models.convolutions import Convolution
 from trpo_cli.models.distributions import DiagonalGaussian, Distribution
 from trpo_cli.models.linearisation import Linearisation
+from trpo_cli.models.mlp import Act
 from trpo_cli.models.networks import make_network
 from trpo_cli.models.passes import Activation
 from trpo_cli.models.policies import Actor, Array, FeaturePolicy
@@ -24,7 +25,8 @@ class MLPPolicy(FeaturePolicy):
 
     For a Gaussian the network computes the mean, and the log standard deviation is a free vector; for categoricals it
     computes the logits. With `encoder_sizes` each entry of the observation goes through layers of its own first, and
-    with `convolutions` images do. A `memory` of `memory_size` units adds what it remembers of the episode.
+    with `convolutions` images do. A `memory` of `memory_size` units stands behind these layers, which then are common
+    to all entries, and in front of the hidden ones.
     """
 
     architecture = ("hidden_sizes", "activation", "encoder_sizes", "convolutions", "memory", "memory_size")
@@ -88,13 +90,7 @@ class MLPPolicy(FeaturePolicy):
         network = self.network.acting()
         if self.log_std is None:
             return self._acting(network)
-        deviation = self.log_std.detach().exp().numpy()
-
-        def act(observation: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:
-            mean, memory = network(observation, memory)
-            return (mean if noise is None else mean + deviation * noise), memory
-
-        return act
+        return _acting_around(network, self.log_std.detach())
 
     def actor_each(self, thetas: Tensor) -> Actor:
         if not isinstance(self.network, RNN):
@@ -102,13 +98,7 @@ class MLPPolicy(FeaturePolicy):
         if self.log_std is None:
             return self._acting(self.network.acting_each(thetas))
         log_std, others = thetas.split([len(self.log_std), thetas.shape[1] - len(self.log_std)], 1)
-        network, deviation = self.network.acting_each(others), log_std.exp().numpy()
-
-        def act(observation: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:
-            mean, memory = network(observation, memory)
-            return (mean if noise is None else mean + deviation * noise), memory
-
-        return act
+        return _acting_around(self.network.acting_each(others), log_std)
 
     @torch.no_grad()
     def linearise(self, observation: Observations) -> Linearisation:
@@ -154,6 +144,17 @@ class MLPPolicy(FeaturePolicy):
 
     def _with_log_std(self, output: Tensor) -> Tensor:
         return output if self.log_std is None else torch.cat([output, self.log_std.expand_as(output)], dim=-1)
+
+
+def _acting_around(network: Act, log_std: Tensor) -> Actor:
+    """An actor around the means that the network computes, with these log standard deviations (A,) or (N, A)."""
+    deviation = log_std.exp().numpy()
+
+    def act(observation: Array, memory: Array, noise: Array | None) -> tuple[Array, Array]:
+        mean, memory = network(observation, memory)
+        return (mean if noise is None else mean + deviation * noise), memory
+
+    return act
 
 
 def _insert(output: Tensor, log_std: Tensor) -> Tensor:
