@@ -336,6 +336,8 @@ def test_nothing_is_remembered_from_one_episode_to_the_next() -> None:
         ),
         (("policy.memory=rnn",), "policy.memory"),
         (("policy.memory_size=0",), "policy.memory_size"),
+        (("policy.memory_size=null",), "policy.memory_size: got null, and a memory has"),
+        (("critic.memory=null",), "critic.memory_size: takes effect only with a memory"),
     ],
 )
 def test_refuses_what_no_memory_can_do(overrides: tuple[str, ...], message: str) -> None:
@@ -344,7 +346,7 @@ def test_refuses_what_no_memory_can_do(overrides: tuple[str, ...], message: str)
 
 
 def test_samplers_that_follow_no_episodes_refuse_a_memory() -> None:
-    with pytest.raises(ConfigError, match="sampler: this one looks at each state by itself"):
+    with pytest.raises(ConfigError, match="policy: this one remembers earlier states, and Exact takes each by itself"):
         built("sampler=exact", "critic=zero", "env=FrozenLake-v1", "policy=gru")
 
 

@@ -62,9 +62,11 @@ class PolicyGradient(PatientAlgorithm):
         """Raise `ConfigError` if the sampler cannot carry the memory, or was told about one that there is not."""
         remembers = bool(self.policy.memory_size or self.critic.memory_size)
         if remembers and not self.sampler.carries_memory:
+            parts = {"policy": self.policy, "critic": self.critic}
+            group = next(name for name, part in parts.items() if part.memory_size)
             raise ConfigError(
-                "sampler: this one looks at each state by itself, and policy or critic would remember those before; "
-                "sampler=single_path and vine follow episodes"
+                f"{group}: this one remembers earlier states, and {type(self.sampler).__name__} takes each by itself; "
+                "sampler=single_path and sampler=vine follow episodes"
             )
         if not remembers and self.sampler.only_for_memory:
             raise ConfigError(

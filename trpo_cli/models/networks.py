@@ -26,7 +26,7 @@ def make_network(
     encoder_sizes: Sequence[int] | None,
     convolutions: Sequence[Convolution] | None,
     memory: Memory | None = None,
-    memory_size: int = 0,
+    memory_size: int | None = None,
     memory_span: int | None = None,
     skipped: int = 0,
     activation: Activation,
@@ -38,9 +38,15 @@ def make_network(
     With `convolutions` it reads images as they are stored; otherwise it reads all numbers of an observation, together
     or through an encoder for each entry. With a `memory` of so many units, what precedes that is the encoder, and the
     network finds its part of the memory of a run behind the first `skipped` numbers. Raises `ConfigError` if the
-    convolutions do not fit the observations, or leave more numbers than a memory should read.
+    convolutions do not fit the observations, or leave more numbers than a memory should read, and for a memory without
+    units or units without a memory.
     """
-    if memory:
+    given = {"memory_size": memory_size, "memory_span": memory_span}
+    if memory is None and (idle := next(filter(given.get, given), None)):
+        raise ConfigError(f"{role}.{idle}: takes effect only with a memory, {role}.memory=gru or lstm")
+    if memory and memory_size is None:
+        raise ConfigError(f"{role}.memory_size: got null, and a memory has a number of units, such as 64")
+    if memory and memory_size:
         encoder = _make_encoder(observation, encoder_sizes, convolutions, activation, role)
         inputs = observation.size if encoder is None else encoder.head.out_features
         sizes = (memory_size, memory_span, hidden_sizes, outputs)

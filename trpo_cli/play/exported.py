@@ -119,7 +119,9 @@ def export(run: LoadedRun, name: str, examples: Examples, tolerance: float = TOL
     """
     form, trained = FORMATS[name], run.trained
     if trained.policy.memory_size:
-        raise UserError(f"--{name}: policies with a memory cannot be exported")
+        raise UserError(
+            f"--{name}: policies with a memory cannot be exported; in Python, trpo_cli.load(RUN).step passes it on"
+        )
     if trained.task.prepares_images(trained.spaces[0]):
         raise UserError(
             f"--{name}: what env.grey and env.resize make of an image cannot be exported; with env.wrappers in their "

@@ -38,7 +38,7 @@ class MLPCritic(FittedByHelper, Critic):
     (Pop-Art: van Hasselt et al. 2016).
     """
 
-    architecture = ("hidden_sizes", "activation", "encoder_sizes", "convolutions", "memory", "memory_size")
+    architecture = ("memory", "memory_size", "hidden_sizes", "activation", "encoder_sizes", "convolutions")
     settings = ("learning_rate", "epochs", "minibatch_size")
     divided = ("minibatch_size",)  # among shards
     mean: Tensor
@@ -60,7 +60,7 @@ class MLPCritic(FittedByHelper, Critic):
         encoder_sizes: list[Count] | None = None,
         convolutions: list[Convolution] | None = None,
         memory: Memory | None = None,
-        memory_size: Count = 64,
+        memory_size: Count | None = None,
         memory_span: Span | None = None,
     ) -> None:
         """What a critic remembers stands behind the memory of the `policy`."""

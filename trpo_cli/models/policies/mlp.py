@@ -29,7 +29,7 @@ class MLPPolicy(FeaturePolicy):
     to all entries, and in front of the hidden ones.
     """
 
-    architecture = ("hidden_sizes", "activation", "encoder_sizes", "convolutions", "memory", "memory_size")
+    architecture = ("memory", "memory_size", "hidden_sizes", "activation", "encoder_sizes", "convolutions")
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class MLPPolicy(FeaturePolicy):
         encoder_sizes: list[Count] | None = None,
         convolutions: list[Convolution] | None = None,
         memory: Memory | None = None,
-        memory_size: Count = 64,
+        memory_size: Count | None = None,
         memory_span: Span | None = None,
     ) -> None:
         super().__init__()
