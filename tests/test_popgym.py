@@ -33,7 +33,7 @@ SMALL = ("sampler.num_envs=2", "sampler.steps_per_iteration=64", "critic.minibat
 REPEAT = ("env=popgym-RepeatPreviousEasy-v0", *SMALL)
 
 
-@pytest.mark.parametrize(("task", "level"), thinned(5, TASKS, LEVELS))
+@pytest.mark.parametrize(("task", "level"), thinned(11, TASKS, LEVELS))
 def test_every_task_is_learnt_from_with_a_memory(task: str, level: str) -> None:
     parts = built(f"env=popgym-{task}{level}-v0", *SMALL)
     assert parts.policy.memory_size == 128
@@ -43,7 +43,7 @@ def test_every_task_is_learnt_from_with_a_memory(task: str, level: str) -> None:
     assert parts.obstacle is None
 
 
-@pytest.mark.parametrize(("task", "level"), thinned(5, TASKS, LEVELS))
+@pytest.mark.parametrize(("task", "level"), thinned(11, TASKS, LEVELS))
 def test_every_task_goes_on_from_a_file_bit_for_bit(task: str, level: str) -> None:
     """Also in new environments, which have played something else."""
     first, other = (built(f"env=popgym-{task}{level}-v0", f"seed={seed}", *SMALL) for seed in (0, 1))

@@ -66,16 +66,19 @@ def sequences(network: MLPPolicy, length: int = WIDTH, size: int = 3) -> Sequenc
     return Sequences(drawn(COUNT, WIDTH, size), drawn(COUNT, network.memory_size, seed=2), first, begins, length)
 
 
-LAYERS = ([None, (6,)], [[5], ()], [[4, 5], (6, 3)])
+LAYERS: dict[str, tuple[list[int] | None, tuple[int, ...]]] = {
+    "bare": (None, ()),
+    "encoder": ([5], ()),
+    "hidden": (None, (6,)),
+    "both": ([4, 5], (6, 3)),
+}
+LENGTHS = {"whole": WIDTH, "half": 3, "one": 1}
 
 
-@pytest.mark.parametrize("memory", CELLS)
-@pytest.mark.parametrize(("encoder", "hidden"), LAYERS)
-@pytest.mark.parametrize("length", [WIDTH, 3, 1])
-def test_passes_through_time_are_those_of_automatic_differentiation(
-    memory: Memory, encoder: list[int] | None, hidden: tuple[int, ...], length: int
-) -> None:
-    network = policy(memory, encoder, hidden)
+@pytest.mark.parametrize(("memory", "layers", "part"), thinned(5, CELLS, LAYERS, LENGTHS))
+def test_passes_through_time_are_those_of_automatic_differentiation(memory: Memory, layers: str, part: str) -> None:
+    length = LENGTHS[part]
+    network = policy(memory, *LAYERS[layers])
     seen = sequences(network, length)
     ours, theirs = network.linearise(seen), linearise(network, seen)
     u, v = drawn(*ours.output.shape, seed=3), drawn(len(flat(network)), seed=4)
@@ -279,7 +282,7 @@ def test_sequences_are_selected_whole() -> None:
 ALGORITHMS = ("trpo", "npg", "vpg", "trpo_max_kl", "trpo_empirical_fisher", "ppo", "a2c", "trpo_penalty", "rwr")
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", thinned(2, ALGORITHMS))
 def test_every_method_that_learns_from_rollouts_moves_the_policy(algo: str) -> None:
     parts = built(f"algo={algo}", *CARTS, *SMALL, "sampler.sequence_length=8", *MINIBATCHES.get(algo, ()))
     before, value = flat(parts.policy), flat(parts.critic)
@@ -297,9 +300,16 @@ def best_return(parts: Parts, episodes: int = 64) -> float:
     return evaluate(parts.task, parts.policy, parts.normalizer, Episodes(episodes, 100), seed=0).returns.mean()
 
 
+SHORT = ("sampler.num_envs=16", "sampler.steps_per_iteration=320")
 LEARNING = {
-    "trpo": ("algo=trpo", "algo.delta=0.05", "critic.learning_rate=1e-2", "critic.minibatch_size=96"),
-    "ppo": ("algo=ppo", "algo.learning_rate=1e-2", "algo.minibatch_size=96", "critic=shared"),
+    "trpo": (
+        "algo=trpo",
+        "algo.delta=0.05",
+        "critic.learning_rate=1e-2",
+        "critic.minibatch_size=80",
+        "critic.epochs=5",
+    ),
+    "ppo": ("algo=ppo", "algo.learning_rate=1e-2", "algo.minibatch_size=80", "algo.epochs=5", "critic=shared"),
 }
 
 
@@ -308,19 +318,21 @@ def test_remembers_a_bit_for_as_long_as_it_matters(algo: str, memory: str) -> No
     """A guess is right half of the time."""
     critic = () if algo == "ppo" else (f"critic={memory}",)
     sizes = ("policy.memory_size=16", "policy.encoder_sizes=null", "policy.hidden_sizes=[]")
-    task = ("env=gym", "env.id=Probe/Recall-v0", "sampler.num_envs=32", "sampler.steps_per_iteration=768")
+    task = ("env=gym", "env.id=Probe/Recall-v0", "env.kwargs={k:4}", *SHORT)
     parts = built(*LEARNING[algo], *task, f"policy={memory}", *critic, *sizes)
-    for i in range(40):
-        parts.iterate(i / 40)
-    assert best_return(parts) == 1.0
+    for i in range(60):
+        parts.iterate(i / 60)
+        if i % 5 == 4 and best_return(parts) == 1.0:
+            return
+    pytest.fail(f"the return is {best_return(parts)}")
 
 
 def test_nothing_is_remembered_from_one_episode_to_the_next() -> None:
     """If memory outlived an episode while the policy acts, the return would be 1."""
-    task = ("env=gym", "env.id=Probe/Leak-v0", "sampler.num_envs=16", "sampler.steps_per_iteration=512")
+    task = ("env=gym", "env.id=Probe/Leak-v0", *SHORT)
     parts = built(*LEARNING["trpo"], *task, *SMALL)
-    for i in range(25):
-        parts.iterate(i / 25)
+    for i in range(15):
+        parts.iterate(i / 15)
     assert 0.35 < best_return(parts, 400) < 0.65
 
 
@@ -407,7 +419,9 @@ def test_black_box_methods_remember() -> None:
     parts = built(*task, "policy=gru", *sizes, "sampler.episodes_per_candidate=8")
     for i in range(12):
         parts.iterate(i / 12)
-    assert best_return(parts) == 1.0
+        if best_return(parts) == 1.0:
+            return
+    pytest.fail(f"the return is {best_return(parts)}")
 
 
 def test_cloning_refuses_a_memory() -> None:
