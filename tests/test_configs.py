@@ -77,7 +77,7 @@ def reading(policy: str, critic: str | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("policy", "critic", "algo"), thinned(37, find_options(CONF / "policy"), find_options(CONF / "critic"), SAMPLED)
+    ("policy", "critic", "algo"), thinned(53, find_options(CONF / "policy"), find_options(CONF / "critic"), SAMPLED)
 )
 def test_every_algorithm_takes_every_critic_and_policy(algo: str, critic: str, policy: str) -> None:
     if critic == "shared" and (algo not in SHARING or policy == "tabular"):

@@ -106,7 +106,8 @@ def test_an_update_in_shards_is_the_update_of_the_whole(overrides: tuple[str, ..
         algorithm.__post_init__()  # the optimiser's numbers become float64 too
         (sample,) = run.sampler.collect(run.policy.float())
         run.policy.double()
-        doubled = {name: value.double() for name, value in vars(sample).items() if value.is_floating_point()}
+        tensors = {name: value for name, value in vars(sample).items() if isinstance(value, torch.Tensor)}
+        doubled = {name: value.double() for name, value in tensors.items() if value.is_floating_point()}
         batch, lesson = algorithm.estimate([type(sample)(**{**vars(sample), **doubled})])
         shards = Shards(count)
         algorithm.shards = shards
