@@ -201,7 +201,7 @@ def test_those_of_a_worker_that_hangs_end_with_it() -> None:
     assert gone(helpers, seconds=1)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1000.0])
+@pytest.mark.parametrize("seconds", [0.0, pytest.param(1000.0, marks=pytest.mark.slow)])
 def test_a_killed_program_leaves_none_of_them(seconds: float) -> None:
     """Whether its workers wait for it or step."""
     process = script(f"""

@@ -298,6 +298,7 @@ def test_what_fails_on_the_leader_alone_ends_all(tmp_path: Path) -> None:
     assert "has ended" not in errors
 
 
+@pytest.mark.slow
 def test_a_lost_rank_ends_the_run_and_its_checkpoint_goes_on_with_another_number(tmp_path: Path) -> None:
     words = ("algo=trpo", "env=CartPole-v1", "shards=4", *SMALL, "total_steps=3000", "checkpoint.every=1")
     ranks = launch(2, *words, "hydra.run.dir=run", "rank_timeout=60", folder=tmp_path)

@@ -311,10 +311,8 @@ def test_a_signal_is_one_signal_however_often_it_is_sent_at_once() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize(
-    ("launcher", "options"),
-    [("joblib", ["hydra.launcher.n_jobs=2"]), pytest.param("submitit_local", [], marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "options"), [("joblib", ["hydra.launcher.n_jobs=2"]), ("submitit_local", [])])
 def test_every_launcher_gives_the_same_parameters(
     trpo_train: Command, tmp_path: Path, launcher: str, options: list[str]
 ) -> None:
